@@ -136,7 +136,7 @@ def test_acl_suffices_for_dead_letters_orphans_and_trimming(site: Site, fleet: S
     wait_for(lambda: UNKNOWN_DEVICE not in device_registry(site.redis), "unregistered")
     wait_for(lambda: not redis.exists("commands:outbound:gone"), "removed")
     # Entries that the group has processed are trimmed.
-    wait_for(lambda: "entries trimmed" in site.janitor.text, "a round")
+    wait_for(lambda: "entries trimmed" in site.janitor.text, "trimmed")
     fleet.park()
     assert_nothing_was_denied(site)
 

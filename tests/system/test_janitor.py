@@ -1,4 +1,4 @@
-"""The janitor as a process, beside a processor that is stopped, and in the standalone role."""
+"""The janitor as a process, and in the standalone role."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOAD = ("--devices", "40", "--interval", "0.02", "--records", "5")
 
 @pytest.fixture
 def janitor(tmp_path: Path, redis: RedisServer) -> Iterator[Daemon]:
-    """A janitor that keeps as little as it can; killed at the end."""
+    """Yield a janitor with the shortest retention, not started yet."""
     daemon = Daemon(
         *(tmp_path, "janitor", "janitor", "--redis", redis.url),
         *("--retain", "2s", "--retain-bytes", "none", "--interval", "1s"),
@@ -28,7 +28,9 @@ def janitor(tmp_path: Path, redis: RedisServer) -> Iterator[Daemon]:
     daemon.kill()
 
 
-def test_what_a_stopped_processor_has_not_read_is_kept(stack: Stack, janitor: Daemon) -> None:
+def test_entries_that_a_stopped_processor_has_not_read_are_kept(
+    stack: Stack, janitor: Daemon
+) -> None:
     fleet = stack.fleet(*LOAD)
     fleet.wait_for_more(500)
     janitor.start()
@@ -36,15 +38,17 @@ def test_what_a_stopped_processor_has_not_read_is_kept(stack: Stack, janitor: Da
     client = stack.redis.client
     wait_for(
         lambda: client.xinfo_stream(STREAM)["entries-added"] > client.xlen(STREAM) + 500,
-        "what was read has been trimmed",
+        "processed entries are trimmed",
     )
     assert stack.process.stop() == 0
     fleet.wait_for_more(1500)
     wait_for(lambda: janitor.readyz()[0] == 503, "an alarm")
     reason = janitor.readyz()[1]["reasons"]["retention"]
-    assert reason == f"{STREAM} is kept beyond --retain: processor has not finished it"
+    assert reason == f"{STREAM} exceeds --retain: group processor has not processed all of it"
     fleet.wait_for_more(500)
-    assert janitor.text.count("is kept beyond --retain: processor has not finished it (") == 1
+    assert (
+        janitor.text.count("exceeds --retain: group processor has not processed all of it (") == 1
+    )
     stack.process.start()
     stack.account(fleet)  # nothing is lost
     wait_for(lambda: janitor.readyz()[0] == 200, "the alarm ends")
@@ -52,7 +56,7 @@ def test_what_a_stopped_processor_has_not_read_is_kept(stack: Stack, janitor: Da
     assert janitor.stop() == 0
 
 
-def test_metrics_of_every_role_are_served(stack: Stack, janitor: Daemon) -> None:
+def test_metrics_of_each_role_are_served(stack: Stack, janitor: Daemon) -> None:
     janitor.start()
     fleet = stack.fleet(*LOAD)
     fleet.wait_for_more(200)
@@ -64,7 +68,7 @@ def test_metrics_of_every_role_are_served(stack: Stack, janitor: Daemon) -> None
     assert "tracker_build_info" in metrics(stack.ingest)
 
 
-def test_standalone_trims_too(tmp_path: Path) -> None:
+def test_standalone_runs_the_janitor(tmp_path: Path) -> None:
     data = tmp_path / "data"
     daemon = Daemon(
         *(tmp_path, "standalone", "standalone", "--data", str(data), "--retain", "1s"),

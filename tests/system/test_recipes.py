@@ -216,7 +216,9 @@ def test_a_stream_that_nobody_read_is_read_too(site: Site) -> None:
     fleet = site.fleet()
     fleet.wait_for_more(100)
     processor = machine.units["tracker-process@1"]
-    wait_for(lambda: "nobody reads: positions" in str(processor.readyz()), "it is told", timeout=60)
+    wait_for(
+        lambda: "no processor reads: positions" in str(processor.readyz()), "it is told", timeout=60
+    )
     assert not stored(database(machine))
     shown = machine.follow(PAGE, "drift-read-both")
     assert "positions" in shown

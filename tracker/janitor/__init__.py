@@ -1,1 +1,1 @@
-"""The janitor role: what keeps Redis tidy, and never at the expense of who reads it."""
+"""The janitor, which trims streams and cleans up after instances that are gone."""

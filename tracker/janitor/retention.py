@@ -1,4 +1,4 @@
-"""Trim streams, and remove consumers that are gone."""
+"""Trimming of streams, and removal of idle consumers."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.pipeline import existing
 from tracker.untrusted import listed, shown
 
-#: Seconds without a sign of life after which a consumer that has nothing is removed.
-CONSUMER_IDLE: Final = 86_400.0
-#: Seconds for which responses to commands are kept that no group reads.
-RESPONSES_UNREAD: Final = 7 * 86_400.0
-#: Seconds between two lines about the same stream that could not be trimmed.
-ALARM_PERIOD: Final = 3600.0
-#: Streams that have metrics of their own, besides those that are configured. All others are
-#: counted together as :data:`OTHERS`.
+#: Seconds of idle time after which a consumer without pending entries is removed.
+CONSUMER_IDLE_TIMEOUT: Final = 86_400.0
+#: Minimum age in seconds at which responses that no group reads are removed.
+UNREAD_RESPONSES_AGE: Final = 7 * 86_400.0
+#: Seconds between two log lines about the same stream that exceeds a limit.
+ALARM_INTERVAL: Final = 3600.0
+#: Maximum number of streams that have their own metrics, besides the configured ones. All other
+#: streams are counted together as :data:`OTHERS`.
 MAX_LABELLED: Final = 100
 OTHERS: Final = "other streams"
-#: Reasons of one round that are reported.
+#: Maximum number of reasons that are reported in one round.
 MAX_REASONS: Final = 10
 
 
@@ -40,19 +40,18 @@ class Retention:
     """Limits of each stream; None: no limit."""
 
     age: float | None = None
-    """Seconds."""
+    """Maximum age in seconds."""
     bytes: int | None = None
-    """Memory that a stream may take."""
+    """Maximum memory of a stream."""
     dead_age: float | None = None
-    """Seconds, of dead letters."""
+    """Maximum age of dead letters in seconds."""
 
 
-class StreamKeeper:
-    """Trims streams, and removes consumers that are long gone.
+class StreamTrimmer:
+    """Trims streams, and removes idle consumers.
 
-    :param streams: streams to trim, besides those that heartbeats name, and the responses to
-        commands.
-    :param metrics_registry: gets the metrics.
+    :param streams: the streams to trim, besides advertised streams and the responses to commands.
+    :param metrics_registry: the registry to which the metrics are added.
     """
 
     _log = Logger()
@@ -67,7 +66,7 @@ class StreamKeeper:
         metrics_registry: CollectorRegistry,
     ) -> None:
         self.trimmed = 0
-        """Entries that were trimmed so far."""
+        """Number of entries trimmed so far."""
         self._clock = clock
         self._redis = redis
         self._streams = frozenset(streams)
@@ -76,13 +75,13 @@ class StreamKeeper:
         self._malformed_keys = MalformedKeyLog(clock, self._log)
         self._metrics = _Metrics(self._streams, metrics_registry)
 
-    async def tidy(self, goes_on: Callable[[], bool]) -> list[str]:
-        """Trim all streams once, and return why some are not within their limits.
+    async def trim_all(self, may_continue: Callable[[], bool]) -> list[str]:
+        """Trim all streams once, and return the reasons why some exceed their limits.
 
-        An error of one stream is logged, and does not stop the others.
+        An error of one stream is logged, and does not affect the others.
 
-        :param goes_on: returns whether there is time for more; called now and then.
-        :raises Unavailable: if Redis cannot be asked.
+        :param may_continue: returns False if trimming must end; called frequently.
+        :raises Unavailable: if Redis is down.
         """
         reasons: list[str] = []
         streams = await self._all_streams()
@@ -90,115 +89,124 @@ class StreamKeeper:
         alarms = self._alarms.items()
         self._alarms = {key: alarm for key, alarm in alarms if key[0] in streams}
         for stream in sorted(streams):
-            await self._safely(stream, self._tidy(stream, goes_on), reasons)
-        await self._safely(RESPONSES, self._trim_responses(goes_on), reasons)
+            await self._safely(stream, self._trim_stream(stream, may_continue), reasons)
+        await self._safely(RESPONSES, self._trim_responses(may_continue), reasons)
         left_out = len(reasons) - MAX_REASONS
         if left_out > 0:
             reasons[MAX_REASONS:] = [f"and {left_out} more"]
         return reasons
 
     async def _safely(
-        self, stream: str, tidying: Awaitable[str | None], reasons: list[str]
+        self, stream: str, trimming: Awaitable[str | None], reasons: list[str]
     ) -> None:
-        """Wait until a stream is tidied, and add the reason if it is not within its limits."""
+        """Wait until a stream is trimmed; if it exceeds a limit, add the reason."""
         try:
-            reason = await tidying
+            reason = await trimming
         except Unavailable:
             raise
         except Refused as error:
             reason = f"{shown(stream)}: {error}"
             action = "Rename or delete the key, or stop what writes it."
             self._malformed_keys.report(stream, f"cannot be trimmed: {error}", action)
-        except Exception:  # noqa: BLE001 - the other streams must be trimmed all the same
-            reason = f"{shown(stream)}: a fault, see the log"
-            self._log.failure("{stream} cannot be trimmed", stream=shown(stream))
+        except Exception:  # noqa: BLE001 - a failure must not affect the other streams
+            reason = f"{shown(stream)}: internal error, see the log"
+            self._log.failure("{stream}: cannot be trimmed", stream=shown(stream))
         if reason is not None:
             reasons.append(reason)
 
     async def _all_streams(self) -> Set[str]:
-        """Return the configured streams, and existing streams that heartbeats name."""
-        told = await read_advertised(self._redis)
-        for key, why in told.malformed.items():
+        """Return the configured streams, and the existing ones that heartbeats advertise."""
+        advertised = await read_advertised(self._redis)
+        for key, problem in advertised.malformed.items():
             action = "Delete the key, and find out what writes it."
-            self._malformed_keys.report(key, why, action)
-        if told.left_out:
+            self._malformed_keys.report(key, problem, action)
+        if advertised.left_out:
             self._log.warn(
-                "heartbeats name too many streams: {count} of them are not trimmed",
-                count=told.left_out,
+                "heartbeats advertise too many streams; streams that are not trimmed: {count}",
+                count=advertised.left_out,
             )
-        others = told.streams.keys() - self._streams
+        others = advertised.streams.keys() - self._streams
         keys = {key: stream for stream in others for key in (stream, dead_letters(stream))}
         found = await existing(self._redis, list(keys))
         return self._streams.union(keys[key] for key in found)
 
-    async def _tidy(self, stream: str, goes_on: Callable[[], bool]) -> str | None:
-        """Trim a stream, remove idle consumers, and return why it is over its limits."""
+    async def _trim_stream(self, stream: str, may_continue: Callable[[], bool]) -> str | None:
+        """Trim a stream and remove idle consumers; return the reason if it exceeds a limit."""
         reason = None
         age, size = self._retention.age, self._retention.bytes
-        done = await self._trim(stream, lambda: trim(self._redis, stream, age, size), goes_on)
+        done = await self._trim(stream, lambda: trim(self._redis, stream, age, size), may_continue)
         self._metrics.measured(stream, done)
         if done is not None and done.exceeded:
             reason = self._alarm(stream, done)
         dead_age = self._retention.dead_age
         if dead_age is not None:
             dead = dead_letters(stream)
-            await self._trim(dead, lambda: trim_dead(self._redis, dead, dead_age), goes_on)
-        removed = await remove_idle_consumers(self._redis, stream, PROCESSOR_GROUP, CONSUMER_IDLE)
+            await self._trim(dead, lambda: trim_dead(self._redis, dead, dead_age), may_continue)
+        removed = await remove_idle_consumers(
+            self._redis, stream, PROCESSOR_GROUP, CONSUMER_IDLE_TIMEOUT
+        )
         if removed:
             self._metrics.consumers_removed(stream, len(removed))
             self._log.info(
-                "consumers removed from {stream}, idle and with nothing pending: {consumers}",
+                "{stream}: idle consumers without pending entries removed: {consumers}",
                 stream=shown(stream),
                 consumers=listed(removed),
             )
         return reason
 
-    async def _trim_responses(self, goes_on: Callable[[], bool]) -> None:
-        """Trim responses that groups have read; without a group, keep them for people."""
+    async def _trim_responses(self, may_continue: Callable[[], bool]) -> None:
+        """Trim responses that all groups have read; without a group, keep them for some days."""
         age, size = self._retention.age, self._retention.bytes
-        done = await self._trim(RESPONSES, lambda: trim(self._redis, RESPONSES, age, size), goes_on)
+        done = await self._trim(
+            RESPONSES, lambda: trim(self._redis, RESPONSES, age, size), may_continue
+        )
         if done is not None and not done.groups:
-            unread = max(RESPONSES_UNREAD, age or 0)
-            await self._trim(RESPONSES, lambda: trim_dead(self._redis, RESPONSES, unread), goes_on)
+            unread = max(UNREAD_RESPONSES_AGE, age or 0)
+            await self._trim(
+                RESPONSES, lambda: trim_dead(self._redis, RESPONSES, unread), may_continue
+            )
 
     async def _trim(
-        self, stream: str, call: Callable[[], Any], goes_on: Callable[[], bool]
+        self, stream: str, call: Callable[[], Any], may_continue: Callable[[], bool]
     ) -> TrimResult | None:
-        """Trim until nothing more can be removed; return the result of the last call."""
+        """Trim until a call removes nothing; return the result of the last call."""
         total = 0
         while True:
             done: TrimResult | None = await call()
             if done is not None and done.removed:
                 total += done.removed
                 self._metrics.entries_trimmed(stream, done.removed)
-                if goes_on():
+                if may_continue():
                     continue
             self.trimmed += total
             if total:
                 self._log.info(
-                    "{count} entries trimmed off {stream}", count=total, stream=shown(stream)
+                    "{stream}: entries trimmed: {count}", stream=shown(stream), count=total
                 )
             return done
 
     def _alarm(self, stream: str, done: TrimResult) -> str:
-        """Log that a stream is over its limit; return the line without the figures that change."""
+        """Log that a stream exceeds its limit; return the line without the variable figures."""
         limit = "--retain" if done.exceeded == "age" else "--retain-bytes"
-        why = f"{done.group} has not finished it" if done.groups else "no group reads it"
-        alarms = self._alarms.setdefault((stream, limit), RateLimit(self._clock, 1, ALARM_PERIOD))
+        if done.groups:
+            reason = f"group {done.group} has not processed all of it"
+        else:
+            reason = "no group reads it"
+        alarms = self._alarms.setdefault((stream, limit), RateLimit(self._clock, 1, ALARM_INTERVAL))
         if alarms.admit() is not None:
             oldest = int(done.floor.partition("-")[0] or 0)
             self._log.error(
-                "{stream} is kept beyond {limit}: {why} ({entries} entries, {bytes} bytes{since})",
+                "{stream} exceeds {limit}: {reason} (entries: {entries}, bytes: {bytes}{since})",
                 stream=shown(stream),
                 limit=limit,
-                why=why,
+                reason=reason,
                 entries=done.entries,
                 bytes=done.bytes,
                 since=f", since {iso_milliseconds(min(oldest, MAX_TIMESTAMP_MS))}"
                 if done.groups
                 else "",
             )
-        return f"{shown(stream)} is kept beyond {limit}: {why}"
+        return f"{shown(stream)} exceeds {limit}: {reason}"
 
 
 class _Metrics:
@@ -207,39 +215,41 @@ class _Metrics:
             return Gauge(name, text, ["stream"], registry=metrics_registry)
 
         self._measured: set[str] = set()
-        self._bytes = gauge("tracker_stream_bytes", "Memory that the stream takes, by a sample.")
+        self._bytes = gauge(
+            "tracker_stream_bytes", "Memory of the stream, estimated from a sample."
+        )
         self._held = gauge(
             "tracker_stream_retention_exceeded",
-            "1 while the stream is kept beyond its limits, since it is not read; else 0.",
+            "1 while the stream exceeds its limits, since it is not read; else 0.",
         )
         self.trimmed = Counter(
             "tracker_stream_trimmed_entries",
-            "Entries that were trimmed off the stream.",
+            "Entries trimmed from the stream.",
             ["stream"],
             registry=metrics_registry,
         )
         self.consumers = Counter(
             "tracker_janitor_consumers_removed",
-            "Consumers that were removed, since they were long gone and had nothing.",
+            "Idle consumers without pending entries that were removed.",
             ["stream"],
             registry=metrics_registry,
         )
         self._labels = {RESPONSES, *streams, *map(dead_letters, streams)}
-        for stream in streams:  # a counter that appears with its first event hides that event
+        for stream in streams:  # rate() ignores the first event of a counter that appears with it
             self.trimmed.labels(stream)
             self.consumers.labels(stream)
         self._max_labels = len(self._labels) + MAX_LABELLED
 
     def entries_trimmed(self, stream: str, count: int) -> None:
-        """Count entries that were trimmed off a stream."""
+        """Count entries trimmed from a stream."""
         self.trimmed.labels(self._label(stream)).inc(count)
 
     def consumers_removed(self, stream: str, count: int) -> None:
-        """Count consumers that were removed from a stream."""
+        """Count consumers removed from a stream."""
         self.consumers.labels(self._label(stream)).inc(count)
 
     def _label(self, stream: str) -> str:
-        # Every client of Redis can name streams in a heartbeat; without a bound, each name would
+        # Any client of Redis can advertise streams in a heartbeat; without a limit, each name would
         # become a series.
         if stream not in self._labels and len(self._labels) >= self._max_labels:
             return OTHERS
@@ -247,7 +257,7 @@ class _Metrics:
         return stream
 
     def measured(self, stream: str, done: TrimResult | None) -> None:
-        """Report the size of a stream; None: it does not exist."""
+        """Set the metrics of a stream; None: it does not exist."""
         if done is None:
             self._forget(stream)
         elif self._label(stream) == stream:

@@ -1,4 +1,4 @@
-"""Assemble the janitor role."""
+"""Construction of the janitor role."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.errors import Refused, Unavailable
-from tracker.janitor.orphans import RESULTS, OrphanSweeper, Swept
-from tracker.janitor.retention import Retention, StreamKeeper
+from tracker.janitor.orphans import RESULTS, OrphanSweeper, SweepCounts
+from tracker.janitor.retention import Retention, StreamTrimmer
 from tracker.keys import RESPONSES
 from tracker.log.redis.lagmetrics import LagMetrics
 from tracker.observe.health import Condition, Health, Watchdog
@@ -23,19 +23,19 @@ from tracker.redis.metrics import RedisMetrics
 from tracker.redis.timer import RedisTimer
 from tracker.runtime.lifecycle import Role
 
-#: Seconds between two rounds, unless told otherwise.
-INTERVAL: Final = 60.0
-#: Seconds without a step, besides those between two rounds, after which it is stuck.
+#: Default seconds between two rounds.
+DEFAULT_INTERVAL: Final = 60.0
+#: Seconds without a step of a round after which the janitor counts as stuck.
 WATCHDOG_TIMEOUT: Final = 300.0
 
 
 class Janitor(RedisTimer):
-    """Makes a round at an interval. Any number of janitors may work at the same time.
+    """Service that cleans up in rounds. Any number of janitors may work at the same time.
 
     :param interval: seconds between two rounds.
-    :param condition: met while every stream is within its limits.
-    :param metrics_registry: gets the metrics.
-    :param watchdog: is reset at each step of a round, whether Redis is there or not.
+    :param condition: met while no stream exceeds its limits.
+    :param metrics_registry: the registry to which the metrics are added.
+    :param watchdog: reset at each step of a round, also while Redis is down.
     """
 
     _log = Logger()
@@ -45,7 +45,7 @@ class Janitor(RedisTimer):
         *,
         clock: IReactorTime,
         redis: RedisConnection,
-        keeper: StreamKeeper,
+        trimmer: StreamTrimmer,
         sweeper: OrphanSweeper,
         interval: float,
         condition: Condition,
@@ -55,7 +55,7 @@ class Janitor(RedisTimer):
         super().__init__(clock, redis, interval, self._round)
         self._watchdog = watchdog
         self._clock = clock
-        self._keeper = keeper
+        self._trimmer = trimmer
         self._sweeper = sweeper
         self._condition = condition
         self._metrics = _Metrics(metrics_registry)
@@ -66,35 +66,35 @@ class Janitor(RedisTimer):
         self._watchdog.suspend()
         return stopped
 
-    def _goes_on(self) -> bool:
+    def _may_continue(self) -> bool:
         if self.running:
             self._watchdog.reset()
         return bool(self.running)
 
     async def _round(self) -> None:
         self._watchdog.reset()
-        began, trimmed = self._clock.seconds(), self._keeper.trimmed
-        swept = Swept()
+        began, trimmed = self._clock.seconds(), self._trimmer.trimmed
+        counts = SweepCounts()
         try:
-            await self._sweeper.sweep(swept, self._goes_on)
-            self._metrics.waiting.set(swept.waiting)
-            self._metrics.living.set(swept.living)
-            reasons = await self._keeper.tidy(self._goes_on)
+            await self._sweeper.sweep(counts, self._may_continue)
+            self._metrics.waiting.set(counts.waiting)
+            self._metrics.living.set(counts.living)
+            reasons = await self._trimmer.trim_all(self._may_continue)
         except Unavailable as error:
-            # The connection reports an outage, and the next round is due anyway.
-            self._log.warn("this round is not finished: {error}", error=error)
+            # The connection reports the outage, and the next round follows.
+            self._log.warn("cleanup interrupted: {error}", error=error)
             return
         except Refused as error:
-            # Errors of single keys are caught below this: Redis refuses what every round does.
-            self._log.warn("this round is not finished: {error}", error=error)
-            self._condition.fails(f"the last round was not finished: {error}")
+            # Errors of single keys are caught before: Redis refuses commands of every round.
+            self._log.warn("cleanup interrupted: {error}", error=error)
+            self._condition.fails(f"the last cleanup was interrupted: {error}")
             return
-        except Exception:  # noqa: BLE001 - else there would never be another round
-            self._log.failure("this round has failed")
-            self._condition.fails("the last round has failed, see the log")
+        except Exception:  # noqa: BLE001 - an exception would stop the timer for good
+            self._log.failure("cleanup failed")
+            self._condition.fails("the last cleanup failed, see the log")
             return
         finally:
-            self._metrics.count(swept)
+            self._metrics.count(counts)
         if self.running:
             now = self._clock.seconds()
             self._metrics.last_round.set(now)
@@ -104,10 +104,9 @@ class Janitor(RedisTimer):
             else:
                 self._condition.met()
             self._log.info(
-                "round of {seconds:.2f} s: {trimmed} entries trimmed, {swept}",
+                "cleanup: {summary} ({seconds:.2f} s)",
+                summary=counts.summary(self._trimmer.trimmed - trimmed),
                 seconds=now - began,
-                trimmed=self._keeper.trimmed - trimmed,
-                swept=swept.summary(),
             )
 
 
@@ -115,17 +114,17 @@ class _Metrics:
     def __init__(self, metrics_registry: CollectorRegistry) -> None:
         self.last_round = Gauge(
             "tracker_janitor_last_round_timestamp_seconds",
-            "When all streams were last looked after, since 1970.",
+            "Time of the end of the last complete round, in seconds since 1970.",
             registry=metrics_registry,
         )
         self._rounds = Counter(
             "tracker_janitor_rounds",
-            "Rounds that were made, whether to their end or not.",
+            "Rounds, complete or not.",
             registry=metrics_registry,
         )
         self.duration = Gauge(
             "tracker_janitor_round_duration_seconds",
-            "How long the last round has taken.",
+            "Duration of the last complete round.",
             registry=metrics_registry,
         )
         self.living = Gauge(
@@ -135,12 +134,12 @@ class _Metrics:
         )
         self._connections = Counter(
             "tracker_janitor_stale_connections",
-            "Entries of the device registry that were removed, since their instance is gone.",
+            "Entries removed from the device registry, since their instance is gone.",
             registry=metrics_registry,
         )
         self._commands = Counter(
             "tracker_janitor_commands",
-            "Commands that were left by an instance that is gone, or waited for a device.",
+            "Commands that an instance that is gone has left, or that waited for a device.",
             ["result"],
             registry=metrics_registry,
         )
@@ -148,21 +147,21 @@ class _Metrics:
             self._commands.labels(result)
         self._streams = Counter(
             "tracker_janitor_outbound_streams_removed",
-            "Streams of commands that were removed with their instance.",
+            "Command streams of instances that are gone, which were removed.",
             registry=metrics_registry,
         )
         self.waiting = Gauge(
             "tracker_commands_waiting_devices",
-            "Devices that commands wait for.",
+            "Devices for which commands wait.",
             registry=metrics_registry,
         )
 
-    def count(self, swept: Swept) -> None:
-        """Count what a round has done."""
-        self._connections.inc(swept.connections)
-        self._streams.inc(swept.streams)
+    def count(self, counts: SweepCounts) -> None:
+        """Add the counts of a round."""
+        self._connections.inc(counts.connections)
+        self._streams.inc(counts.streams)
         self._rounds.inc()
-        for result, number in swept.commands.items():
+        for result, number in counts.commands.items():
             self._commands.labels(result).inc(number)
 
 
@@ -176,26 +175,30 @@ def janitor_role(
     interval: float,
     health: Health,
     metrics_registry: CollectorRegistry,
-    watch_lag: bool = True,
+    monitor_lag: bool = True,
 ) -> Role:
-    """Build the janitor role; nothing is opened before it starts.
+    """Build the janitor role, without opening connections.
 
-    :param commands_wait: whether commands wait for devices that are nowhere; else they fail.
-    :param watch_lag: whether to watch the lag and Redis, too; another role in the process may
-        do so.
+    :param address: the address of Redis.
+    :param streams: the streams to trim, besides advertised ones.
+    :param commands_wait: commands wait for devices that are not connected anywhere; if False,
+        they fail.
+    :param interval: seconds between two rounds.
+    :param monitor_lag: export metrics of the lag and of Redis; False if another role in the
+        process does so.
     """
     role = Role()
     role.setName("janitor")
     redis = RedisConnection(reactor, address, health.condition("redis (janitor)"))
     redis.setServiceParent(role)
-    keeper = StreamKeeper(reactor, redis, streams, retention, metrics_registry=metrics_registry)
+    trimmer = StreamTrimmer(reactor, redis, streams, retention, metrics_registry=metrics_registry)
     sweeper = OrphanSweeper(reactor, redis, commands_wait)
     condition = health.condition("retention")
     watchdog = health.watchdog("janitor's rounds", interval + WATCHDOG_TIMEOUT)
     janitor = Janitor(
         clock=reactor,
         redis=redis,
-        keeper=keeper,
+        trimmer=trimmer,
         sweeper=sweeper,
         interval=interval,
         condition=condition,
@@ -203,7 +206,7 @@ def janitor_role(
         watchdog=watchdog,
     )
     janitor.setServiceParent(role)
-    if watch_lag:  # since processors that are all down tell nothing
+    if monitor_lag:  # processors export the lag, too, but not while all of them are down
         LagMetrics(
             reactor,
             redis,

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from tracker import config
 from tracker.config import ConfigError
 from tracker.janitor.retention import Retention
-from tracker.janitor.role import INTERVAL, janitor_role
+from tracker.janitor.role import DEFAULT_INTERVAL, janitor_role
 from tracker.observe.health import Health
 from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
@@ -57,7 +57,7 @@ class JanitorOptions(TrimmingOptions):
     optParameters: ClassVar[list[Any]] = [
         REDIS,
         OFFLINE,
-        ("interval", None, f"{INTERVAL:g}s", "Time between two cleanups, such as 60s."),
+        ("interval", None, f"{DEFAULT_INTERVAL:g}s", "Time between two cleanups, such as 60s."),
     ]
 
     def build(

@@ -13,7 +13,7 @@ from tracker import config
 from tracker.config import ConfigError
 from tracker.console.requests import CONSOLE_LIMITS
 from tracker.control.pool import Credentials
-from tracker.janitor.role import INTERVAL, janitor_role
+from tracker.janitor.role import DEFAULT_INTERVAL, janitor_role
 from tracker.observe.health import Health
 from tracker.processing.consumer import BatchOptions
 from tracker.processing.service import process_role
@@ -87,10 +87,10 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
             config.process_streams(os.environ, vendors),
             self.retention(),
             commands_wait=commands_wait(self),
-            interval=INTERVAL,
+            interval=DEFAULT_INTERVAL,
             health=health,
             metrics_registry=metrics_registry,
-            watch_lag=False,
+            monitor_lag=False,
         ).setServiceParent(role)
         self.ingest(reactor, address, health, metrics_registry, abort=abort).setServiceParent(role)
         if self["console"] != "none":

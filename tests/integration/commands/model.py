@@ -21,7 +21,7 @@ from tracker.commands.ledger import CommandLedger
 from tracker.commands.registration import DeviceRegistration
 from tracker.commands.shared import Timing
 from tracker.interfaces import ConnectionEnded, ConnectionFigures, IConnection, Observer
-from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.janitor.orphans import OrphanSweeper, SweepCounts
 from tracker.keys import heartbeat, outbound
 from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
@@ -363,7 +363,7 @@ class World:
         self.clock.advance(seconds)
 
     async def do_janitor(self) -> None:
-        await OrphanSweeper(self.clock, self.connection, True).sweep(Swept(), lambda: True)
+        await OrphanSweeper(self.clock, self.connection, True).sweep(SweepCounts(), lambda: True)
 
     async def do_settle(self) -> None:
         await self.settle()

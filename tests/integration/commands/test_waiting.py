@@ -32,7 +32,7 @@ from tracker.commands import scripts
 from tracker.commands.deviceregistry import update_registry
 from tracker.commands.streams import review_waiting, waiting_devices
 from tracker.errors import Refused, Unavailable
-from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.janitor.orphans import OrphanSweeper, SweepCounts
 
 ONE: Final = outbound("one")
 
@@ -52,9 +52,9 @@ def none_waiting(redis: RedisServer) -> bool:
     return not redis.client.keys(f"{WAITING}*")
 
 
-async def sweep(connected: Connected, clock: Clock, wait: bool = True) -> Swept:
+async def sweep(connected: Connected, clock: Clock, wait: bool = True) -> SweepCounts:
     """Run one sweep of a janitor."""
-    swept = Swept()
+    swept = SweepCounts()
     await OrphanSweeper(clock, connected.connection, wait).sweep(swept, lambda: True)
     return swept
 

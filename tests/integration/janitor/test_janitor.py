@@ -1,4 +1,4 @@
-"""The janitor on a real server: which streams, what it tells, what it leaves alone."""
+"""The janitor on a real server: trimming, alarms, metrics and cleanup."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Janitor:
         self.role.startService()
 
     async def round(self) -> None:
-        """Wait until a round has begun and ended."""
+        """Wait until a complete round has been made."""
         seen: set[float | None] = set()
 
         def has_passed() -> bool:
@@ -76,7 +76,7 @@ Start = Callable[[Retention], Janitor]
 
 @pytest_twisted.async_yield_fixture
 async def janitor(redis: RedisServer) -> AsyncIterator[Start]:
-    """Starts a janitor on a server that removes entries one by one."""
+    """Yield a function that starts a janitor, on a server that removes single entries."""
     redis.client.config_set("stream-node-max-entries", 1)
     started: list[Janitor] = []
 
@@ -120,7 +120,7 @@ async def test_streams_are_trimmed_and_counted(redis: RedisServer, janitor: Star
 
 
 @ensureDeferred
-async def test_no_stream_is_made(redis: RedisServer, janitor: Start) -> None:
+async def test_missing_streams_are_not_created(redis: RedisServer, janitor: Start) -> None:
     running = janitor(Retention(HOUR, 1 << 20, HOUR))
     await running.round()
     assert running.health.ready
@@ -128,28 +128,28 @@ async def test_no_stream_is_made(redis: RedisServer, janitor: Start) -> None:
 
 
 @ensureDeferred
-async def test_what_is_not_read_is_an_alarm_and_no_loss(redis: RedisServer, janitor: Start) -> None:
+async def test_unread_entries_are_kept_and_reported(redis: RedisServer, janitor: Start) -> None:
     appended = append(redis, 3 * HOUR, 2 * HOUR, 60)
     redis.client.xgroup_create(STREAM, "processor", appended[0])
     with capturedLogs() as captured:
         running = janitor(Retention(age=HOUR))
-        await until(lambda: "retention" in running.health.reasons, "asked for")
-        await until(lambda: running.health.reasons != {"retention": "starting"}, "told")
+        await until(lambda: "retention" in running.health.reasons, "the condition exists")
+        await until(lambda: running.health.reasons != {"retention": "starting"}, "reported")
         for _ in range(3):
             await running.round()
     assert ids(redis) == appended[1:]
     assert running.health.reasons == {
-        "retention": f"{STREAM} is kept beyond --retain: processor has not finished it"
+        "retention": f"{STREAM} exceeds --retain: group processor has not processed all of it"
     }
     assert running.value("tracker_stream_retention_exceeded") == 1
     logged = cast("list[Any]", captured)
     lines = [
         formatEvent(one)
         for one in logged
-        if one["log_namespace"] == "tracker.janitor.retention.StreamKeeper"
+        if one["log_namespace"] == "tracker.janitor.retention.StreamTrimmer"
     ]
-    (alarm,) = [line for line in lines if line is not None and "kept beyond" in line]
-    assert "2 entries" in alarm
+    (alarm,) = [line for line in lines if line is not None and "exceeds --retain" in line]
+    assert "entries: 2," in alarm
     finish(redis)
     await until(lambda: running.health.ready, "ready again")
     assert ids(redis) == appended[2:]
@@ -157,49 +157,45 @@ async def test_what_is_not_read_is_an_alarm_and_no_loss(redis: RedisServer, jani
 
 
 @ensureDeferred
-async def test_of_a_stream_that_is_gone_nothing_is_told_any_more(
-    redis: RedisServer, janitor: Start
-) -> None:
+async def test_deleted_stream_has_no_metrics(redis: RedisServer, janitor: Start) -> None:
     append(redis, 3 * HOUR, 2 * HOUR)
     running = janitor(Retention(age=HOUR))
     exceeded = "tracker_stream_retention_exceeded"
-    await until(lambda: running.value(exceeded) == 1, "told")
+    await until(lambda: running.value(exceeded) == 1, "reported")
     redis.client.delete(STREAM)
-    await until(lambda: running.value(exceeded) is None, "told no more")
+    await until(lambda: running.value(exceeded) is None, "removed")
     assert running.value("tracker_stream_bytes") is None
 
 
 @ensureDeferred
-async def test_without_a_group_all_is_kept_and_that_is_told(
+async def test_stream_without_a_group_is_kept_and_reported(
     redis: RedisServer, janitor: Start
 ) -> None:
     appended = append(redis, 3 * HOUR)
     running = janitor(Retention(age=HOUR))
-    await until(lambda: "no group reads it" in str(running.health.reasons), "told")
+    await until(lambda: "no group reads it" in str(running.health.reasons), "reported")
     assert ids(redis) == appended
 
 
 @ensureDeferred
-async def test_streams_of_ingest_instances_are_looked_after(
-    redis: RedisServer, janitor: Start
-) -> None:
+async def test_advertised_streams_are_trimmed(redis: RedisServer, janitor: Start) -> None:
     other = "telemetry:other"
-    redis.client.set("instance:heartbeat:eu-1", json.dumps({"streams": [other, "no:stream", 7]}))
-    redis.client.set("instance:heartbeat:eu-2", "no JSON")
-    redis.client.set("no:stream", "text")
+    redis.client.set("instance:heartbeat:eu-1", json.dumps({"streams": [other, "not:a:stream", 7]}))
+    redis.client.set("instance:heartbeat:eu-2", "not JSON")
+    redis.client.set("not:a:stream", "text")
     appended = append(redis, 3 * HOUR, 60, stream=other)
     redis.client.xgroup_create(other, "processor", "0")
     finish(redis, other)
     running = janitor(Retention(age=HOUR))
     await until(lambda: ids(redis, other) == appended[1:], "trimmed")
-    # One that is no stream is told, and keeps nobody from the others.
-    await until(lambda: "no:stream: " in str(running.health.reasons), "told")
+    # A key of another type is reported, and does not affect the others.
+    await until(lambda: "not:a:stream: " in str(running.health.reasons), "reported")
     assert "WRONGTYPE" in str(running.health.reasons)
 
 
 @ensureDeferred
 @pytest.mark.parametrize("dead_age", [None, 30 * HOUR])
-async def test_dead_letters_go_only_when_that_is_asked_for(
+async def test_dead_letters_are_trimmed_only_with_retain_dead(
     redis: RedisServer, janitor: Start, dead_age: float | None
 ) -> None:
     dead = f"{STREAM}:dead"
@@ -211,7 +207,7 @@ async def test_dead_letters_go_only_when_that_is_asked_for(
 
 
 @ensureDeferred
-async def test_consumers_that_are_gone_are_removed(
+async def test_idle_consumers_are_removed(
     redis: RedisServer, janitor: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(redis, 60)
@@ -221,20 +217,20 @@ async def test_consumers_that_are_gone_are_removed(
     running = janitor(Retention())
     await running.round()
     assert len(redis.client.xinfo_consumers(STREAM, "processor")) == 2
-    monkeypatch.setattr("tracker.janitor.retention.CONSUMER_IDLE", 0.01)
+    monkeypatch.setattr("tracker.janitor.retention.CONSUMER_IDLE_TIMEOUT", 0.01)
     await until(lambda: len(redis.client.xinfo_consumers(STREAM, "processor")) == 1, "removed")
     assert redis.client.xpending(STREAM, "processor")["pending"] == 1
 
 
 @ensureDeferred
-@pytest.mark.parametrize("beat", ['{"streams": null}', "a hash"])
-async def test_a_heartbeat_that_is_none_of_ours_keeps_no_stream_from_being_trimmed(
-    redis: RedisServer, janitor: Start, beat: str
+@pytest.mark.parametrize("heartbeat", ['{"streams": null}', "a hash"])
+async def test_malformed_heartbeat_does_not_prevent_trimming(
+    redis: RedisServer, janitor: Start, heartbeat: str
 ) -> None:
-    if beat == "a hash":
+    if heartbeat == "a hash":
         redis.client.hset("instance:heartbeat:eu-1", "a", "b")
     else:
-        redis.client.set("instance:heartbeat:eu-1", beat)
+        redis.client.set("instance:heartbeat:eu-1", heartbeat)
     appended = append(redis, 3 * HOUR, 60)
     redis.client.xgroup_create(STREAM, "processor", "0")
     finish(redis)
@@ -249,14 +245,14 @@ async def test_a_heartbeat_that_is_none_of_ours_keeps_no_stream_from_being_trimm
 
 @ensureDeferred
 @pytest.mark.parametrize("retention", [Retention(age=HOUR), Retention(bytes=1)], ids=str)
-async def test_responses_that_a_group_has_read_go_and_no_others(
+async def test_only_responses_that_the_group_has_read_are_trimmed(
     redis: RedisServer, janitor: Start, retention: Retention
 ) -> None:
     appended = append(redis, 30 * DAY, 3 * HOUR, 2 * HOUR, stream=RESPONSES)
     redis.client.xgroup_create(RESPONSES, "directus", "0")
     running = janitor(retention)
     await running.round()
-    assert ids(redis, RESPONSES) == appended  # unread, however old
+    assert ids(redis, RESPONSES) == appended  # unread entries of any age are kept
     redis.client.xreadgroup("directus", "one", {RESPONSES: ">"}, count=2)
     redis.client.xack(RESPONSES, "directus", appended[0])
     await until(lambda: ids(redis, RESPONSES) == appended[1:], "trimmed")
@@ -279,7 +275,7 @@ async def test_responses_that_a_group_has_read_go_and_no_others(
     ],
     ids=str,
 )
-async def test_responses_that_no_group_reads_stay_for_a_week(
+async def test_responses_without_a_group_are_kept_for_a_week(
     redis: RedisServer, janitor: Start, retention: Retention, left: int
 ) -> None:
     appended = append(redis, 8 * DAY, 6 * DAY, 3 * HOUR, stream=RESPONSES)
@@ -293,11 +289,11 @@ async def test_responses_that_no_group_reads_stay_for_a_week(
     assert not [one for one in cast("list[Any]", captured) if one["log_level"].name == "error"]
 
 
-# What instances have left that are gone.
+# Instances that are gone.
 
 
 @ensureDeferred
-async def test_what_dead_instances_have_left_is_seen_to_and_counted(
+async def test_cleanup_after_a_dead_instance_is_counted_and_logged(
     redis: RedisServer, janitor: Start
 ) -> None:
     device, other = "356307042441013", "356307042441021"
@@ -321,8 +317,8 @@ async def test_what_dead_instances_have_left_is_seen_to_and_counted(
     assert running.number("tracker_living_instances") == 1
     assert (running.number("tracker_janitor_rounds_total") or 0) >= 1
     counted = {
-        fate: running.number("tracker_janitor_commands_total", result=fate)
-        for fate in ("expired", "ended", "malformed", "moved", "put to wait")
+        result: running.number("tracker_janitor_commands_total", result=result)
+        for result in ("expired", "ended", "malformed", "moved", "waiting")
     }
     assert counted == dict.fromkeys(counted, 1)
     assert running.number("tracker_janitor_commands_total", result="offline") == 0
@@ -330,21 +326,18 @@ async def test_what_dead_instances_have_left_is_seen_to_and_counted(
     first, second, *_ = [
         str(formatEvent(one))
         for one in cast("list[Any]", captured)
-        if str(one.get("log_format")).startswith("round of")
+        if str(one.get("log_format")).startswith("cleanup: ")
     ]
-    assert first.endswith(
-        " s: 0 entries trimmed, 2 stale connections removed, 1 streams of commands removed, of "
-        "their commands 1 ended, 1 expired, 1 malformed, 1 moved, 1 put to wait; "
-        "1 devices waited for"
+    assert first.startswith(
+        "cleanup: 2 stale connections removed, 1 command stream removed, 1 command ended, "
+        "1 command expired, 1 command malformed, 1 command moved, 1 command waiting; "
+        "commands wait for 1 device ("
     )
-    assert second.endswith(
-        " s: 0 entries trimmed, 0 stale connections removed, 0 streams of commands removed, of "
-        "their commands none; 1 devices waited for"
-    )
+    assert second.startswith("cleanup: nothing to do; commands wait for 1 device (")
 
 
 @ensureDeferred
-async def test_an_outage_tells_nothing_about_who_is_waited_for(
+async def test_number_of_waiting_devices_is_kept_during_an_outage(
     redis: RedisServer, janitor: Start
 ) -> None:
     device = "356307042441013"
@@ -356,21 +349,23 @@ async def test_an_outage_tells_nothing_about_who_is_waited_for(
     with capturedLogs() as captured:
         redis.kill()
         await until(
-            lambda: [one for one in captured if "not finished" in str(one.get("log_format"))],
-            "a round has failed",
+            lambda: [
+                one for one in captured if "cleanup interrupted" in str(one.get("log_format"))
+            ],
+            "a round is interrupted",
         )
     assert running.number("tracker_commands_waiting_devices") == 1
     redis.start()
 
 
 @ensureDeferred
-async def test_an_outage_of_redis_is_survived(redis: RedisServer, janitor: Start) -> None:
+async def test_cleanup_resumes_after_an_outage_of_redis(redis: RedisServer, janitor: Start) -> None:
     append(redis, 3 * HOUR, 2 * HOUR)
     redis.client.xgroup_create(STREAM, "processor", "0")
     running = janitor(Retention(age=150 * 60))
-    await until(lambda: "retention" in str(running.health.reasons), "held")
+    await until(lambda: "retention" in str(running.health.reasons), "the alarm")
     redis.kill()
-    await until(lambda: "redis (janitor)" in running.health.reasons, "told")
+    await until(lambda: "redis (janitor)" in running.health.reasons, "reported")
     redis.extra = ("--stream-node-max-entries", "1")
     redis.start()
     finish(redis)
@@ -380,7 +375,7 @@ async def test_an_outage_of_redis_is_survived(redis: RedisServer, janitor: Start
 
 @ensureDeferred
 @pytest.mark.parametrize("what", ["a device", "all devices", "an instance"])
-async def test_commands_that_redis_refuses_to_see_to_hold_up_nothing_else(
+async def test_refused_commands_do_not_block_others(
     what: str, janitor: Start, redis: RedisServer
 ) -> None:
     gone, other = "commands:outbound:gone", "commands:outbound:other"

@@ -1,4 +1,4 @@
-"""What instances leave behind that are gone: it is seen to once, and the living keep theirs."""
+"""Cleanup after instances that are gone, which does not affect live instances."""
 
 from __future__ import annotations
 
@@ -36,45 +36,45 @@ from tracker.command import Status, StatusUpdate
 from tracker.commands.deviceregistry import connections
 from tracker.commands.deviceregistry import sweep as sweep_registry
 from tracker.commands.ledger import CommandLedger
-from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.janitor.orphans import OrphanSweeper, SweepCounts
 
 DEAD = outbound("dead")
 ANSWERED = StatusUpdate(Status.RESPONDED, response="an answer")
 
 
-class Sweeping:
-    """Rounds of a janitor."""
+class Sweep:
+    """Callable that makes a round of a janitor."""
 
     def __init__(self, connection: Any, clock: Clock, wait: bool = True) -> None:
         self._sweeper = OrphanSweeper(clock, connection, wait)
 
-    async def __call__(self, goes_on: Callable[[], bool] = lambda: True) -> Swept:
-        swept = Swept()
-        await self._sweeper.sweep(swept, goes_on)
-        return swept
+    async def __call__(self, may_continue: Callable[[], bool] = lambda: True) -> SweepCounts:
+        counts = SweepCounts()
+        await self._sweeper.sweep(counts, may_continue)
+        return counts
 
 
 @pytest.fixture
-def sweep(connected: Connected, clock: Clock) -> Sweeping:
-    return Sweeping(connected.connection, clock)
+def sweep(connected: Connected, clock: Clock) -> Sweep:
+    return Sweep(connected.connection, clock)
 
 
-def fates_of(swept: Swept) -> dict[str, int]:
-    return dict(+swept.commands)
+def results_of(counts: SweepCounts) -> dict[str, int]:
+    return dict(+counts.commands)
 
 
-class Meanwhile(Intercepted):
-    """A connection on which something happens once, before a certain command."""
+class InterruptedConnection(Intercepted):
+    """A connection that calls a function once, before a given command is sent."""
 
     def __init__(self, connected: Connected, command: str, do: Callable[[], object]) -> None:
-        super().__init__(connected.connection, self._happen)
+        super().__init__(connected.connection, self._call_once)
         self._command = command
         self._do = do
-        self.happened = False
+        self.called = False
 
-    def _happen(self, command: str, *_: Any) -> None:
-        if not self.happened and command == self._command:
-            self.happened = True
+    def _call_once(self, command: str, *_: Any) -> None:
+        if not self.called and command == self._command:
+            self.called = True
             self._do()
 
 
@@ -82,23 +82,21 @@ class Meanwhile(Intercepted):
 
 
 @ensureDeferred
-async def test_connections_of_instances_that_are_gone_are_removed(
-    sweep: Sweeping, redis: RedisServer
-) -> None:
+async def test_connections_of_dead_instances_are_removed(sweep: Sweep, redis: RedisServer) -> None:
     set_heartbeats(redis, "one")
     register_devices(redis, "one", "a", "b")
     register_devices(redis, "dead", "c", "d")
     register_devices(redis, "gone", "e")
     register_devices(redis, "", "f")
-    swept = await sweep()
+    counts = await sweep()
     assert device_registry(redis) == {"a": "one", "b": "one"}
-    assert swept.connections == 4
+    assert counts.connections == 4
     assert (await sweep()).connections == 0
 
 
 @ensureDeferred
-async def test_a_registry_of_many_pages_is_swept(
-    sweep: Sweeping, connected: Connected, redis: RedisServer
+async def test_device_registry_of_many_pages_is_swept(
+    sweep: Sweep, connected: Connected, redis: RedisServer
 ) -> None:
     devices = [f"35630704244{number:04}" for number in range(2500)]
     set_heartbeats(redis, "one")
@@ -113,13 +111,13 @@ async def test_a_registry_of_many_pages_is_swept(
 
 
 @ensureDeferred
-async def test_what_has_changed_since_the_look_is_left_alone(
+async def test_entry_that_has_changed_since_the_scan_is_kept(
     connected: Connected, redis: RedisServer
 ) -> None:
     set_heartbeats(redis, "one")
     register_devices(redis, "one", "a")
     register_devices(redis, "dead", "b", "c")
-    # It was seen at the dead instance, and has moved.
+    # Device "a" was registered for the dead instance, and has moved.
     assert await sweep_registry(connected.connection, "dead", ["a", "b", "nowhere"]) == 1
     assert device_registry(redis) == {"a": "one", "c": "dead"}
     set_heartbeats(redis, "dead")
@@ -128,24 +126,26 @@ async def test_what_has_changed_since_the_look_is_left_alone(
 
 
 @ensureDeferred
-async def test_a_device_that_moves_during_a_round_stays_where_it_is(
+async def test_device_that_moves_during_a_round_stays_registered(
     connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
     set_heartbeats(redis, "one")
     register_devices(redis, "dead", DEVICE, OTHER)
-    meanwhile = Meanwhile(connected, "EVALSHA", do=lambda: register_devices(redis, "one", DEVICE))
-    swept = await Sweeping(meanwhile, clock)()
-    assert meanwhile.happened
+    connection = InterruptedConnection(
+        connected, "EVALSHA", do=lambda: register_devices(redis, "one", DEVICE)
+    )
+    counts = await Sweep(connection, clock)()
+    assert connection.called
     assert device_registry(redis) == {DEVICE: "one"}
-    assert swept.connections == 1
+    assert counts.connections == 1
 
 
-# The commands of an instance that is gone.
+# Commands of a dead instance.
 
 
 @ensureDeferred
-async def test_what_was_left_in_each_state_is_seen_to(
-    sweep: Sweeping, connected: Connected, redis: RedisServer, clock: Clock
+async def test_commands_of_a_dead_instance_are_moved_or_ended(
+    sweep: Sweep, connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
     set_heartbeats(redis, "two")
     register_devices(redis, "two", OTHER)
@@ -164,10 +164,10 @@ async def test_what_was_left_in_each_state_is_seen_to(
     append_entry(redis, DEAD, {"colour": "red"})
     append_entry(redis, DEAD, fields("unread", DEVICE))
     append_entry(redis, DEAD, fields("elsewhere", OTHER))
-    append_entry(redis, DEAD, fields("pending", DEVICE))  # once more
+    append_entry(redis, DEAD, fields("pending", DEVICE))  # a duplicate entry
     append_entry(redis, DEAD, fields("claimed", DEVICE))
     moving = contents(redis, DEAD)
-    swept = await sweep()
+    counts = await sweep()
     assert statuses(redis) == {
         "claimed": "failed/in_doubt",
         "delivered": "failed/in_doubt",
@@ -185,68 +185,66 @@ async def test_what_was_left_in_each_state_is_seen_to(
         one in moving
         for one in [*contents(redis, waiting_stream()), *contents(redis, outbound("two"))]
     )
-    assert not redis.client.exists(DEAD)  # nor its group
+    assert not redis.client.exists(DEAD)  # and its group is gone, too
     assert device_registry(redis) == {OTHER: "two"}
-    assert (swept.streams, swept.connections, swept.waiting) == (1, 1, 1)
-    assert fates_of(swept) == {
+    assert (counts.streams, counts.connections, counts.waiting) == (1, 1, 1)
+    assert results_of(counts) == {
         "ended": 4,
         "expired": 1,
         "malformed": 2,
-        "put to wait": 3,
+        "waiting": 3,
         "moved": 1,
     }
     assert responses(redis)["claimed"][-1]["instance_id"] == "dead"
     before = dump_all(redis)
-    assert fates_of(await sweep()) == {}
+    assert results_of(await sweep()) == {}
     assert dump_all(redis) == before
 
 
 @ensureDeferred
-async def test_where_nobody_waits_what_is_left_fails(
+async def test_commands_for_offline_devices_fail_if_they_may_not_wait(
     connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
     set_heartbeats(redis, "two")
     register_devices(redis, "two", OTHER)
     queued_command(redis, "c1", "dead")
     queued_command(redis, "c2", "dead", OTHER)
-    swept = await Sweeping(connected.connection, clock, wait=False)()
+    counts = await Sweep(connected.connection, clock, wait=False)()
     assert statuses(redis) == {"c1": "failed/offline"}
     assert command_ids(redis, outbound("two")) == ["c2"]
-    assert fates_of(swept) == {"offline": 1, "moved": 1}
+    assert results_of(counts) == {"offline": 1, "moved": 1}
     assert not redis.client.exists(WAITING)
 
 
 @ensureDeferred
 @pytest.mark.parametrize("owner", ["dead", "gone"])
-async def test_commands_are_not_moved_from_one_instance_that_is_gone_to_another(
-    owner: str, sweep: Sweeping, redis: RedisServer
+async def test_commands_are_not_moved_to_another_dead_instance(
+    owner: str, sweep: Sweep, redis: RedisServer
 ) -> None:
     register_devices(redis, owner, DEVICE)
     queued_command(redis, "c1", "dead")
     queued_command(redis, "c2", "gone")
-    swept = await sweep()
+    counts = await sweep()
     assert sorted(command_ids(redis, waiting_stream())) == ["c1", "c2"]
     assert redis.client.keys("commands:outbound:*") == []
-    assert (swept.streams, swept.connections) == (2, 1)
+    assert (counts.streams, counts.connections) == (2, 1)
 
 
 @ensureDeferred
-async def test_several_pages_of_commands_keep_their_order(
-    sweep: Sweeping, redis: RedisServer
-) -> None:
+async def test_order_of_many_commands_is_kept(sweep: Sweep, redis: RedisServer) -> None:
     ids = [f"c{number}" for number in range(250)]
     for command_id in ids:
         append_entry(redis, DEAD, fields(command_id, DEVICE))
     read_new(redis, DEAD)
-    swept = await sweep()
+    counts = await sweep()
     assert command_ids(redis, waiting_stream()) == ids
-    assert fates_of(swept) == {"put to wait": 250}
+    assert results_of(counts) == {"waiting": 250}
 
 
 @ensureDeferred
 @pytest.mark.parametrize("group", [True, False], ids=["with its group", "without"])
-async def test_an_empty_stream_goes_with_its_instance(
-    group: bool, sweep: Sweeping, redis: RedisServer
+async def test_empty_stream_of_a_dead_instance_is_removed(
+    group: bool, sweep: Sweep, redis: RedisServer
 ) -> None:
     for instance_id in ("dead", "one"):
         redis.client.xtrim(append_entry(redis, outbound(instance_id), {"a": "b"}).stream, maxlen=0)
@@ -259,8 +257,8 @@ async def test_an_empty_stream_goes_with_its_instance(
 
 
 @ensureDeferred
-async def test_an_instance_that_lives_keeps_what_it_has(
-    sweep: Sweeping, connected: Connected, redis: RedisServer, clock: Clock
+async def test_commands_of_a_live_instance_are_kept(
+    sweep: Sweep, connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
     set_heartbeats(redis, "one")
     register_devices(redis, "one", DEVICE)
@@ -269,41 +267,43 @@ async def test_an_instance_that_lives_keeps_what_it_has(
     queued_command(redis, "expired", expires_in=-10)
     append_entry(redis, outbound("one"), {"colour": "red"})
     before = dump_all(redis)
-    swept = await sweep()
+    counts = await sweep()
     assert dump_all(redis) == before
-    assert fates_of(swept) == {}
+    assert results_of(counts) == {}
 
 
 @ensureDeferred
-@pytest.mark.parametrize("first", ["a command", "a claimed one", "an expired one", "none at all"])
+@pytest.mark.parametrize(
+    "first", ["a command", "a claimed command", "an expired command", "a malformed entry"]
+)
 @pytest.mark.parametrize("when", ["XRANGE", "EVALSHA"])
-async def test_an_instance_that_comes_to_life_in_a_round_keeps_what_it_has(
+async def test_commands_are_kept_if_their_instance_returns_during_a_round(
     when: str, first: str, connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
     match first:
         case "a command":
             queued_command(redis, "c1", "dead")
-        case "a claimed one":
+        case "a claimed command":
             ledger = CommandLedger(clock, connected.connection, "dead")
             await ledger.claim(*queued_command(redis, "c1", "dead"))
-        case "an expired one":
+        case "an expired command":
             queued_command(redis, "c1", "dead", expires_in=-10)
-        case "none at all":
+        case "a malformed entry":
             append_entry(redis, DEAD, {"colour": "red"})
     queued_command(redis, "c2", "dead")
     before = dump_all(redis)
-    meanwhile = Meanwhile(connected, when, do=lambda: set_heartbeats(redis, "dead"))
-    swept = await Sweeping(meanwhile, clock)()
-    assert meanwhile.happened
+    connection = InterruptedConnection(connected, when, do=lambda: set_heartbeats(redis, "dead"))
+    counts = await Sweep(connection, clock)()
+    assert connection.called
     assert dump_all(redis) == before | {
         b"instance:heartbeat:dead": redis.client.dump("instance:heartbeat:dead")
     }
-    assert fates_of(swept) == {}
-    assert swept.streams == 0
+    assert results_of(counts) == {}
+    assert counts.streams == 0
 
 
 @ensureDeferred
-async def test_an_instance_that_comes_to_life_between_two_steps_keeps_the_command(
+async def test_command_is_kept_if_its_instance_returns_between_two_steps(
     connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
     queued_command(redis, "c1", "dead")
@@ -313,18 +313,18 @@ async def test_an_instance_that_comes_to_life_between_two_steps_keeps_the_comman
     def count(command: str, *_: Any) -> None:
         nonlocal steps
         steps += command == "EVALSHA"
-        if steps == 2:  # recovered, and not yet passed on
+        if steps == 2:  # the command is recovered, but not moved yet
             set_heartbeats(redis, "dead")
 
     before = contents(redis, DEAD)
-    swept = await Sweeping(Intercepted(connected.connection, count), clock)()
+    counts = await Sweep(Intercepted(connected.connection, count), clock)()
     assert steps >= 2
     assert contents(redis, DEAD) == before
-    assert fates_of(swept) == {}
+    assert results_of(counts) == {}
 
 
 @ensureDeferred
-async def test_a_round_ends_where_it_may_not_go_on(sweep: Sweeping, redis: RedisServer) -> None:
+async def test_stopped_round_can_be_repeated(sweep: Sweep, redis: RedisServer) -> None:
     register_devices(redis, "dead", DEVICE)
     queued_command(redis, "c1", "dead")
     append_entry(redis, waiting_stream(OTHER), {"colour": "red"})
@@ -337,8 +337,8 @@ async def test_a_round_ends_where_it_may_not_go_on(sweep: Sweeping, redis: Redis
 
 
 @ensureDeferred
-async def test_out_of_memory_nothing_is_lost(
-    sweep: Sweeping, redis: RedisServer, clock: Clock
+async def test_commands_are_kept_while_redis_is_out_of_memory(
+    sweep: Sweep, redis: RedisServer, clock: Clock
 ) -> None:
     register_devices(redis, "dead", DEVICE)
     queued_command(redis, "c1", "dead")
@@ -355,7 +355,7 @@ async def test_out_of_memory_nothing_is_lost(
 
 
 @ensureDeferred
-async def test_three_janitors_at_once_bring_each_command_to_one_end(
+async def test_three_concurrent_janitors_end_or_move_each_command_once(
     redis: RedisServer, clock: Clock
 ) -> None:
     janitors = [Connected(redis.address) for _ in range(3)]
@@ -391,9 +391,9 @@ async def test_three_janitors_at_once_bring_each_command_to_one_end(
             case 4 | 5:
                 queued_command(redis, command_id, instance_id)
                 waits.append(command_id)
-    sweepings = [Sweeping(one.connection, clock) for one in janitors]
+    sweepings = [Sweep(one.connection, clock) for one in janitors]
     rounds = [Deferred.fromCoroutine(sweeping()) for sweeping in sweepings]
-    swept = await gatherResults(rounds)
+    counts = await gatherResults(rounds)
     assert statuses(redis) == expected
     finals = Counter(
         command_id for command_id, status, _ in summaries(redis) if status != "delivered"
@@ -405,24 +405,24 @@ async def test_three_janitors_at_once_bring_each_command_to_one_end(
     assert {record_key(command_id) for command_id in expected} == {
         key.decode() for key in redis.client.keys("commands:sent:*")
     }
-    # What they say they have done is what was done.
+    # The counts of all janitors add up to the real changes.
     total: Counter[str] = Counter()
-    for its in swept:
-        total += its.commands
+    for each in counts:
+        total += each.commands
     assert total == {
         "ended": 50,
         "expired": 50,
         "malformed": 50,
         "moved": 50,
-        "put to wait": 100,
+        "waiting": 100,
     }
-    assert sum(one.streams for one in swept) == 2
+    assert sum(one.streams for one in counts) == 2
     for one in janitors:
         await one.connection.stopService()
 
 
 @ensureDeferred
-async def test_three_janitors_at_once_give_what_waits_one_end(
+async def test_three_concurrent_janitors_end_each_waiting_command_once(
     redis: RedisServer, clock: Clock
 ) -> None:
     janitors = [Connected(redis.address) for _ in range(3)]
@@ -432,48 +432,48 @@ async def test_three_janitors_at_once_give_what_waits_one_end(
     for number in range(100):
         append_entry(redis, waiting_stream(), fields(f"c{number}", DEVICE, expires_in=-10))
         append_entry(redis, waiting_stream(), {"colour": "red"})
-    sweepings = [Sweeping(one.connection, clock) for one in janitors]
-    swept = await gatherResults([Deferred.fromCoroutine(sweeping()) for sweeping in sweepings])
+    sweepings = [Sweep(one.connection, clock) for one in janitors]
+    counts = await gatherResults([Deferred.fromCoroutine(sweeping()) for sweeping in sweepings])
     counted = Counter(command_id for command_id, _, _ in summaries(redis))
     assert counted == {"": 100} | {f"c{number}": 1 for number in range(100)}
     assert not redis.client.exists(WAITING, waiting_stream())
     total: Counter[str] = Counter()
-    for its in swept:
-        total += its.commands
+    for each in counts:
+        total += each.commands
     assert total == {"expired": 100, "malformed": 100}
     for one in janitors:
         await one.connection.stopService()
 
 
 @ensureDeferred
-async def test_a_waiting_command_that_expired_behind_many_others_is_ended(
-    sweep: Sweeping, redis: RedisServer
+async def test_expired_command_after_many_waiting_ones_is_ended(
+    sweep: Sweep, redis: RedisServer
 ) -> None:
     redis.client.sadd(WAITING, DEVICE)
     ids = [f"c{number}" for number in range(150)]
     for command_id in ids:
         append_entry(redis, waiting_stream(), fields(command_id, DEVICE))
     append_entry(redis, waiting_stream(), fields("late", DEVICE, expires_in=-10))
-    swept = await sweep()
-    assert fates_of(swept) == {"expired": 1}
-    assert swept.waiting == 1
+    counts = await sweep()
+    assert results_of(counts) == {"expired": 1}
+    assert counts.waiting == 1
     assert command_ids(redis, waiting_stream()) == ids
 
 
 @ensureDeferred
-async def test_stop_does_not_wait_for_all_commands_of_a_device(
-    sweep: Sweeping, redis: RedisServer
+async def test_stop_ends_a_round_between_two_pages_of_commands(
+    sweep: Sweep, redis: RedisServer
 ) -> None:
     redis.client.sadd(WAITING, DEVICE)
     for number in range(150):
         append_entry(redis, waiting_stream(), fields(f"c{number}", DEVICE, expires_in=-10))
-    asked: list[bool] = []
+    calls: list[bool] = []
 
-    def goes_on() -> bool:
-        asked.append(len(asked) < 2)  # at the device, and behind its first page
-        return asked[-1]
+    def may_continue() -> bool:
+        calls.append(len(calls) < 2)  # for the device, and after its first page
+        return calls[-1]
 
-    await sweep(goes_on)
+    await sweep(may_continue)
     left = command_ids(redis, waiting_stream())
     assert 0 < len(left) < 150
     assert (await sweep()).commands["expired"] == len(left)

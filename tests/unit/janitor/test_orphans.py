@@ -1,4 +1,4 @@
-"""Instances whose keys a sweep of the janitor may touch."""
+"""Keys that a sweep of the janitor changes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis
-from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.janitor.orphans import OrphanSweeper, SweepCounts
 from tracker.keys import heartbeat, outbound
 
 DEVICE = b"356307042441013"
 
 
 def redis_with(*keys: str, owner: str) -> FakeRedis:
-    """Return a Redis that has these keys, and a device registry with one device.
+    """Return a Redis with these keys and one device in the device registry.
 
-    :param owner: the instance that the device is connected to.
+    :param owner: the instance to which the device is connected.
     """
 
     def scan(*arguments: Any) -> list[Any]:
@@ -36,23 +36,23 @@ def redis_with(*keys: str, owner: str) -> FakeRedis:
     )
 
 
-def sweep(redis: FakeRedis) -> Swept:
-    swept = Swept()
+def sweep(redis: FakeRedis) -> SweepCounts:
+    counts = SweepCounts()
     sweeper = OrphanSweeper(Clock(), redis, wait=True)  # type: ignore[arg-type]
-    swept_all = Deferred.fromCoroutine(sweeper.sweep(swept, lambda: True))
+    swept_all = Deferred.fromCoroutine(sweeper.sweep(counts, lambda: True))
     assert swept_all.called
     swept_all.addErrback(lambda failure: failure.raiseException())
-    return swept
+    return counts
 
 
-def test_a_living_instance_costs_a_sweep_no_script() -> None:
+def test_sweep_runs_no_script_for_a_live_instance() -> None:
     redis = redis_with(heartbeat("one"), outbound("one"), owner="one")
-    swept = sweep(redis)
-    assert (swept.living, swept.connections, swept.streams) == (1, 0, 0)
+    counts = sweep(redis)
+    assert (counts.living, counts.connections, counts.streams) == (1, 0, 0)
     assert {command for command, *_ in redis.asked} == {"SCAN", "HSCAN", "SSCAN"}
 
 
-def test_a_dead_instance_loses_its_connections_and_its_stream() -> None:
+def test_sweep_removes_connections_and_stream_of_a_dead_instance() -> None:
     redis = redis_with(outbound("dead"), owner="dead")
-    swept = sweep(redis)
-    assert (swept.living, swept.connections, swept.streams) == (0, 1, 1)
+    counts = sweep(redis)
+    assert (counts.living, counts.connections, counts.streams) == (0, 1, 1)

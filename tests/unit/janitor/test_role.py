@@ -10,39 +10,39 @@ from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis
 from tracker.janitor import role as janitor
-from tracker.janitor.orphans import Swept
+from tracker.janitor.orphans import SweepCounts
 from tracker.observe.health import Condition, Watchdog
 
 
 class Sweeper:
-    """Takes as long as the test says, in steps."""
+    """A sweeper whose steps end when the test fires their Deferred."""
 
     def __init__(self) -> None:
         self.step: Deferred[None] = Deferred()
         self.steps = 0
 
-    async def sweep(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
-        while goes_on():
+    async def sweep(self, counts: SweepCounts, may_continue: Callable[[], bool]) -> None:
+        while may_continue():
             self.steps += 1
             self.step = Deferred()
             await self.step
 
 
-class Keeper:
+class Trimmer:
     trimmed = 0
 
-    def tidy(self, goes_on: Callable[[], bool]) -> Awaitable[list[str]]:
-        raise AssertionError("the sweep has no end")
+    def trim_all(self, may_continue: Callable[[], bool]) -> Awaitable[list[str]]:
+        raise AssertionError("the sweep never ends")
 
 
-def test_a_long_round_of_a_janitor_is_stuck_when_a_step_has_no_end() -> None:
+def test_watchdog_expires_during_a_hanging_step_but_not_in_a_long_round() -> None:
     clock = Clock()
     watchdog = Watchdog(janitor.WATCHDOG_TIMEOUT, clock.seconds)
     sweeper = Sweeper()
     service = janitor.Janitor(
         clock=clock,
         redis=FakeRedis(),  # type: ignore[arg-type]
-        keeper=Keeper(),  # type: ignore[arg-type]
+        trimmer=Trimmer(),  # type: ignore[arg-type]
         sweeper=sweeper,  # type: ignore[arg-type]
         interval=60.0,
         condition=Condition(),
@@ -59,17 +59,14 @@ def test_a_long_round_of_a_janitor_is_stuck_when_a_step_has_no_end() -> None:
     assert watchdog.expired
 
 
-def test_a_summary_tells_what_was_done_and_nothing_else() -> None:
-    swept = Swept()
-    assert swept.summary() == (
-        "0 stale connections removed, 0 streams of commands removed, of their commands none; "
-        "0 devices waited for"
-    )
-    swept.connections, swept.streams, swept.waiting = 3, 1, 2
-    swept.commands["moved"] += 0
-    swept.commands["expired"] += 2
-    swept.commands["ended"] += 1
-    assert swept.summary() == (
-        "3 stale connections removed, 1 streams of commands removed, of their commands "
-        "1 ended, 2 expired; 2 devices waited for"
+def test_summary_lists_only_what_was_done() -> None:
+    counts = SweepCounts()
+    assert counts.summary(0) == "nothing to do"
+    counts.connections, counts.streams, counts.waiting = 3, 1, 2
+    counts.commands["moved"] += 0
+    counts.commands["expired"] += 2
+    counts.commands["ended"] += 1
+    assert counts.summary(1) == (
+        "1 entry trimmed, 3 stale connections removed, 1 command stream removed, "
+        "1 command ended, 2 commands expired; commands wait for 2 devices"
     )

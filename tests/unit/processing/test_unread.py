@@ -22,7 +22,7 @@ class UnreadBench:
         self.redis = FakeRedis(
             connected=False,
             answers={
-                "SCAN": [b"0", [b"instance:heartheartbeat:one"]],
+                "SCAN": [b"0", [b"instance:heartbeat:one"]],
                 "MGET": lambda *_: [heartbeat],
                 "XINFO": consumers,
             },
