@@ -103,7 +103,7 @@ def test_frames_are_shown_while_the_device_is_watched(plane: Plane, visit: Open)
 
 
 class Tiles(BaseHTTPRequestHandler):
-    """Serves a grey tile for every request, and records the paths."""
+    """HTTP handler that sends a grey tile, and records the requested paths."""
 
     requested: ClassVar[list[str]] = []
 

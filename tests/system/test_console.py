@@ -138,7 +138,7 @@ def ingest(tmp_path: Path, redis: RedisServer) -> Iterator[Callable[..., Daemon]
         daemon.kill()
 
 
-def answers(console: Console, *permissions: str) -> dict[str, Any]:
+def wait_for_permissions(console: Console, *permissions: str) -> dict[str, Any]:
     """Wait until the instances give these permissions; return the overview."""
 
     def found() -> dict[str, Any]:
@@ -165,7 +165,7 @@ def test_console_has_the_permission_of_its_certificate(
     )
     try:
         console.start()
-        assert answers(console, permission)["can_send"] is (permission == "operate")
+        assert wait_for_permissions(console, permission)["can_send"] is (permission == "operate")
         status, response = console.send("356307042441013", "getinfo")
         if permission == "operate":
             assert (status, response["status"]) == (200, "waiting")
@@ -186,17 +186,17 @@ def test_console_follows_starting_and_ending_instances(
 ) -> None:
     one = ingest("one", f"unix:{tmp_path / 'one.sock'}")
     console.start()
-    answers(console, "operate")
+    wait_for_permissions(console, "operate")
     ingest("two", f"unix:{tmp_path / 'two.sock'}")
-    answers(console, "operate", "operate")
+    wait_for_permissions(console, "operate", "operate")
     one.kill()
     # Its heartbeat has not expired yet; commands go through the other instance.
-    answers(console, "", "operate")
+    wait_for_permissions(console, "", "operate")
     assert console.send("356307042441013", "getinfo")[0] == 200
     one.start()
-    answers(console, "operate", "operate")
+    wait_for_permissions(console, "operate", "operate")
     assert one.stop() == 0
-    answers(console, "operate")
+    wait_for_permissions(console, "operate")
 
 
 @pytest.mark.parametrize("taken", [True, False])

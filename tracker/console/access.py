@@ -32,7 +32,7 @@ _NOT_OUR_PAGE: Final = "the request does not come from a page of this console"
 
 
 class Denied(Exception):
-    """A request is refused. The text gives the reason to the user.
+    """Refusal of a request. The text gives the reason to the user.
 
     :param status: of the HTTP response.
     :param wait: seconds after which the client may retry; 0 if a retry does not help.
@@ -54,7 +54,7 @@ class Visitor:
 
 
 class Access:
-    """Checks that users may make their requests.
+    """Access control: logins, and the permissions that requests require.
 
     Without operators every user has all permissions; the console then listens on loopback only.
 

@@ -38,11 +38,11 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
 class BadRequest(ValueError):
-    """A request is malformed; the text gives the reason."""
+    """Malformed parameter of a request. The text gives the reason."""
 
 
 class Devices:
-    """Collects the data of devices.
+    """Data of devices, from the database, Redis and control ports.
 
     :param positions: None if the console has no database. It then knows only connected devices,
         with their ids and instances.

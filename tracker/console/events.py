@@ -21,7 +21,7 @@ _COMMENT: Final = b": still here\n\n"
 
 
 class TooManyStreams(Exception):
-    """The maximum number of streams, or of watched devices, is reached."""
+    """Refusal of a stream beyond the maximum number of streams, or of watched devices."""
 
 
 def event(name: str, data: Any) -> bytes:

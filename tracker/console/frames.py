@@ -44,9 +44,10 @@ class _Watch:
 
 
 class Frames(TimerService):
-    """Watches devices through the control ports of their instances while browsers show them.
+    """Live frames of devices, through the control ports of their instances.
 
-    When a device connects to another instance, the watch moves there.
+    A device is watched while browsers show it. When it connects to another instance, the watch
+    moves there.
     """
 
     _log = Logger()
@@ -127,7 +128,9 @@ class Frames(TimerService):
             )
             return
         if client is None:
-            self._report_state(watch, f"The console has no connection to instance {instance_id}.")
+            self._report_state(
+                watch, f"The console has no connection to the control port of {instance_id}."
+            )
             return
         await client.watch(device_id, lambda received: self._forward(watch, received))
         watch.client, watch.instance_id = client, instance_id

@@ -12,7 +12,7 @@ _MAX_CLIENTS: Final = 10_000
 
 
 class LoginAttempts:
-    """Allows each client ``limit`` attempts within ``period`` seconds.
+    """A limit of ``limit`` attempts within ``period`` seconds for each client.
 
     A client is any text, such as an address or the name of an operator.
     """

@@ -40,7 +40,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 
 class InvalidOperatorsFile(ValueError):
-    """The operators file cannot be used. The text gives the reason in one line."""
+    """Error in the operators file. The text gives the reason in one line."""
 
 
 @frozen

@@ -92,7 +92,7 @@ class _Totals:
 
 
 class Sampler(TimerService):
-    """Takes samples, publishes each, and keeps the figures of an hour.
+    """Service that takes samples, publishes them, and keeps the figures of an hour.
 
     :param take_snapshot: reads Redis.
     :param publish: called with each sample, as an encoded event.

@@ -43,7 +43,7 @@ class Session:
 
 
 class Sessions:
-    """Makes and checks cookies, and tokens that prove that the console's page made a request.
+    """Cookies of sessions, and tokens that prove that the console's page made a request.
 
     :param key: :data:`KEY_BYTES` secret bytes. A new key ends all sessions.
     """

@@ -263,7 +263,7 @@ class ConsoleSite:
     def _data(self, make: DataHandler) -> Handler:
         """Return a handler that responds with the data of ``make``, or with its error."""
 
-        async def answer(request: BoundedRequest, *groups: str) -> bytes | None:
+        async def handle(request: BoundedRequest, *groups: str) -> bytes | None:
             try:
                 data = await make(request, *groups)
             except CancelledError:
@@ -272,7 +272,7 @@ class ConsoleSite:
                 return self._failed(request, error)
             return None if data is None else _respond(request, OK, data)
 
-        return answer
+        return handle
 
     def _failed(self, request: BoundedRequest, error: Exception) -> bytes:
         match error:

@@ -108,7 +108,7 @@ async def take_snapshot(redis: RedisConnection, configured: Iterable[str]) -> Sn
 
 @define
 class _SnapshotReader:
-    """Reads from Redis, and collects the keys of the wrong type."""
+    """Reader of a snapshot, which collects the keys of the wrong type."""
 
     redis: RedisConnection
     malformed: dict[str, str] = field(factory=dict)

@@ -50,7 +50,7 @@ class Moment:
 
 @define
 class CommandInterpreter:
-    """Executes a device's commands, and keeps the parameters and outputs that they set."""
+    """Interpreter of a device's commands, with the parameters and outputs that they set."""
 
     imei: str
     started: float

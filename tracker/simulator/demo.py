@@ -52,7 +52,7 @@ _STREAM: Final = telemetry_stream("teltonika")
 
 
 class Demo:
-    """Runs the stack and a fleet, and compares acknowledged with stored positions at the end.
+    """A run of the stack with a fleet, which checks that all acknowledged positions are stored.
 
     :param data: folder for the stack's data; None for a temporary one.
     :param port: TCP port on 127.0.0.1 that the devices connect to.

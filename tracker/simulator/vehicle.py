@@ -19,7 +19,7 @@ _PERIODICAL: Final = 7
 
 
 class Vehicle:
-    """Makes records of a journey.
+    """A vehicle that makes records of its journey.
 
     :param interval: seconds between two records.
     """

@@ -130,7 +130,7 @@ def test_failed_watch_is_retried(server: Server, instances: FakeInstances) -> No
 
 def test_instance_without_a_control_port_is_named(server: Server, instances: FakeInstances) -> None:
     instances.owner = "three"
-    assert "no connection to instance three" in states(open_frames(server))[-1]
+    assert "no connection to the control port of three" in states(open_frames(server))[-1]
 
 
 def test_slow_reader_gets_the_latest_frames(server: Server, instances: FakeInstances) -> None:

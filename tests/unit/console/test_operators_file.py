@@ -113,7 +113,7 @@ def test_key_is_created_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "mode"), [(b"short", 0o600), (b"x" * 32, 0o644)])
-def test_malformed_or_readable_key_file_is_refused(
+def test_key_file_that_is_malformed_or_readable_by_others_is_refused(
     tmp_path: Path, content: bytes, mode: int
 ) -> None:
     path = tmp_path / "key"

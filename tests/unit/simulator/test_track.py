@@ -1,4 +1,4 @@
-"""The routes of simulated vehicles are plausible."""
+"""Plausibility of the routes of simulated vehicles."""
 
 from __future__ import annotations
 
