@@ -33,7 +33,7 @@ def answered(port: int) -> None:
 
 
 @ensureDeferred
-async def test_the_bridge_does_its_work_as_its_own_user(tmp_path: Path) -> None:
+async def test_bridge_works_as_its_own_user(tmp_path: Path) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed

@@ -89,7 +89,7 @@ def strict(data: bytes | str) -> Any:
 
 
 @ensureDeferred
-async def test_console(redis: RedisServer, connected: Connected) -> None:
+async def test_console_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
     published: list[bytes] = []
     sampler = sampler_of(connected, published)
     with quiet():
@@ -124,7 +124,7 @@ async def test_console_shows_devices(redis: RedisServer, connected: Connected) -
 
 
 @ensureDeferred
-async def test_control_port(asking: Asking) -> None:
+async def test_control_port_survives_foreign_data(asking: Asking) -> None:
     with quiet():
         await asking.ask(Info)
         groups: list[dict[str, Any]] = []
@@ -148,7 +148,7 @@ async def test_control_port(asking: Asking) -> None:
 
 
 @ensureDeferred
-async def test_admin_lag(redis: RedisServer, connected: Connected) -> None:
+async def test_admin_lag_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
     found = await _from_redis(connected.connection, [])
     processed = {one["stream"]: one["lag"] for one in found if one["group"] == "processor"}
     assert processed[LAST] == 1
@@ -168,7 +168,7 @@ async def test_dead_letters_are_retried(redis: RedisServer, connected: Connected
 
 
 @ensureDeferred
-async def test_replay(redis: RedisServer, connected: Connected) -> None:
+async def test_replay_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
     for number in range(5, 8):
         redis.client.xadd(LAST, {"codec": "8E", "payload": (HUGE, DEEP, "\x1b")[number - 5]})
         redis.client.xadd(LAST, position(number))
@@ -183,7 +183,9 @@ async def test_replay(redis: RedisServer, connected: Connected) -> None:
 
 
 @ensureDeferred
-async def test_doctor(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_doctor_survives_foreign_data(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("REDIS_TELEMETRY_STREAM", raising=False)
     report = await examined(redis.url)
     assert [one for one in report.findings if "internal error" in one.seen] == []
@@ -211,7 +213,7 @@ SINGLE: Final = ("connections:registry", "connections:vendors", "commands:waitin
 
 
 @ensureDeferred
-async def test_a_single_key_of_another_type_stops_no_reader_of_others(
+async def test_key_of_another_type_does_not_stop_readers_of_others(
     redis: RedisServer, connected: Connected, asking: Asking
 ) -> None:
     for key in SINGLE:
@@ -260,7 +262,7 @@ async def see_the_others(
 
 
 @ensureDeferred
-async def test_a_flood_of_heartbeats(redis: RedisServer, connected: Connected) -> None:
+async def test_flood_of_heartbeats_is_bounded(redis: RedisServer, connected: Connected) -> None:
     """10,000 heartbeats, each with a control port and a stream."""
     from twisted.internet import reactor as installed
 

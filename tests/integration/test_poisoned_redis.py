@@ -70,7 +70,7 @@ def statuses(redis: RedisServer) -> dict[str, str]:
 
 
 @ensureDeferred
-async def test_janitor(redis: RedisServer) -> None:
+async def test_janitor_survives_foreign_data(redis: RedisServer) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -113,7 +113,7 @@ async def test_janitor(redis: RedisServer) -> None:
 
 
 @ensureDeferred
-async def test_lag_watch(redis: RedisServer, connected: Connected) -> None:
+async def test_lag_watch_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -139,7 +139,7 @@ async def test_lag_watch(redis: RedisServer, connected: Connected) -> None:
 
 
 @ensureDeferred
-async def test_drift_guard(redis: RedisServer, connected: Connected) -> None:
+async def test_drift_guard_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -168,7 +168,7 @@ async def test_drift_guard(redis: RedisServer, connected: Connected) -> None:
 
 
 @ensureDeferred
-async def test_processor(redis: RedisServer, tmp_path: Path) -> None:
+async def test_processor_survives_foreign_data(redis: RedisServer, tmp_path: Path) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -232,7 +232,9 @@ def await_reasons(redis: RedisServer) -> list[str]:
 
 
 @ensureDeferred
-async def test_command_delivery(redis: RedisServer, instances: Instances) -> None:
+async def test_command_delivery_survives_foreign_data(
+    redis: RedisServer, instances: Instances
+) -> None:
     stream = "commands:outbound:one"
     wide = [text for number in range(9000) for text in (f"n{number}", "v")]
     redis.client.execute_command("XADD", stream, "*", *wide)
@@ -285,7 +287,7 @@ async def test_bridge_replaces_lists_of_another_type(redis: RedisServer, bridges
 
 
 @ensureDeferred
-async def test_allow_list(redis: RedisServer, connected: Connected) -> None:
+async def test_allow_list_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -308,7 +310,7 @@ async def test_allow_list(redis: RedisServer, connected: Connected) -> None:
 
 
 @ensureDeferred
-async def test_models(redis: RedisServer, connected: Connected) -> None:
+async def test_models_survive_foreign_data(redis: RedisServer, connected: Connected) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -323,7 +325,9 @@ async def test_models(redis: RedisServer, connected: Connected) -> None:
 
 
 @ensureDeferred
-async def test_heartbeat_of_an_instance(redis: RedisServer, connected: Connected) -> None:
+async def test_heartbeat_of_an_instance_survives_foreign_data(
+    redis: RedisServer, connected: Connected
+) -> None:
     aborted: list[str] = []
     begun: list[str] = []
     ids = ("a-deep", "a-number", "a-hash", "a-list", "a-null", "a-empty")

@@ -98,7 +98,7 @@ def ingesting(redis: RedisServer) -> Running:
 
 
 @ensureDeferred
-async def test_a_sink_that_never_answers_is_stuck_in(redis: RedisServer) -> None:
+async def test_sink_that_never_replies_makes_the_processor_stuck(redis: RedisServer) -> None:
     append(redis, 5)
     sink = FakeSink(busy=Deferred())
     running = processing(redis, sink)
@@ -118,7 +118,7 @@ async def test_a_sink_that_never_answers_is_stuck_in(redis: RedisServer) -> None
 
 
 @ensureDeferred
-async def test_a_sink_that_fails_for_hours_is_waited_for(redis: RedisServer) -> None:
+async def test_processor_waits_for_a_sink_that_fails_for_hours(redis: RedisServer) -> None:
     append(redis, 5)
     sink = FakeSink(failures=[ConnectionError("the database is down")] * 3)
     running = processing(redis, sink)
@@ -133,7 +133,7 @@ async def test_a_sink_that_fails_for_hours_is_waited_for(redis: RedisServer) -> 
 
 @pytest.mark.parametrize("role", ["ingest", "process"])
 @ensureDeferred
-async def test_redis_may_be_away_for_hours(role: str, redis: RedisServer) -> None:
+async def test_roles_wait_for_redis_for_hours(role: str, redis: RedisServer) -> None:
     running = ingesting(redis) if role == "ingest" else processing(redis, FakeSink())
     name = COMMANDS if role == "ingest" else CONSUMER
     await running.ready()
@@ -147,9 +147,7 @@ async def test_redis_may_be_away_for_hours(role: str, redis: RedisServer) -> Non
 
 
 @ensureDeferred
-async def test_a_loop_that_has_died_is_stuck(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_dead_loop_is_stuck(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     running = ingesting(redis)
     await running.ready()
     running.time.passes(delivery.WATCHDOG_TIMEOUT - 1)
@@ -189,7 +187,7 @@ def bridging(redis: RedisServer) -> Running:
 
 
 @ensureDeferred
-async def test_directus_may_be_away_for_hours(redis: RedisServer) -> None:
+async def test_bridge_waits_for_directus_for_hours(redis: RedisServer) -> None:
     running = bridging(redis)
     redis.client.xadd("commands:responses", response(ROW, "responded"))
     for name in ("responses", "commands", "devices"):
@@ -206,7 +204,7 @@ async def test_directus_may_be_away_for_hours(redis: RedisServer) -> None:
 
 
 @ensureDeferred
-async def test_responses_that_are_never_told_are_stuck(
+async def test_bridge_is_stuck_if_responses_are_never_reported(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writing: list[Deferred[None]] = []

@@ -52,7 +52,7 @@ def documented_memory() -> int:
     return int(found[1]) * MIB + int(found[2]) * BatchOptions().batch_bytes
 
 
-def test_a_backlog_of_long_messages_is_stored_within_the_documented_memory(
+def test_backlog_of_long_messages_is_stored_within_the_documented_memory(
     tmp_path: Path, redis: RedisServer, database: str
 ) -> None:
     redis.client.config_set("appendfsync", "no")

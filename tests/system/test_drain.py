@@ -37,9 +37,7 @@ class Sending:
 
 
 @ensureDeferred
-async def test_a_drain_loses_no_acknowledgement(
-    tmp_path: Path, serve: Serve, redis: RedisServer
-) -> None:
+async def test_drain_loses_no_ack(tmp_path: Path, serve: Serve, redis: RedisServer) -> None:
     from twisted.internet import reactor
 
     place = Place("unix", tmp_path)
@@ -80,7 +78,7 @@ async def test_a_drain_loses_no_acknowledgement(
 
 
 @ensureDeferred
-async def test_a_packet_under_way_is_acknowledged_before_the_drain_ends_the_connection(
+async def test_frame_under_way_is_acknowledged_before_the_drain_closes_the_connection(
     tmp_path: Path, serve: Serve, redis: RedisServer
 ) -> None:
     place = Place("unix", tmp_path)
@@ -111,7 +109,7 @@ def offered(ingest: Ingest, number: int) -> str:
 
 
 @ensureDeferred
-async def test_the_level_of_the_log_changes_while_it_runs(tmp_path: Path, serve: Serve) -> None:
+async def test_log_level_can_be_changed_at_run_time(tmp_path: Path, serve: Serve) -> None:
     place = Place("unix", tmp_path)
     ingest = serve("--instance-id", "one", *place.option)
     client = connect(place.address())
@@ -130,7 +128,7 @@ async def test_the_level_of_the_log_changes_while_it_runs(tmp_path: Path, serve:
     assert "drained" not in ingest.daemon.text
 
 
-def test_the_level_of_the_log_may_be_set_from_the_start(serve: Serve) -> None:
+def test_log_level_can_be_set_at_start(serve: Serve) -> None:
     ingest = serve("--instance-id", "one", "--log-level", "debug")
     shown = offered(ingest, 1)
     wait_for(lambda: shown in ingest.daemon.text, "it is told")

@@ -26,7 +26,7 @@ def metric(ingest: Ingest, name: str, reason: str) -> float:
     return float(found)
 
 
-def test_a_flood_is_dropped_and_counted_and_others_are_served(
+def test_flood_of_datagrams_is_dropped_and_other_devices_are_served(
     serve: Callable[..., Ingest],
 ) -> None:
     port = free_port()
@@ -54,7 +54,7 @@ def test_a_flood_is_dropped_and_counted_and_others_are_served(
     known.socket.close()
 
 
-def test_messages_over_the_rate_arrive_later_and_none_is_lost(serve: Callable[..., Ingest]) -> None:
+def test_messages_over_the_rate_are_delayed_and_none_is_lost(serve: Callable[..., Ingest]) -> None:
     ingest = serve("--message-rate", "50", "--message-burst", "0.1", "--message-bytes", "100")
     message = Message(MESSAGE_CODECS[0x0D], 0x06, b"x" * 150, timestamp=1_790_000_000)
     with ingest.connect() as device:

@@ -177,7 +177,7 @@ def garbage(number: int) -> bytes:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_a_flood_of_garbage_leaves_no_trace(serve: Callable[..., Ingest]) -> None:
+def test_flood_of_garbage_leaves_no_trace(serve: Callable[..., Ingest]) -> None:
     ingest = serve("--connection-rate", "100000", "--connection-rate-per-address", "100000")
 
     def flood(count: int) -> None:
@@ -202,7 +202,7 @@ def test_a_flood_of_garbage_leaves_no_trace(serve: Callable[..., Ingest]) -> Non
     assert len(ingest.entries()) == 1
 
 
-def test_no_connection_over_the_limit(serve: Callable[..., Ingest]) -> None:
+def test_connection_over_the_limit_is_refused(serve: Callable[..., Ingest]) -> None:
     ingest = serve("--connections", "5", "--connections-per-address", "5")
     with ExitStack() as stack:
         devices = [stack.enter_context(ingest.connect()) for _ in range(5)]
@@ -220,7 +220,7 @@ def test_no_connection_over_the_limit(serve: Callable[..., Ingest]) -> None:
     assert "maximal number of connections (5)" in ingest.rejections()[0]
 
 
-def test_a_flood_at_the_limit_of_open_files_is_turned_away_in_silence(
+def test_flood_at_the_open_file_limit_is_refused_with_few_log_lines(
     serve: Callable[..., Ingest],
 ) -> None:
     rate = ("--connection-rate", "100000", "--connection-rate-per-address", "100000")
@@ -244,7 +244,7 @@ def test_a_flood_at_the_limit_of_open_files_is_turned_away_in_silence(
     assert "EMFILE" not in ingest.daemon.text
 
 
-def test_no_more_connections_a_second_from_one_address(serve: Callable[..., Ingest]) -> None:
+def test_connections_per_second_of_one_address_are_limited(serve: Callable[..., Ingest]) -> None:
     ingest = serve("--connection-rate-per-address", "20")
     with ingest.connect() as device:
         assert device.login(DEVICE) == b"\x01"

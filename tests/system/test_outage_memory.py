@@ -65,7 +65,7 @@ class Fleet:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_two_thousand_devices_that_push_at_a_dead_redis_cost_bounded_memory(
+def test_memory_is_bounded_while_two_thousand_devices_push_without_redis(
     redis: RedisServer, serve: Serve, tell: Tell
 ) -> None:
     ingest = serve("--connection-rate", "10000", "--connection-rate-per-address", "10000")

@@ -31,7 +31,7 @@ def in_background(action: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_a_redis_that_is_busy(redis: RedisServer, serve: Serve, tell: Tell) -> None:
+def test_busy_redis_stops_only_acks(redis: RedisServer, serve: Serve, tell: Tell) -> None:
     redis.client.config_set("busy-reply-threshold", 200)
     with outage(serve(), redis) as during:
         busy = in_background(lambda: redis.client.eval("while true do end", 0))
@@ -44,7 +44,7 @@ def test_a_redis_that_is_busy(redis: RedisServer, serve: Serve, tell: Tell) -> N
         tell(f"resumed after {during.ends(kill_it):.2f} s")
 
 
-def test_a_redis_that_is_slow(redis: RedisServer, serve: Serve, tell: Tell) -> None:
+def test_slow_redis_delays_only_acks(redis: RedisServer, serve: Serve, tell: Tell) -> None:
     """It answers everything, seven seconds late."""
     with outage(serve(), redis) as during:
         redis.client.client_pause(7000)
@@ -53,7 +53,7 @@ def test_a_redis_that_is_slow(redis: RedisServer, serve: Serve, tell: Tell) -> N
         tell(f"resumed after {during.ends(lambda: ended.join(20)):.2f} s")
 
 
-def test_a_redis_that_answers_anything_but_writes(
+def test_redis_that_holds_writes_stops_only_acks(
     redis: RedisServer, serve: Serve, tell: Tell
 ) -> None:
     with outage(serve(), redis) as during:
@@ -68,23 +68,23 @@ def test_a_redis_that_answers_anything_but_writes(
         tell(f"resumed after {during.ends(redis.client.client_unpause):.2f} s")
 
 
-def test_a_redis_that_hangs(redis: RedisServer, serve: Serve, tell: Tell) -> None:
+def test_hanging_redis_stops_only_acks(redis: RedisServer, serve: Serve, tell: Tell) -> None:
     with outage(serve(), redis) as during:
         redis.suspend()
         during.lasts("no reply within")
         tell(f"resumed after {during.ends(redis.resume):.2f} s")
 
 
-def test_a_redis_that_is_killed(redis: RedisServer, serve: Serve, tell: Tell) -> None:
+def test_killed_redis_loses_no_acknowledged_record(
+    redis: RedisServer, serve: Serve, tell: Tell
+) -> None:
     with outage(serve(), redis) as during:
         redis.kill()
         during.lasts("refused")
         tell(f"resumed after {during.ends(redis.start):.2f} s")
 
 
-def test_a_redis_that_takes_long_to_load_its_data(
-    redis: RedisServer, serve: Serve, tell: Tell
-) -> None:
+def test_loading_redis_stops_only_acks(redis: RedisServer, serve: Serve, tell: Tell) -> None:
     with outage(serve(), redis) as during:
         pipeline = redis.client.pipeline(transaction=False)
         for number in range(4500):
@@ -100,7 +100,7 @@ def test_a_redis_that_takes_long_to_load_its_data(
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["for a while", "until connected anew"])
-def test_a_redis_that_cannot_be_reached(
+def test_unreachable_redis_stops_only_acks(
     redis: RedisServer, serve: Serve, tell: Tell, old: bool
 ) -> None:
     proxy = Proxy(redis.port, backlog=1)
@@ -113,7 +113,7 @@ def test_a_redis_that_cannot_be_reached(
         tell(f"resumed after {during.ends(lambda: proxy.heal(forward_old=old)):.2f} s")
 
 
-def test_an_outage_that_only_the_connection_survives_is_over_in_time(
+def test_outage_without_a_lost_connection_ends_in_time(
     redis: RedisServer, serve: Serve, tell: Tell
 ) -> None:
     """Redis is back before it was missed, but the way to it leads nowhere."""
@@ -133,7 +133,9 @@ def test_an_outage_that_only_the_connection_survives_is_over_in_time(
         tell(f"resumed after {seconds:.2f} s")
 
 
-def test_a_redis_that_becomes_a_replica(redis: RedisServer, serve: Serve, tell: Tell) -> None:
+def test_redis_that_becomes_a_replica_stops_only_acks(
+    redis: RedisServer, serve: Serve, tell: Tell
+) -> None:
     with outage(serve(), redis) as during:
         redis.client.replicaof("127.0.0.1", free_port())
         during.lasts("a read-only replica")
@@ -141,7 +143,7 @@ def test_a_redis_that_becomes_a_replica(redis: RedisServer, serve: Serve, tell: 
         tell(f"resumed after {during.ends(promote):.2f} s")
 
 
-def test_a_redis_without_memory(redis: RedisServer, serve: Serve, tell: Tell) -> None:
+def test_redis_without_memory_stops_only_acks(redis: RedisServer, serve: Serve, tell: Tell) -> None:
     with outage(serve(), redis) as during:
         redis.client.config_set("maxmemory", 1)
         during.lasts("OOM")

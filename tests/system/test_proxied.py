@@ -115,7 +115,7 @@ def test_devices_are_served_under_their_own_addresses(site: Site) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_device_that_waits_for_no_answer_gets_all_of_them(site: Site, tls: bool) -> None:
+def test_device_that_sends_ahead_gets_all_replies(site: Site, tls: bool) -> None:
     count = 1000  # frames: several times --buffer-bytes, so that it is not read for a while
     with site.connect(binary("203.0.113.1"), tls) as device:
         assert device.login(imei(0)) == b"\x01"
@@ -126,7 +126,7 @@ def test_a_device_that_waits_for_no_answer_gets_all_of_them(site: Site, tls: boo
     assert site.ingest.redis.client.xlen(STREAM) == count
 
 
-def test_bytes_behind_a_header_are_read_however_they_are_cut(site: Site) -> None:
+def test_bytes_behind_a_header_are_read_in_pieces_of_any_size(site: Site) -> None:
     with site.connect(b"") as device:
         for byte in text("203.0.113.1"):
             device.send(bytes((byte,)))
@@ -137,19 +137,19 @@ def test_bytes_behind_a_header_are_read_however_they_are_cut(site: Site) -> None
     wait_for(lambda: metric(site.ingest, "tracker_connection_slots_used") == 0, "it is gone")
 
 
-def test_a_connection_that_is_not_from_the_proxy_is_closed_unread(site: Site) -> None:
+def test_connection_from_another_address_than_the_proxy_is_closed_unread(site: Site) -> None:
     for tls in (False, True):
         assert not site.serves(text("203.0.113.1"), tls, STRANGER)
     assert site.count("rejections", "proxy") == 2
     assert f"rejected {STRANGER}:" in site.ingest.rejections()[0]
 
 
-def test_a_device_without_a_header_is_closed(site: Site) -> None:
+def test_connection_without_a_header_is_closed(site: Site) -> None:
     assert not site.serves(b"")
     assert site.count("rejections", "proxy") == 1
 
 
-def test_health_checks_are_counted_and_leave_no_line(site: Site) -> None:
+def test_health_checks_are_counted_and_not_logged(site: Site) -> None:
     checks = (LOCAL, b"PROXY UNKNOWN\r\n", b"")
     for header in checks:
         site.connect(header).socket.close()

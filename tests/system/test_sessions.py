@@ -24,7 +24,7 @@ OTHER = "356307042441021"
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["", "while-redis-hangs"])
-def test_a_second_login_supersedes_the_first_and_loses_nothing(stack: Stack, hangs: bool) -> None:
+def test_second_login_supersedes_the_first_and_loses_nothing(stack: Stack, hangs: bool) -> None:
     with RawDevice(stack.port) as older, RawDevice(stack.port) as newer:
         assert older.login(DEVICE) == b"\x01"
         for number in range(10):
@@ -48,7 +48,7 @@ def test_a_second_login_supersedes_the_first_and_loses_nothing(stack: Stack, han
     assert set(times.values()) == {1}
 
 
-def test_what_the_older_connection_never_heard_of_is_in_the_stream_at_most_once(
+def test_unacknowledged_record_of_the_older_connection_is_appended_at_most_once(
     serve: Callable[..., Ingest],
 ) -> None:
     ingest = serve()
@@ -71,7 +71,7 @@ def test_what_the_older_connection_never_heard_of_is_in_the_stream_at_most_once(
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["", "while-redis-hangs"])
 @pytest.mark.parametrize("superseded", [False, True], ids=["leaves", "superseded"])
-def test_messages_are_kept_although_their_device_has_gone(
+def test_messages_are_appended_after_their_device_has_disconnected(
     serve: Callable[..., Ingest], redis: RedisServer, hangs: bool, superseded: bool
 ) -> None:
     ingest = serve()
@@ -98,9 +98,7 @@ def test_messages_are_kept_although_their_device_has_gone(
     assert told() == texts
 
 
-def test_a_stop_while_redis_hangs_is_a_clean_one(
-    serve: Callable[..., Ingest], redis: RedisServer
-) -> None:
+def test_stop_while_redis_hangs_is_clean(serve: Callable[..., Ingest], redis: RedisServer) -> None:
     ingest = serve()
     with ingest.connect() as device:
         assert device.login(DEVICE) == b"\x01"
@@ -147,7 +145,7 @@ def test_only_devices_on_the_list_are_served_over_udp(
     assert [entry["device_id"] for entry in ingest.entries()] == [DEVICE]
 
 
-def test_unknown_devices_are_served_where_that_is_wanted(
+def test_unknown_devices_are_served_with_the_option(
     serve: Callable[..., Ingest], redis: RedisServer
 ) -> None:
     allow(redis, DEVICE)
@@ -159,7 +157,7 @@ def test_unknown_devices_are_served_where_that_is_wanted(
     assert [entry["device_id"] for entry in ingest.entries()] == [DEVICE, OTHER]
 
 
-def test_the_list_holds_while_redis_is_away(
+def test_allow_list_stays_in_use_while_redis_is_unavailable(
     serve: Callable[..., Ingest], redis: RedisServer
 ) -> None:
     allow(redis, DEVICE)
@@ -176,7 +174,7 @@ def test_the_list_holds_while_redis_is_away(
     assert len(ingest.entries()) == 1
 
 
-def test_before_there_is_a_list_devices_are_asked_to_come_again(
+def test_connection_is_closed_without_a_reply_before_the_first_list(
     tmp_path_factory: pytest.TempPathFactory, redis: RedisServer
 ) -> None:
     allow(redis, DEVICE)
@@ -197,7 +195,7 @@ def test_before_there_is_a_list_devices_are_asked_to_come_again(
         ingest.daemon.kill()
 
 
-def test_messages_are_kept_and_not_answered(serve: Callable[..., Ingest]) -> None:
+def test_messages_are_appended_and_not_acknowledged(serve: Callable[..., Ingest]) -> None:
     ingest = serve()
     said = {
         "12": Message(MESSAGE_CODECS[12], 0x06, b"unasked"),

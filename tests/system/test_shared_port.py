@@ -55,7 +55,7 @@ def delivers(device: RawDevice, number: int) -> bool:
         return False
 
 
-def test_one_process_goes_on_without_the_other(
+def test_one_process_continues_without_the_other(
     running: tuple[int, list[Daemon]], redis: RedisServer
 ) -> None:
     port, (killed, left) = running
@@ -83,7 +83,7 @@ def test_one_process_goes_on_without_the_other(
     assert redis.client.xlen(STREAM) >= acknowledged
 
 
-def test_datagrams_are_spread_too_and_answered_once(
+def test_datagrams_are_distributed_and_acknowledged_once(
     running: tuple[int, list[Daemon]], redis: RedisServer
 ) -> None:
     port, (killed, _) = running
@@ -100,7 +100,7 @@ def test_datagrams_are_spread_too_and_answered_once(
             device.exchange(1000 + number, packet(number), imei(number))
 
 
-def test_the_registry_tells_where_a_device_is(
+def test_device_registry_names_the_instance_of_a_device(
     running: tuple[int, list[Daemon]], redis: RedisServer
 ) -> None:
     port, (first, _) = running
@@ -125,7 +125,7 @@ def test_the_registry_tells_where_a_device_is(
     wait_for(lambda: not registered(), "all have left")
 
 
-def test_a_second_instance_with_the_same_id_gives_up(
+def test_second_instance_with_the_same_id_exits(
     running: tuple[int, list[Daemon]], tmp_path: Path, redis: RedisServer
 ) -> None:
     _, (first, _) = running

@@ -60,7 +60,7 @@ def test_one_address_cannot_take_all_slots(serve: Callable[..., Ingest]) -> None
     wait_for(lambda: is_served(ingest, imei(1)), "its slots are free again")
 
 
-def test_a_process_without_a_free_slot_is_not_ready(serve: Callable[..., Ingest]) -> None:
+def test_process_without_a_free_slot_is_not_ready(serve: Callable[..., Ingest]) -> None:
     ingest = serve("--connections", "3", "--connections-per-address", "2")
     with ExitStack() as stack:
         for number, source in enumerate(["127.0.0.1", "127.0.0.1", OTHER]):

@@ -57,7 +57,7 @@ def device(ingest: Ingest) -> Iterator[UdpDevice]:
     device.socket.close()
 
 
-def test_a_datagram_is_answered_and_stored(ingest: Ingest, device: UdpDevice) -> None:
+def test_datagram_is_acknowledged_and_stored(ingest: Ingest, device: UdpDevice) -> None:
     device.send(0xCAFE, packet(1, 2, 3))
     assert device.answer() == bytes.fromhex("0005 CAFE 01 FE 03")
     entries = ingest.entries()
@@ -67,7 +67,7 @@ def test_a_datagram_is_answered_and_stored(ingest: Ingest, device: UdpDevice) ->
     assert {(entry["device_id"], entry["codec"]) for entry in entries} == {(DEVICE, "8")}
 
 
-def test_a_repeated_datagram_is_answered_again_and_stored_once(
+def test_repeated_datagram_is_acknowledged_again_and_stored_once(
     ingest: Ingest, device: UdpDevice
 ) -> None:
     for _ in range(5):
@@ -79,9 +79,7 @@ def test_a_repeated_datagram_is_answered_again_and_stored_once(
     assert ingest.redis.client.xlen(STREAM) == 4
 
 
-def test_a_datagram_is_not_answered_before_redis_has_confirmed(
-    ingest: Ingest, device: UdpDevice
-) -> None:
+def test_datagram_is_not_acknowledged_before_its_append(ingest: Ingest, device: UdpDevice) -> None:
     ingest.redis.suspend()
     device.send(1, packet(1))
     assert device.answer(0.7) is None
@@ -93,7 +91,7 @@ def test_a_datagram_is_not_answered_before_redis_has_confirmed(
     assert ingest.redis.client.xlen(STREAM) == 1
 
 
-def test_what_is_no_datagram_of_a_device_is_not_answered(ingest: Ingest, device: UdpDevice) -> None:
+def test_invalid_datagram_gets_no_reply(ingest: Ingest, device: UdpDevice) -> None:
     good = encode_datagram(Datagram(1, 1, DEVICE, packet(1)))
     for bad in (
         b"",
@@ -137,7 +135,7 @@ def served(ingest: Ingest, tls: ssl.SSLContext | None) -> bool:
         return False
 
 
-def test_a_device_is_served_over_tls(serve: Callable[..., Ingest], tmp_path: Path) -> None:
+def test_device_is_served_over_tls(serve: Callable[..., Ingest], tmp_path: Path) -> None:
     certificate = certify(tmp_path, "127.0.0.1")
     ingest = over_tls(serve, certificate)
     with ingest.connect(trusting(certificate)) as device:
@@ -151,7 +149,7 @@ def test_a_device_is_served_over_tls(serve: Callable[..., Ingest], tmp_path: Pat
     assert "Traceback" not in ingest.daemon.text
 
 
-def test_only_clients_of_the_authority_are_served(
+def test_only_clients_with_a_certificate_of_the_authority_are_served(
     serve: Callable[..., Ingest], tmp_path: Path
 ) -> None:
     certificate, authority, other = (certify(tmp_path, f"127.0.0.{n}") for n in (1, 2, 3))

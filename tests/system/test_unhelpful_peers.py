@@ -21,7 +21,7 @@ from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 
 
-def test_who_never_ends_tls_does_not_keep_a_place(
+def test_peer_that_never_ends_tls_does_not_keep_its_slot(
     serve: Callable[..., Ingest], tmp_path: Path
 ) -> None:
     certificate = certify(tmp_path, "127.0.0.1")
@@ -72,7 +72,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("data", FLOODS.values(), ids=FLOODS.keys())
-def test_who_waits_for_no_answer_does_not_make_others_wait(
+def test_device_that_sends_without_waiting_does_not_delay_others(
     serve: Callable[..., Ingest], data: bytes
 ) -> None:
     ingest = serve()

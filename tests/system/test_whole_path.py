@@ -21,7 +21,7 @@ LOAD = ("--devices", "40", "--interval", "0.05", "--records", "3")
 
 
 @pytest.mark.parametrize("codec", ["8", "8E"])
-def test_what_is_acknowledged_is_stored(stack: Stack, codec: str) -> None:
+def test_acknowledged_records_are_stored(stack: Stack, codec: str) -> None:
     fleet = stack.fleet(*LOAD, "--codec", codec)
     fleet.wait_for_more(2000)
     summary = stack.account(fleet)
@@ -30,7 +30,7 @@ def test_what_is_acknowledged_is_stored(stack: Stack, codec: str) -> None:
     assert stack.process.stop() == 0
 
 
-def test_a_killed_processor_loses_and_doubles_nothing(stack: Stack) -> None:
+def test_killed_processor_loses_and_duplicates_nothing(stack: Stack) -> None:
     fleet = stack.fleet(*LOAD)
     for _ in range(5):
         fleet.wait_for_more(500)
@@ -40,7 +40,7 @@ def test_a_killed_processor_loses_and_doubles_nothing(stack: Stack) -> None:
     stack.account(fleet)
 
 
-def test_a_killed_ingest_loses_and_doubles_nothing(stack: Stack) -> None:
+def test_killed_ingest_loses_and_duplicates_nothing(stack: Stack) -> None:
     fleet = stack.fleet(*LOAD)
     for _ in range(4):
         fleet.wait_for_more(500)
@@ -51,7 +51,7 @@ def test_a_killed_ingest_loses_and_doubles_nothing(stack: Stack) -> None:
     assert " 0 retransmitted" not in summary
 
 
-def test_a_killed_redis_loses_and_doubles_nothing(stack: Stack) -> None:
+def test_killed_redis_loses_and_duplicates_nothing(stack: Stack) -> None:
     fleet = stack.fleet(*LOAD)
     for _ in range(4):
         fleet.wait_for_more(500)
@@ -64,7 +64,7 @@ def test_a_killed_redis_loses_and_doubles_nothing(stack: Stack) -> None:
     stack.process.wait_until_ready()
 
 
-def test_a_redis_that_hangs_stops_acknowledgements_and_nothing_else(stack: Stack) -> None:
+def test_hanging_redis_stops_acks_and_nothing_else(stack: Stack) -> None:
     fleet = stack.fleet(*LOAD)
     fleet.wait_for_more(500)
     stack.redis.suspend()
@@ -74,7 +74,7 @@ def test_a_redis_that_hangs_stops_acknowledgements_and_nothing_else(stack: Stack
     stack.account(fleet)
 
 
-def test_stops_under_load_lose_and_double_nothing(stack: Stack) -> None:
+def test_stops_under_load_lose_and_duplicate_nothing(stack: Stack) -> None:
     fleet = stack.fleet(*LOAD)
     for _ in range(3):
         fleet.wait_for_more(300)
@@ -87,7 +87,7 @@ def test_stops_under_load_lose_and_double_nothing(stack: Stack) -> None:
         assert "Traceback" not in daemon.text, daemon.text
 
 
-def test_a_stranger_is_turned_away_and_devices_do_not_notice(stack: Stack) -> None:
+def test_rejected_peer_does_not_affect_devices(stack: Stack) -> None:
     fleet = stack.fleet(*LOAD)
     fleet.wait_for_more(100)
     for _ in range(200):
@@ -113,7 +113,7 @@ def test_both_roles_follow_a_pinned_stream(tmp_path: Path, redis: RedisServer) -
         stack.end()
 
 
-def test_an_instance_tells_that_it_lives_and_which_streams_it_writes(stack: Stack) -> None:
+def test_heartbeat_gives_the_streams_of_the_instance(stack: Stack) -> None:
     client = stack.redis.client
     (key,) = wait_for(lambda: client.keys("instance:heartbeat:*"), "a heartbeat")
     beat = json.loads(client.get(key) or b"")

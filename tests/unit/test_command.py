@@ -58,15 +58,15 @@ def mistake(content: list[bytes]) -> str:
     return text
 
 
-def test_an_entry_is_read() -> None:
+def test_entry_is_parsed() -> None:
     assert Command.from_entry(flat(VALID)) == COMMAND
 
 
-def test_the_order_of_the_fields_means_nothing() -> None:
+def test_order_of_the_fields_does_not_matter() -> None:
     assert Command.from_entry(flat(dict(reversed(VALID.items())))) == COMMAND
 
 
-def test_a_command_is_written_in_the_fields_of_the_contract() -> None:
+def test_command_has_the_fields_of_the_contract() -> None:
     assert COMMAND.to_fields() == (
         *("command_id", "0b6f3c1e-8a53-4f8e-9d59-6a1f0f6f2a11"),
         *("device_id", "356307042441013", "payload", "getinfo", "codec", "14"),
@@ -76,7 +76,7 @@ def test_a_command_is_written_in_the_fields_of_the_contract() -> None:
 
 @pytest.mark.parametrize("name", ["command_id", "device_id", "payload", "expires_at"])
 @pytest.mark.parametrize("how", ["missing", "empty"])
-def test_what_is_required_has_to_be_there(name: str, how: str) -> None:
+def test_required_fields_must_be_present(name: str, how: str) -> None:
     fields = {**VALID, name.encode(): b""}
     if how == "missing":
         del fields[name.encode()]
@@ -84,7 +84,7 @@ def test_what_is_required_has_to_be_there(name: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["missing", "empty"])
-def test_codec_and_timeout_need_not_be_there(how: str) -> None:
+def test_codec_and_timeout_are_optional(how: str) -> None:
     fields = {**VALID, b"codec": b"", b"timeout": b""}
     if how == "missing":
         del fields[b"codec"], fields[b"timeout"]
@@ -93,30 +93,30 @@ def test_codec_and_timeout_need_not_be_there(how: str) -> None:
     assert command.timeout == DEFAULT_TIMEOUT == 30
 
 
-def test_no_fields_are_no_command() -> None:
+def test_entry_without_fields_is_rejected() -> None:
     assert mistake([])
 
 
 @each_field
 @pytest.mark.parametrize("raw", [b"\xff", b"12\x80", b"\xc3", b"\xed\xa0\x80"])
-def test_no_field_may_be_anything_but_utf_8(name: bytes, raw: bytes) -> None:
+def test_fields_must_be_utf_8(name: bytes, raw: bytes) -> None:
     assert mistake(flat({**VALID, name: raw})) == f"{name.decode()} is not UTF-8"
 
 
 @each_field
-def test_of_a_name_that_occurs_twice_the_last_one_counts(name: bytes) -> None:
+def test_last_value_of_a_repeated_name_counts(name: bytes) -> None:
     assert Command.from_entry([name, b"\xff", *flat(VALID)]) == COMMAND
     assert mistake([*flat(VALID), name, b"\xff"]) == f"{name.decode()} is not UTF-8"
 
 
-def test_what_is_not_known_is_left_alone() -> None:
+def test_unknown_fields_are_ignored() -> None:
     unknown = {b"requested_by": b"\xff\x00", b"\xfe": b"", b"": b"x", b"PAYLOAD": b"y"}
     assert Command.from_entry(flat({**unknown, **VALID})) == COMMAND
 
 
 @pytest.mark.parametrize("names", ["distinct", "the same"])
 @pytest.mark.parametrize("taken", [True, False])
-def test_fields_are_limited(names: str, taken: bool) -> None:
+def test_number_of_fields_is_limited(names: str, taken: bool) -> None:
     more = MAX_FIELDS - len(VALID) + (not taken)
     extra = [f"x{number if names == 'distinct' else ''}".encode() for number in range(more)]
     content = [*flat(VALID), *(part for name in extra for part in (name, b""))]
@@ -126,7 +126,7 @@ def test_fields_are_limited(names: str, taken: bool) -> None:
         assert mistake(content) == "more than 100 fields"
 
 
-def test_a_name_without_a_value_is_no_entry() -> None:
+def test_name_without_a_value_is_rejected() -> None:
     assert mistake([*flat(VALID), b"payload"])
 
 
@@ -134,19 +134,19 @@ def test_a_name_without_a_value_is_no_entry() -> None:
 
 
 @pytest.mark.parametrize("value", ["a", "~", "!", "x" * 64, "{a}:b/c*"])
-def test_a_command_id_may_be(value: str) -> None:
+def test_valid_command_id_is_accepted(value: str) -> None:
     assert Command.from_entry(entry("command_id", value)).command_id == value
 
 
 @pytest.mark.parametrize(
     "value", ["", "x" * 65, "a b", " a", "a\n", "\n", "a\x00", "a\x7f", "\t", "é", "a" * 63 + "é"]
 )
-def test_a_command_id_may_not_be(value: str) -> None:
+def test_invalid_command_id_is_rejected(value: str) -> None:
     assert mistake(entry("command_id", value)).startswith("command_id: ")
 
 
 @pytest.mark.parametrize("value", ["0" * 15, "9" * 15])
-def test_a_device_id_may_be(value: str) -> None:
+def test_valid_device_id_is_accepted(value: str) -> None:
     assert Command.from_entry(entry("device_id", value)).device_id == value
 
 
@@ -154,7 +154,7 @@ def test_a_device_id_may_be(value: str) -> None:
     "value",
     ["", "1" * 14, "1" * 16, "1" * 15 + "\n", " " + "1" * 14, "-" + "1" * 14, "x" * 15, "٣" * 15],
 )
-def test_a_device_id_may_not_be(value: str) -> None:
+def test_invalid_device_id_is_rejected(value: str) -> None:
     assert mistake(entry("device_id", value)).startswith("device_id: ")
 
 
@@ -166,7 +166,7 @@ def test_a_device_id_may_not_be(value: str) -> None:
     ],
     ids=ascii,
 )
-def test_a_text_is_taken_as_it_is(value: str) -> None:
+def test_text_is_not_changed(value: str) -> None:
     assert Command.from_entry(entry("payload", value)).text == value
 
 
@@ -175,18 +175,18 @@ def test_a_text_is_taken_as_it_is(value: str) -> None:
     ["", "x" * 4097, "é" * 2048 + "x", "x" + "é" * 2048, "😀" * 1024 + "x", "x" * 100_000],
     ids=lambda value: f"{len(value)}-characters",
 )
-def test_a_text_is_limited_in_its_bytes(value: str) -> None:
+def test_text_is_limited_in_bytes(value: str) -> None:
     assert MAX_TEXT_BYTES == 4096
     assert mistake(entry("payload", value)) == "payload: must be 1 to 4096 bytes long"
 
 
 @pytest.mark.parametrize("value", ["", "12", "8E", "x" * 16, "a_b-c.D"])
-def test_a_codec_may_be(value: str) -> None:
+def test_valid_codec_is_accepted(value: str) -> None:
     assert Command.from_entry(entry("codec", value)).codec == value
 
 
 @pytest.mark.parametrize("value", ["x" * 17, " 12", "12\n", "1 2", "é", "12\x00", "{12}", "\n"])
-def test_a_codec_may_not_be(value: str) -> None:
+def test_invalid_codec_is_rejected(value: str) -> None:
     assert mistake(entry("codec", value)).startswith("codec: ")
 
 
@@ -213,7 +213,7 @@ def test_a_codec_may_not_be(value: str) -> None:
         ("9999-12-31T23:59:59.999999Z", MAX_TIMESTAMP_MS),
     ],
 )
-def test_when_a_command_expires(value: str, milliseconds: int) -> None:
+def test_expiry_is_parsed(value: str, milliseconds: int) -> None:
     assert Command.from_entry(entry("expires_at", value)).expires_at == milliseconds
 
 
@@ -250,7 +250,7 @@ def test_when_a_command_expires(value: str, milliseconds: int) -> None:
     ],
     ids=lambda value: ascii(value[:40]),
 )
-def test_what_is_no_time_to_expire_at(value: str) -> None:
+def test_invalid_expiry_is_rejected(value: str) -> None:
     assert mistake(entry("expires_at", value)) == (
         "expires_at: must have the form 2026-11-22T10:00:00Z, with Z or an offset"
     )
@@ -268,14 +268,14 @@ def test_what_is_no_time_to_expire_at(value: str) -> None:
         "9999-12-31T23:59:59-23:59",
     ],
 )
-def test_no_command_expires_outside_the_years_that_can_be_written(value: str) -> None:
+def test_expiry_outside_of_four_digit_years_is_rejected(value: str) -> None:
     assert mistake(entry("expires_at", value)) == (
         "expires_at: must be between the years 1970 and 9999"
     )
 
 
 @given(st.integers(0, MAX_TIMESTAMP_MS))
-def test_no_millisecond_is_lost(milliseconds: int) -> None:
+def test_expiry_is_exact_to_the_millisecond(milliseconds: int) -> None:
     text = iso_milliseconds(milliseconds)
     assert Command.from_entry(entry("expires_at", text)).expires_at == milliseconds
 
@@ -287,7 +287,7 @@ def test_no_millisecond_is_lost(milliseconds: int) -> None:
         *(("86399.999", 86399.999), ("86400", 86400), ("86400.0", 86400), ("864e2", 86400)),
     ],
 )
-def test_how_long_an_answer_is_waited_for(value: str, seconds: float) -> None:
+def test_timeout_is_parsed(value: str, seconds: float) -> None:
     assert Command.from_entry(entry("timeout", value)).timeout == seconds
 
 
@@ -300,7 +300,7 @@ def test_how_long_an_answer_is_waited_for(value: str, seconds: float) -> None:
     ],
     ids=lambda value: ascii(value[:20]),
 )
-def test_what_is_no_time_to_wait(value: str) -> None:
+def test_invalid_timeout_is_rejected(value: str) -> None:
     assert MAX_TIMEOUT == 86_400
     if value:
         assert (
@@ -318,13 +318,13 @@ def checked(**changes: str) -> Command:
     return Command.checked(**{**given, "expires_at": "2026-11-22T10:00:00Z", **changes})
 
 
-def test_what_is_not_said_is_usual() -> None:
+def test_missing_codec_and_timeout_have_defaults() -> None:
     assert checked() == Command("a", "1" * 15, "getver", 1_795_341_600_000)
 
 
 @pytest.mark.parametrize("name", ["command_id", "device_id", "text", "expires_at", "timeout"])
 @pytest.mark.parametrize("value", ["\ud800", "getver \udcff"])
-def test_bytes_of_a_command_line_that_are_no_text_make_no_command(name: str, value: str) -> None:
+def test_text_from_a_command_line_must_be_utf_8(name: str, value: str) -> None:
     with pytest.raises(BadCommand) as caught:
         checked(**{name: value})
     assert str(caught.value).isascii()
@@ -347,14 +347,14 @@ commands = st.builds(
 
 
 @given(commands)
-def test_every_command_is_read_as_it_was_written(command: Command) -> None:
+def test_any_command_survives_a_round_trip(command: Command) -> None:
     fields = command.to_fields()
     assert Command.from_entry([part.encode() for part in fields]) == command
     assert Command.from_entry([part.encode() for part in fields]).to_fields() == fields
 
 
 @given(st.floats(0, MAX_TIMEOUT, exclude_min=True))
-def test_every_time_to_wait_is_written_so_that_it_can_be_read(seconds: float) -> None:
+def test_any_timeout_survives_a_round_trip(seconds: float) -> None:
     fields = Command("a", "1" * 15, "x", 0, "", seconds).to_fields()
     again = Command.from_entry([part.encode() for part in fields])
     assert math.isclose(again.timeout, seconds, rel_tol=1e-9, abs_tol=5e-324)
@@ -379,13 +379,13 @@ def judged(content: list[bytes]) -> Command | str:
 
 
 @given(st.lists(st.one_of(names, values), max_size=16))
-def test_no_bytes_are_anything_but_a_command_or_a_bad_one(content: list[bytes]) -> None:
+def test_any_entry_is_a_command_or_a_bad_command(content: list[bytes]) -> None:
     verdict = judged(content)
     assert isinstance(verdict, Command) or verdict.isprintable()
 
 
 @given(names, values)
-def test_no_value_of_a_field_is_anything_but_good_or_bad(name: bytes, value: bytes) -> None:
+def test_any_field_value_is_a_command_or_a_bad_command(name: bytes, value: bytes) -> None:
     verdict = judged(flat({**VALID, name: value}))
     if isinstance(verdict, str):
         assert name in VALID
@@ -396,7 +396,7 @@ def test_no_value_of_a_field_is_anything_but_good_or_bad(name: bytes, value: byt
 
 
 @given(timelike, st.integers(0, 24), st.integers(0, 24))
-def test_a_damaged_time_is_good_or_bad(damage: bytes, start: int, stop: int) -> None:
+def test_damaged_time_is_parsed_or_rejected(damage: bytes, start: int, stop: int) -> None:
     time = VALID[b"expires_at"]
     verdict = judged(entry("expires_at", time[:start] + damage + time[stop:]))
     if isinstance(verdict, str):

@@ -27,31 +27,31 @@ RESPONSE = {
 }
 
 
-def test_a_response_is_read() -> None:
+def test_response_is_parsed() -> None:
     update = StatusUpdate(Status.FAILED, "timeout", "é\r\n")
     assert Response.from_fields(RESPONSE) == Response(
         "a", "356307042441013", "ingest-1", update, "2026-11-22T10:00:00.000Z"
     )
 
 
-def test_of_a_response_only_the_status_is_required() -> None:
+def test_response_requires_only_the_status() -> None:
     assert Response.from_fields({b"status": b"delivered"}) == Response("", "", "", DELIVERED, "")
 
 
-def test_fields_of_a_response_that_are_not_known_are_left_alone() -> None:
+def test_unknown_fields_of_a_response_are_ignored() -> None:
     unknown = {b"\xff": b"\xfe", b"more": b"x"}
     assert Response.from_fields({**unknown, **RESPONSE}) == Response.from_fields(RESPONSE)
 
 
 @pytest.mark.parametrize("status", list(Status))
-def test_only_that_a_command_was_delivered_is_not_final(status: Status) -> None:
+def test_only_delivered_is_not_final(status: Status) -> None:
     response = Response.from_fields({**RESPONSE, b"status": status.encode()})
     assert response.update.status is status
     assert response.final is (status is not Status.DELIVERED)
 
 
 @pytest.mark.parametrize("status", [None, b"", b"FAILED", b"failed ", b"done", b"\xff", b"a\nb"])
-def test_a_response_without_a_status_is_none(status: bytes | None) -> None:
+def test_response_without_a_valid_status_is_rejected(status: bytes | None) -> None:
     fields = {name: value for name, value in RESPONSE.items() if name != b"status"}
     if status is not None:
         fields[b"status"] = status
@@ -61,7 +61,7 @@ def test_a_response_without_a_status_is_none(status: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in RESPONSE if name != b"status"])
-def test_a_response_that_is_not_utf_8_can_still_be_read(name: bytes) -> None:
+def test_response_that_is_not_utf_8_is_parsed(name: bytes) -> None:
     response = Response.from_fields({**RESPONSE, name: b"a\xff"})
     shown = {
         b"command_id": response.command_id,
@@ -75,7 +75,7 @@ def test_a_response_that_is_not_utf_8_can_still_be_read(name: bytes) -> None:
 
 
 @given(st.dictionaries(st.one_of(st.sampled_from([*RESPONSE]), st.binary()), st.binary()))
-def test_no_bytes_are_anything_but_a_response_or_none(fields: dict[bytes, bytes]) -> None:
+def test_any_fields_are_a_response_or_a_value_error(fields: dict[bytes, bytes]) -> None:
     try:
         status = Response.from_fields(fields).update.status
     except ValueError:
@@ -84,7 +84,7 @@ def test_no_bytes_are_anything_but_a_response_or_none(fields: dict[bytes, bytes]
         assert status.encode() == fields[b"status"]
 
 
-def test_what_has_failed_says_why() -> None:
+def test_failed_update_has_a_reason() -> None:
     assert StatusUpdate.failed(Reason.OFFLINE) == StatusUpdate(Status.FAILED, "offline", "")
     assert StatusUpdate.failed(Reason.MALFORMED, "why") == StatusUpdate(
         Status.FAILED, "malformed", "why"
@@ -108,7 +108,7 @@ def test_what_has_failed_says_why() -> None:
         *((b"", False), (b"356307042441013\n", False), (b"35630704244101\xff", False)),
     ],
 )
-def test_of_what_is_no_command_only_a_usable_identity_is_told(
+def test_claimed_identity_contains_only_valid_ids(
     command_id: bytes, usable: bool, device_id: bytes, known: bool
 ) -> None:
     fields = {b"command_id": command_id, b"device_id": device_id, b"payload": b"\xff"}
@@ -118,15 +118,13 @@ def test_of_what_is_no_command_only_a_usable_identity_is_told(
     )
 
 
-def test_what_says_nothing_claims_nothing() -> None:
+def test_claimed_identity_of_no_fields_is_empty() -> None:
     assert claimed_identity({}) == ("", "")
     assert claimed_identity({b"\xff": b"\xff"}) == ("", "")
 
 
 @given(st.binary(max_size=70), st.binary(max_size=20))
-def test_a_claimed_identity_is_one_that_a_command_may_have(
-    command_id: bytes, device_id: bytes
-) -> None:
+def test_any_claimed_identity_is_valid_or_empty(command_id: bytes, device_id: bytes) -> None:
     claimed = claimed_identity({b"command_id": command_id, b"device_id": device_id})
     assert claimed[0].encode() in (b"", command_id)
     assert claimed[1].encode() in (b"", device_id)

@@ -49,12 +49,12 @@ def test_listen_may_be_given_several_times_and_keeps_its_order() -> None:
     ]
 
 
-def test_nothing_to_listen_on_is_nothing() -> None:
+def test_no_listen_value_gives_no_port() -> None:
     assert parse_listen([], ["teltonika"]) == ()
 
 
 @pytest.mark.parametrize("text", [DEFAULT_LISTEN, DEFAULT_STANDALONE_LISTEN])
-def test_the_defaults_are_valid(text: str) -> None:
+def test_defaults_are_valid(text: str) -> None:
     (listen,) = parse_listen([text], ["teltonika"])
     assert f"{listen.vendor}={listen.endpoint}" == text
 
@@ -70,7 +70,7 @@ def test_the_defaults_are_valid(text: str) -> None:
         "tcp:interface=127.0.0.1",
     ],
 )
-def test_a_listen_of_another_form_is_told_with_an_example(text: str) -> None:
+def test_malformed_listen_is_reported_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_listen([text], ["teltonika"])
     assert str(raised.value) == (
@@ -79,7 +79,7 @@ def test_a_listen_of_another_form_is_told_with_an_example(text: str) -> None:
 
 
 @pytest.mark.parametrize("vendor", ["", "Teltonika", "teltonika ", "nobody"])
-def test_an_unknown_vendor_is_told_with_those_there_are(vendor: str) -> None:
+def test_unknown_vendor_is_reported_with_the_installed_ones(vendor: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_listen([f"{vendor}=tcp:5027"], ["teltonika", "queclink"])
     assert f"unknown vendor {vendor!r}" in str(raised.value)
@@ -99,21 +99,21 @@ def test_an_unknown_vendor_is_told_with_those_there_are(vendor: str) -> None:
         (None, {}, "127.0.0.1"),
     ],
 )
-def test_the_option_goes_before_the_variable_and_the_default(
+def test_option_precedes_the_variable_and_the_default(
     given: str | None, environ: dict[str, str], host: str
 ) -> None:
     assert redis_address(given, environ) == RedisAddress(host=host, port=6379, database=0)
 
 
 @pytest.mark.parametrize("given", ["http://localhost", "redis://host:port", "redis://h/x"])
-def test_a_wrong_redis_url_is_a_config_error(given: str) -> None:
+def test_invalid_redis_url_is_a_config_error(given: str) -> None:
     with pytest.raises(ConfigError, match="Redis URL: "):
         redis_address(given, {})
     with pytest.raises(ConfigError, match="Redis URL: "):
         redis_address(None, {"REDIS_URL": given})
 
 
-def test_a_config_error_about_redis_holds_no_password() -> None:
+def test_config_error_about_redis_contains_no_password() -> None:
     with pytest.raises(ConfigError) as raised:
         redis_address("redis://:s3cret@host/x", {})
     assert "s3cret" not in str(raised.value)
@@ -134,7 +134,7 @@ def test_a_config_error_about_redis_holds_no_password() -> None:
         (None, {}, "box.example-1"),
     ],
 )
-def test_a_name_is_given_or_made_of_the_hosts(
+def test_name_is_given_or_derived_from_the_host_name(
     given: str | None, environ: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "box.example")
@@ -142,12 +142,12 @@ def test_a_name_is_given_or_made_of_the_hosts(
 
 
 @pytest.mark.parametrize("name", ["a", "A.b_c-9", "x" * 64])
-def test_a_name_is_made_of_plain_characters(name: str) -> None:
+def test_name_of_allowed_characters_is_accepted(name: str) -> None:
     assert stable_name("--instance-id", name, {}, "INSTANCE_ID") == name
 
 
 @pytest.mark.parametrize("name", ["x" * 65, "eu 1", "eu:1", "eu/1", "ë", "eu\n", "٣", "eu*"])
-def test_any_other_name_is_refused(name: str) -> None:
+def test_any_other_name_is_rejected(name: str) -> None:
     with pytest.raises(ConfigError) as raised:
         stable_name("--instance-id", name, {}, "INSTANCE_ID")
     assert str(raised.value).startswith("--instance-id: ")
@@ -156,7 +156,7 @@ def test_any_other_name_is_refused(name: str) -> None:
         stable_name("--instance-id", None, {"INSTANCE_ID": name}, "INSTANCE_ID")
 
 
-def test_a_host_with_an_impossible_name_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_name_with_other_characters_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "x" * 64)
     with pytest.raises(ConfigError, match="--consumer-name"):
         stable_name("--consumer-name", None, {}, "CONSUMER_NAME")
@@ -169,7 +169,7 @@ VARIABLE = "REDIS_TELEMETRY_STREAM"
 
 
 @pytest.mark.parametrize("environ", [{}, {VARIABLE: ""}, {VARIABLE: "  "}])
-def test_each_vendor_has_a_stream_of_its_own(environ: dict[str, str]) -> None:
+def test_each_vendor_has_its_own_stream(environ: dict[str, str]) -> None:
     assert ingest_streams(environ, BOTH) == {
         "teltonika": "telemetry:teltonika",
         "queclink": "telemetry:queclink",
@@ -181,18 +181,18 @@ def test_each_vendor_has_a_stream_of_its_own(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("pinned", ["gps", " gps ", "gps\n"])
-def test_a_pinned_name_is_teltonikas(pinned: str) -> None:
+def test_pinned_name_applies_to_teltonika(pinned: str) -> None:
     environ = {VARIABLE: pinned}
     assert ingest_streams(environ, BOTH) == {"teltonika": "gps", "queclink": "telemetry:queclink"}
     assert process_streams(environ, BOTH) == {"gps": "teltonika", "telemetry:queclink": "queclink"}
 
 
-def test_a_pinned_name_without_teltonika_pins_nothing() -> None:
+def test_pinned_name_without_teltonika_has_no_effect() -> None:
     assert ingest_streams({VARIABLE: "gps"}, ["queclink"]) == {"queclink": "telemetry:queclink"}
     assert process_streams({VARIABLE: "gps"}, ["queclink"]) == {"telemetry:queclink": "queclink"}
 
 
-def test_a_template_holds_for_every_vendor() -> None:
+def test_template_applies_to_every_vendor() -> None:
     environ = {VARIABLE: "eu:{vendor}:positions"}
     assert ingest_streams(environ, BOTH) == {
         "teltonika": "eu:teltonika:positions",
@@ -207,14 +207,14 @@ def test_a_template_holds_for_every_vendor() -> None:
 @pytest.mark.parametrize(
     "names", ["gps,old:gps", " gps , old:gps ", "gps,,old:gps,", "gps,old:gps,gps"]
 )
-def test_the_processor_reads_several_streams(names: str) -> None:
+def test_processor_reads_several_streams(names: str) -> None:
     assert process_streams({VARIABLE: names}, ["teltonika"]) == {
         "gps": "teltonika",
         "old:gps": "teltonika",
     }
 
 
-def test_the_processor_reads_template_and_name_together() -> None:
+def test_processor_reads_template_and_name_together() -> None:
     assert process_streams({VARIABLE: "telemetry:{vendor},old"}, BOTH) == {
         "telemetry:teltonika": "teltonika",
         "telemetry:queclink": "queclink",
@@ -222,23 +222,23 @@ def test_the_processor_reads_template_and_name_together() -> None:
     }
 
 
-def test_a_stream_that_is_named_after_a_vendor_belongs_to_it() -> None:
+def test_stream_named_after_a_vendor_belongs_to_it() -> None:
     streams = process_streams({VARIABLE: "telemetry:teltonika,telemetry:queclink"}, BOTH)
     assert streams == {"telemetry:teltonika": "teltonika", "telemetry:queclink": "queclink"}
 
 
 @pytest.mark.parametrize("names", [",", " , ", ""])
-def test_a_list_of_no_names_is_the_default(names: str) -> None:
+def test_empty_list_of_names_gives_the_default(names: str) -> None:
     assert process_streams({VARIABLE: names}, ["teltonika"]) == {"telemetry:teltonika": "teltonika"}
 
 
-def test_no_vendors_have_no_streams() -> None:
+def test_no_vendors_give_no_streams() -> None:
     assert ingest_streams({}, []) == {}
     assert process_streams({}, []) == {}
 
 
 @pytest.mark.parametrize("names", ["gps,old", "gps,", ","])
-def test_ingestion_writes_one_stream_only(names: str) -> None:
+def test_several_names_are_rejected_for_ingestion(names: str) -> None:
     with pytest.raises(ConfigError, match=VARIABLE):
         ingest_streams({VARIABLE: names}, ["teltonika"])
 
@@ -246,7 +246,7 @@ def test_ingestion_writes_one_stream_only(names: str) -> None:
 @pytest.mark.parametrize(
     "name", ["two words", "tab\tbed", "line\nbreak", "no\u00a0break", "{vendor} x"]
 )
-def test_a_name_of_a_stream_holds_no_spaces(name: str) -> None:
+def test_stream_name_with_spaces_is_rejected(name: str) -> None:
     for streams in (ingest_streams, process_streams):
         with pytest.raises(ConfigError, match=VARIABLE):
             streams({VARIABLE: name}, ["teltonika"])
@@ -265,7 +265,7 @@ def test_a_name_of_a_stream_holds_no_spaces(name: str) -> None:
         ("/srv/tracker", {}, "/srv/tracker"),
     ],
 )
-def test_the_folder_of_data_is_absolute_and_not_created(
+def test_data_folder_is_absolute_and_not_created(
     given: str | None,
     environ: dict[str, str],
     folder: str,

@@ -63,12 +63,12 @@ def options(**changed: Any) -> dict[str, Any]:
     return {**defaults, **changed}
 
 
-def test_every_limit_has_bounds_and_a_default_here() -> None:
+def test_every_limit_has_tested_bounds_and_a_tested_default() -> None:
     assert {name for name, *_ in options_of(Limits)} == set(BOUNDS)
     assert options() == DEFAULTS
 
 
-def test_options_that_were_not_given_are_the_defaults() -> None:
+def test_missing_options_have_their_defaults() -> None:
     assert settings(Limits, options()) == Limits()
 
 
@@ -79,18 +79,18 @@ def test_every_option_sets_the_limit_of_its_name() -> None:
     }
 
 
-def test_other_options_are_none_of_its_business() -> None:
+def test_other_options_are_ignored() -> None:
     assert settings(Limits, {**options(), "redis": None, "listen": []}) == Limits()
 
 
 @pytest.mark.parametrize(("name", "value"), AT_BOUNDS)
-def test_a_limit_at_its_bounds_is_taken(name: str, value: float) -> None:
+def test_limit_at_its_bounds_is_accepted(name: str, value: float) -> None:
     made = settings(Limits, options(**{name: value}))
     assert getattr(made, name.replace("-", "_")) == value
 
 
 @pytest.mark.parametrize(("name", "value"), PAST_BOUNDS)
-def test_a_limit_past_its_bounds_is_told_with_its_option(name: str, value: float) -> None:
+def test_limit_out_of_bounds_is_reported_with_its_option(name: str, value: float) -> None:
     with pytest.raises(ConfigError) as raised:
         settings(Limits, options(**{name: value}))
     message = str(raised.value)
@@ -101,18 +101,18 @@ def test_a_limit_past_its_bounds_is_told_with_its_option(name: str, value: float
 
 @pytest.mark.parametrize("name", ["login-timeout", "idle-timeout"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -0.0])
-def test_a_time_that_is_no_time_is_refused(name: str, value: float) -> None:
+def test_value_that_is_not_a_finite_number_is_rejected(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"--{name}: "):
         settings(Limits, options(**{name: value}))
 
 
 @pytest.mark.parametrize("value", ["all", "redis"])
-def test_a_choice_is_one_of_few(value: str) -> None:
+def test_allowed_choice_is_returned(value: str) -> None:
     assert choice({"device-authority": value}, "device-authority", "all", "redis") == value
 
 
 @pytest.mark.parametrize("value", ["", "ALL", "all ", "none", "a\nb"])
-def test_any_other_choice_is_told_with_those_there_are(value: str) -> None:
+def test_other_choice_is_reported_with_the_allowed_ones(value: str) -> None:
     with pytest.raises(ConfigError) as raised:
         choice({"device-authority": value}, "device-authority", "all", "redis")
     assert str(raised.value) == f"--device-authority: must be all or redis, not {value!r}"

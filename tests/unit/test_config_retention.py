@@ -12,14 +12,14 @@ from tracker.config import ConfigError
     ("text", "seconds"),
     [("1s", 1), ("90s", 90), ("30m", 1800), ("24h", 86_400), ("7d", 604_800), ("none", None)],
 )
-def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float | None) -> None:
+def test_duration_is_a_number_with_a_unit(text: str, seconds: float | None) -> None:
     assert config.duration("--retain", text) == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "24", "h", "0s", "-1h", "1.5h", "24H", "24 h", "1w", "36501d", "٣h", "nones"]
 )
-def test_what_is_no_duration_is_told(text: str) -> None:
+def test_invalid_duration_is_reported(text: str) -> None:
     with pytest.raises(ConfigError, match="--retain: ") as told:
         config.duration("--retain", text)
     assert repr(text) in str(told.value)
@@ -35,11 +35,11 @@ def test_what_is_no_duration_is_told(text: str) -> None:
         ("none", None),
     ],
 )
-def test_a_size_is_a_number_with_a_unit(text: str, bytes_: int | None) -> None:
+def test_size_is_a_number_with_a_unit(text: str, bytes_: int | None) -> None:
     assert config.size("--retain-bytes", text) == bytes_
 
 
 @pytest.mark.parametrize("text", ["", "0", "1048575", "1023k", "G", "2g", "2GB", "-1G", "1.5G"])
-def test_what_is_no_size_is_told(text: str) -> None:
+def test_invalid_size_is_reported(text: str) -> None:
     with pytest.raises(ConfigError, match="--retain-bytes: "):
         config.size("--retain-bytes", text)

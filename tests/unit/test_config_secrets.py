@@ -34,14 +34,12 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("read", "variable", "form"), CASES)
-def test_a_variable_says_it(read: Read, variable: str, form: str) -> None:
+def test_secret_is_read_from_the_variable(read: Read, variable: str, form: str) -> None:
     assert read(None, {variable: form.format("one")}) == "one"
 
 
 @pytest.mark.parametrize(("read", "variable", "form"), CASES)
-def test_a_file_says_it_before_the_variable(
-    read: Read, variable: str, form: str, file: Path
-) -> None:
+def test_file_precedes_the_variable(read: Read, variable: str, form: str, file: Path) -> None:
     file.write_text(form.format("two") + "\n")
     environ = {variable: form.format("one"), f"{variable}_FILE": str(file)}
     assert read(None, environ) == "two"
@@ -49,7 +47,7 @@ def test_a_file_says_it_before_the_variable(
 
 @pytest.mark.parametrize("content", ["", "\n", " \n"])
 @pytest.mark.parametrize(("read", "variable", "form"), CASES)
-def test_a_file_that_holds_nothing_says_nothing(
+def test_empty_file_is_ignored(
     read: Read, variable: str, form: str, content: str, file: Path
 ) -> None:
     file.write_text(content)
@@ -58,7 +56,7 @@ def test_a_file_that_holds_nothing_says_nothing(
 
 
 @pytest.mark.parametrize(("read", "variable", "form"), CASES)
-def test_a_file_that_cannot_be_read_is_told_by_the_variable(
+def test_unreadable_file_is_reported_with_its_variable(
     read: Read, variable: str, form: str, file: Path
 ) -> None:
     environ = {variable: form.format("one"), f"{variable}_FILE": str(file)}
@@ -69,19 +67,19 @@ def test_a_file_that_cannot_be_read_is_told_by_the_variable(
         read(None, environ)
 
 
-def test_an_option_goes_before_all(file: Path) -> None:
+def test_option_precedes_the_environment(file: Path) -> None:
     environ = {"REDIS_URL": "redis://one", "REDIS_URL_FILE": str(file), "TRACKER_SINK": "x:y"}
     assert redis_host("redis://given", environ) == "given"
     assert sink_url("sqlite:x", environ | {"TRACKER_SINK_FILE": str(file)}) == "sqlite:x"
 
 
-def test_a_file_that_an_option_names_has_to_hold_something(file: Path) -> None:
+def test_empty_file_of_an_option_is_rejected(file: Path) -> None:
     file.write_text("\n")
     with pytest.raises(ConfigError, match=r"^--token-file: .*TOKEN"):
         token(str(file), {"TOKEN": "one"})
 
 
-def test_a_sink_is_needed_and_redis_is_on_this_machine() -> None:
+def test_sink_is_required_and_redis_defaults_to_this_machine() -> None:
     with pytest.raises(ConfigError, match="--sink"):
         sink_url(None, {})
     assert redis_host(None, {}) == "127.0.0.1"

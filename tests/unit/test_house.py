@@ -85,7 +85,7 @@ def name_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_imports_only_what_stands_below_it(path: Path) -> None:
+def test_module_imports_only_modules_below_it(path: Path) -> None:
     here = name_of(path)
     allowed = set(VOCABULARY)
     if here not in VOCABULARY:
@@ -95,7 +95,7 @@ def test_a_module_imports_only_what_stands_below_it(path: Path) -> None:
     assert ours <= allowed
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_no_import_cycle_exists() -> None:
     modules = {dotted(path): path for path in MODULES}
     left = {
         name: {found for one in imported(path) if (found := module_of(one, modules)) is not None}
@@ -108,11 +108,11 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 @pytest.mark.parametrize("path", PURE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_codec_imports_nothing_of_twisted(path: Path) -> None:
+def test_codecs_do_not_import_twisted(path: Path) -> None:
     assert not [name for name in imported(path) if name.split(".")[0] in ("twisted", "zope")]
 
 
-def test_a_vendor_imports_no_other_vendor() -> None:
+def test_vendors_do_not_import_each_other() -> None:
     vendors = {path.name for path in (PACKAGE / "vendors").iterdir() if path.is_dir()}
     vendors.discard("__pycache__")
     for vendor in vendors:
@@ -123,31 +123,31 @@ def test_a_vendor_imports_no_other_vendor() -> None:
 
 
 @pytest.mark.parametrize("kind", ["unit", "integration"])
-def test_tests_stand_in_packages_named_as_those_they_test(kind: str) -> None:
+def test_test_packages_mirror_the_packages_of_tracker(kind: str) -> None:
     tests = ROOT / "tests" / kind
     for path in tests.rglob("__init__.py"):
         folder = path.parent.relative_to(tests)
         assert (PACKAGE / folder / "__init__.py").exists(), folder
 
 
-def test_unit_tests_outside_of_packages_are_those_of_the_vocabulary() -> None:
+def test_unit_tests_outside_of_packages_test_top_level_modules() -> None:
     rules = {"contributing", "english", "house", "messages"}
     for path in (ROOT / "tests" / "unit").glob("test_*.py"):
         assert path.stem.split("_")[1] in VOCABULARY | rules, path
 
 
-def test_every_package_of_ours_is_a_regular_one() -> None:
+def test_every_package_has_an_init_module() -> None:
     for folder in PACKAGE.rglob("*"):
         if folder.is_dir() and list(folder.glob("*.py")):
             assert (folder / "__init__.py").exists(), folder
 
 
-def test_the_folder_of_plugins_is_no_package() -> None:
+def test_plugin_folder_is_not_a_package() -> None:
     assert not (ROOT / "twisted" / "plugins" / "__init__.py").exists()
     assert not (ROOT / "twisted" / "__init__.py").exists()
 
 
-def test_redis_names_stand_in_one_module_only() -> None:
+def test_only_one_module_contains_names_in_redis() -> None:
     spelled = ('"telemetry:', '"instance:heartbeat', '"commands:', '"connections:registry')
     for path in MODULES:
         if path.name != "keys.py":
@@ -163,20 +163,20 @@ def functions() -> Iterator[tuple[str, ast.arguments]]:
                 yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node.args
 
 
-def test_no_function_takes_more_than_four_arguments_by_place() -> None:
+def test_functions_have_at_most_four_positional_parameters() -> None:
     for where, arguments in functions():
         names = {one.arg for one in (*arguments.posonlyargs, *arguments.args)}
         assert len(names - {"self", "cls"}) <= 4, where
 
 
-def test_reactors_and_clocks_have_a_type() -> None:
+def test_reactors_and_clocks_are_typed() -> None:
     for where, arguments in functions():
         for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
             if one.arg in ("reactor", "clock") and one.annotation is not None:
                 assert ast.unparse(one.annotation) != "Any", where
 
 
-def test_no_call_unpacks_a_tuple_that_it_has_written_itself() -> None:
+def test_no_call_unpacks_a_literal_tuple() -> None:
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):

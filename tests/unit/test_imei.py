@@ -19,18 +19,18 @@ from tracker.imei import check_digit, has_valid_check_digit
         "999999999999994",
     ],
 )
-def test_a_right_check_digit_is_valid(imei: str) -> None:
+def test_right_check_digit_is_valid(imei: str) -> None:
     assert check_digit(imei[:14]) == imei[14]
     assert has_valid_check_digit(imei)
 
 
 @pytest.mark.parametrize("digit", "012345679")
-def test_every_other_digit_is_not(digit: str) -> None:
+def test_every_other_check_digit_is_invalid(digit: str) -> None:
     assert not has_valid_check_digit("49015420323751" + digit)
 
 
 @given(st.text("0123456789", min_size=14, max_size=14))
-def test_one_digit_of_ten_is_right(digits: str) -> None:
+def test_one_check_digit_of_ten_is_valid(digits: str) -> None:
     assert [d for d in "0123456789" if has_valid_check_digit(digits + d)] == [check_digit(digits)]
 
 
@@ -39,7 +39,7 @@ def test_one_digit_of_ten_is_right(digits: str) -> None:
     st.integers(0, 13),
     st.integers(1, 9),
 )
-def test_one_wrong_digit_is_noticed(digits: str, place: int, off: int) -> None:
+def test_one_wrong_digit_is_detected(digits: str, place: int, off: int) -> None:
     wrong = str((int(digits[place]) + off) % 10)
     changed = digits[:place] + wrong + digits[place + 1 :]
     assert not has_valid_check_digit(changed + check_digit(digits))

@@ -181,7 +181,7 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
 
 
 @pytest.mark.parametrize(("mistake", "text"), MESSAGES, ids=[text for _, text in MESSAGES])
-def test_the_message_of_a_mistake(
+def test_message_of_an_invalid_input(
     mistake: Callable[[Path], Any], text: str, tmp_path: Path
 ) -> None:
     with pytest.raises((ValueError, OSError, click.UsageError)) as raised:

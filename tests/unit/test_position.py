@@ -89,11 +89,11 @@ def complaint(payload: str) -> str:
 # Writing.
 
 
-def test_the_payload_is_compact_json_in_the_contracts_order() -> None:
+def test_payload_is_compact_json_in_the_order_of_the_contract() -> None:
     assert POSITION.to_payload() == PAYLOAD
 
 
-def test_what_is_unknown_is_null() -> None:
+def test_unknown_values_are_null() -> None:
     unknown: dict[str, Any] = dict.fromkeys(
         ("latitude", "longitude", "altitude", "angle", "speed", "satellites")
     )
@@ -104,7 +104,7 @@ def test_what_is_unknown_is_null() -> None:
     )
 
 
-def test_the_payload_is_ascii_whatever_the_attributes_hold() -> None:
+def test_payload_is_ascii_for_any_attributes() -> None:
     payload = attrs.evolve(POSITION, attributes={"имя": "Tiranë"}).to_payload()
     assert payload.isascii()
     assert Position.from_payload(payload).attributes == {"имя": "Tiranë"}
@@ -115,7 +115,7 @@ def test_attributes_keep_their_order() -> None:
     assert payload.endswith('"attributes":{"66":1,"1":2,"240":3}}')
 
 
-def test_an_entry_repeats_time_and_device_beside_the_payload() -> None:
+def test_entry_repeats_time_and_device_of_the_payload() -> None:
     assert POSITION.to_entry("8E") == Entry(
         ts="2024-03-15T12:10:00.000Z", device_id="356307042441013", codec="8E", payload=PAYLOAD
     )
@@ -132,9 +132,7 @@ def test_an_entry_repeats_time_and_device_beside_the_payload() -> None:
         (b"\x00\xff", {"__buffer_b64": "AP8="}),
     ],
 )
-def test_an_attribute_is_what_every_json_reader_keeps_exact(
-    value: int | bytes, expected: object
-) -> None:
+def test_attributes_are_exact_for_every_json_reader(value: int | bytes, expected: object) -> None:
     assert attribute(value) == expected
 
 
@@ -154,25 +152,25 @@ def test_milliseconds_are_written_as_iso_8601(timestamp_ms: int, text: str) -> N
 
 
 @pytest.mark.parametrize("timestamp_ms", [-1, 253_402_300_800_000, 2**63, 2**64 - 1])
-def test_a_year_of_other_than_four_digits_is_not_written(timestamp_ms: int) -> None:
+def test_year_without_four_digits_is_rejected(timestamp_ms: int) -> None:
     with pytest.raises(ValueError, match=f"{timestamp_ms} ms"):
         iso_milliseconds(timestamp_ms)
 
 
 @given(st.integers(0, MAX_TIMESTAMP_MS), st.integers(0, MAX_TIMESTAMP_MS))
-def test_times_sort_as_text_as_they_do_as_numbers(first: int, second: int) -> None:
+def test_times_sort_as_text_like_numbers(first: int, second: int) -> None:
     assert (iso_milliseconds(first) < iso_milliseconds(second)) == (first < second)
 
 
 # The digest.
 
 
-def test_the_digest_is_blake2b_of_16_bytes() -> None:
+def test_digest_is_blake2b_of_16_bytes() -> None:
     assert digest(PAYLOAD).hex() == DIGEST
 
 
 @pytest.mark.parametrize("field", ["altitude", "angle", "speed", "satellites", "priority", "event"])
-def test_the_digest_tells_records_of_one_millisecond_apart(field: str) -> None:
+def test_digest_distinguishes_records_of_one_millisecond(field: str) -> None:
     changes: dict[str, Any] = {field: 1}
     other = attrs.evolve(POSITION, **changes)
     assert digest(other.to_payload()).hex() != DIGEST
@@ -193,7 +191,7 @@ def test_the_digest_tells_records_of_one_millisecond_apart(field: str) -> None:
         ({"satellites": 7, "longitude": None}, False),
     ],
 )
-def test_a_fix_takes_coordinates_and_satellites(changes: dict[str, Any], has_fix: bool) -> None:
+def test_fix_requires_coordinates_and_satellites(changes: dict[str, Any], has_fix: bool) -> None:
     assert attrs.evolve(POSITION, **changes).has_fix is has_fix
 
 
@@ -205,26 +203,26 @@ def test_a_fix_takes_coordinates_and_satellites(changes: dict[str, Any], has_fix
         ({"attributes": {"message": "RV:07"}}, False),
     ],
 )
-def test_a_message_has_a_text_and_no_place(changes: dict[str, Any], is_message: bool) -> None:
+def test_message_has_a_text_and_no_coordinates(changes: dict[str, Any], is_message: bool) -> None:
     assert attrs.evolve(POSITION, **changes).is_message is is_message
 
 
 # Reading.
 
 
-def test_a_payload_is_read_back() -> None:
+def test_payload_is_parsed() -> None:
     assert Position.from_payload(PAYLOAD) == POSITION
 
 
 @given(positions)
-def test_writing_and_reading_are_inverse(position: Position) -> None:
+def test_any_position_survives_a_round_trip(position: Position) -> None:
     payload = position.to_payload()
     read = Position.from_payload(payload)
     assert read == position
     assert read.to_payload() == payload
 
 
-def test_keys_that_are_not_known_are_left_alone() -> None:
+def test_unknown_keys_are_ignored() -> None:
     assert Position.from_payload(payload_with(hdop=0.7, driver={"id": 1})) == POSITION
 
 
@@ -232,7 +230,7 @@ def test_keys_that_are_not_known_are_left_alone() -> None:
     "field", ["latitude", "longitude", "altitude", "angle", "speed", "satellites"]
 )
 @pytest.mark.parametrize("value", [None, MISSING], ids=["null", "missing"])
-def test_what_is_measured_may_be_unknown(field: str, value: object) -> None:
+def test_measured_values_may_be_null(field: str, value: object) -> None:
     assert getattr(Position.from_payload(payload_with(**{field: value})), field) is None
 
 
@@ -243,7 +241,7 @@ def test_degrees_may_be_written_as_an_integer() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 64])
-def test_a_device_id_has_up_to_64_characters(length: int) -> None:
+def test_device_id_has_up_to_64_characters(length: int) -> None:
     read = Position.from_payload(payload_with(device_id="9" * length))
     assert read.device_id == "9" * length
 
@@ -265,17 +263,17 @@ def test_a_device_id_has_up_to_64_characters(length: int) -> None:
         pytest.param(PAYLOAD.replace("{}", "[" * 100_000), id="endless nesting"),
     ],
 )
-def test_what_is_not_json_is_a_bad_entry(payload: str) -> None:
+def test_invalid_json_is_a_bad_entry(payload: str) -> None:
     assert "not JSON" in complaint(payload)
 
 
 @pytest.mark.parametrize("payload", ["[]", "null", "1", '"text"', "true", f"[{PAYLOAD}]"])
-def test_what_is_no_object_is_a_bad_entry(payload: str) -> None:
+def test_json_without_an_object_is_a_bad_entry(payload: str) -> None:
     assert "not a JSON object" in complaint(payload)
 
 
 @pytest.mark.parametrize("value", [MISSING, None, [], "", 0, True, [{}]])
-def test_attributes_have_to_be_an_object(value: object) -> None:
+def test_attributes_must_be_an_object(value: object) -> None:
     assert "attributes is not an object" in complaint(payload_with(attributes=value))
 
 
@@ -283,7 +281,7 @@ def test_attributes_have_to_be_an_object(value: object) -> None:
     "value", [MISSING, None, "", "1" * 65, "٣" * 15, "Tiranë", 356307042441013, True, ["1"], {}]
 )
 @pytest.mark.parametrize("field", ["device_id", "timestamp"])
-def test_texts_are_short_and_ascii(field: str, value: object) -> None:
+def test_texts_must_be_short_and_ascii(field: str, value: object) -> None:
     assert f"{field} is not a short ASCII text" in complaint(payload_with(**{field: value}))
 
 
@@ -318,48 +316,48 @@ def test_texts_are_short_and_ascii(field: str, value: object) -> None:
         "2024-03-15T121000.00000Z",
     ],
 )
-def test_a_time_is_written_in_one_way_only(timestamp: str) -> None:
+def test_time_must_have_the_one_form(timestamp: str) -> None:
     told = complaint(payload_with(timestamp=timestamp))
     assert "timestamp is not of the form 2026-11-22T10:00:00.000Z" in told
 
 
 @pytest.mark.parametrize("value", ["54.6", "", True, False, [54.6], {}])
 @pytest.mark.parametrize("field", ["latitude", "longitude"])
-def test_degrees_are_numbers(field: str, value: object) -> None:
+def test_degrees_must_be_numbers(field: str, value: object) -> None:
     assert f"{field} is not a number" in complaint(payload_with(**{field: value}))
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400])
 @pytest.mark.parametrize("field", ["latitude", "longitude"])
-def test_degrees_are_finite(field: str, number: str) -> None:
+def test_degrees_must_be_finite(field: str, number: str) -> None:
     payload = payload_with(**{field: 123456}).replace("123456", number)
     assert "too large a number" in complaint(payload)
 
 
 @pytest.mark.parametrize("value", ["1", "", True, False, 1.0, 1.5, [1], {}, 2**63, -(2**63) - 1])
 @pytest.mark.parametrize("field", ["altitude", "angle", "speed", "satellites", "priority", "event"])
-def test_numbers_are_integers_of_64_bits(field: str, value: object) -> None:
+def test_numbers_must_be_integers_of_64_bits(field: str, value: object) -> None:
     assert f"{field} is not an integer" in complaint(payload_with(**{field: value}))
 
 
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63)])
 @pytest.mark.parametrize("field", ["altitude", "angle", "speed", "satellites", "priority", "event"])
-def test_an_integer_may_fill_its_64_bits(field: str, value: int) -> None:
+def test_integers_of_64_bits_are_accepted(field: str, value: int) -> None:
     assert getattr(Position.from_payload(payload_with(**{field: value})), field) == value
 
 
 @pytest.mark.parametrize("value", [MISSING, None], ids=["missing", "null"])
 @pytest.mark.parametrize("field", ["priority", "event"])
-def test_priority_and_event_are_never_unknown(field: str, value: object) -> None:
+def test_priority_and_event_must_not_be_null(field: str, value: object) -> None:
     assert f"{field} is not an integer" in complaint(payload_with(**{field: value}))
 
 
-def test_an_attribute_that_could_not_be_written_again_is_a_bad_entry() -> None:
+def test_attribute_that_cannot_be_encoded_again_is_a_bad_entry() -> None:
     # JSON sets numbers no limit; a float has one, and what is past it is no JSON number.
     assert "payload" in complaint(PAYLOAD.replace("{}", '{"1":1e999}'))
 
 
-def test_a_bad_entry_is_a_value_error() -> None:
+def test_bad_entry_is_a_value_error() -> None:
     assert issubclass(BadEntry, ValueError)
 
 
@@ -379,7 +377,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(sorted(json.loads(PAYLOAD))), json_values, max_size=3))
-def test_any_values_give_a_position_that_can_be_written_or_a_bad_entry(
+def test_any_values_give_an_encodable_position_or_a_bad_entry(
     changes: dict[str, Any],
 ) -> None:
     try:
@@ -429,7 +427,7 @@ def both_ways(payload: str) -> tuple[object, object]:
 
 
 @given(_RECORDS)
-def test_a_record_is_read_the_short_way(record: Position) -> None:
+def test_record_is_parsed_by_the_fast_path(record: Position) -> None:
     payload = record.to_payload()
     short, long = both_ways(payload)
     assert short == long == record
@@ -440,7 +438,7 @@ def test_a_record_is_read_the_short_way(record: Position) -> None:
 
 
 @given(_RECORDS, st.data())
-def test_a_damaged_record_is_read_as_the_long_way_reads_it(
+def test_damaged_record_is_parsed_alike_by_both_paths(
     record: Position, data: st.DataObject
 ) -> None:
     payload = record.to_payload()

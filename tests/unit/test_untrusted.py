@@ -41,7 +41,7 @@ def test_malformed_json_is_a_short_value_error(text: str | bytes) -> None:
     assert "999" not in str(caught.value)
 
 
-def test_size_is_limited_before_anything_is_parsed() -> None:
+def test_size_is_checked_before_parsing() -> None:
     with pytest.raises(ValueError, match="longer"):
         parse_json(b"[]" + b" " * 9, 10)
     assert parse_json(b"[]" + b" " * 8, 10) == []
@@ -57,12 +57,12 @@ def test_size_is_limited_before_anything_is_parsed() -> None:
     ],
     ids=lambda value: repr(value)[:8],
 )
-def test_json_within_the_limits_is_read_as_it_is(value: Any) -> None:
+def test_json_within_the_limits_is_parsed(value: Any) -> None:
     assert parse_json(json.dumps(value)) == value
     assert parse_json(json.dumps(value).encode()) == value
 
 
-def test_the_deepest_value_that_is_read_can_be_written_again() -> None:
+def test_deepest_parsed_value_can_be_encoded_again() -> None:
     text = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     assert json.dumps(parse_json(text)) == text
 
@@ -108,7 +108,7 @@ def test_long_text_is_cut_and_its_length_is_given(text: Any, expected: str) -> N
     assert is_unicode(shown(text, 10))
 
 
-def test_a_long_list_is_cut() -> None:
+def test_long_list_is_cut() -> None:
     assert listed(["a", "b\n"]) == "a, b\\n"
     assert listed([]) == ""
     assert listed(map(str, range(1000)), 3) == "0, 1, 2 and 997 more"

@@ -30,7 +30,7 @@ def publisher_on(connected: Connected, reports: list[str | None]) -> StreamPubli
 
 
 @ensureDeferred
-async def test_an_entry_has_exactly_four_fields(connected: Connected, redis: RedisServer) -> None:
+async def test_entry_has_exactly_four_fields(connected: Connected, redis: RedisServer) -> None:
     publisher = publisher_on(connected, [])
     await publisher.publish(entries(2))
     stored = [fields for _, fields in redis.client.xrange(STREAM)]
@@ -41,7 +41,7 @@ async def test_an_entry_has_exactly_four_fields(connected: Connected, redis: Red
 
 
 @ensureDeferred
-async def test_a_restart_of_redis_loses_nothing_that_was_confirmed(
+async def test_restart_of_redis_loses_no_confirmed_entry(
     connected: Connected, redis: RedisServer
 ) -> None:
     publisher = publisher_on(connected, [])
@@ -55,7 +55,9 @@ async def test_a_restart_of_redis_loses_nothing_that_was_confirmed(
 
 
 @ensureDeferred
-async def test_out_of_memory_is_told_and_ends(connected: Connected, redis: RedisServer) -> None:
+async def test_redis_without_memory_is_reported_until_it_recovers(
+    connected: Connected, redis: RedisServer
+) -> None:
     reports: list[str | None] = []
     publisher = publisher_on(connected, reports)
     await publisher.publish(entries(1))

@@ -38,7 +38,7 @@ class Counting(DatagramPort):
 @pytest.mark.parametrize("shared", ["", ":reuseport=1"])
 @pytest.mark.parametrize("datagram", [b"", b"x"])
 @ensureDeferred
-async def test_a_turn_ends_after_a_number_of_datagrams_of_any_size(
+async def test_port_yields_after_a_number_of_datagrams_of_any_size(
     datagram: bytes, shared: str
 ) -> None:
     from twisted.internet import reactor as installed

@@ -78,7 +78,7 @@ def leave(redis: RedisServer, identity: Identity, seconds: int = EXPIRY) -> None
 
 
 @ensureDeferred
-async def test_it_is_there_at_once_and_withdrawn_at_the_end(
+async def test_heartbeat_is_written_at_start_and_deleted_at_stop(
     connected: Connected, redis: RedisServer
 ) -> None:
     one = Instance(connected)
@@ -91,7 +91,7 @@ async def test_it_is_there_at_once_and_withdrawn_at_the_end(
 
 
 @ensureDeferred
-async def test_what_a_killed_process_has_left_is_taken_over_at_once(
+async def test_heartbeat_of_a_killed_process_is_replaced_at_once(
     connected: Connected, redis: RedisServer
 ) -> None:
     leave(redis, evolve(me(), began=1))  # there is a process of that number, but not this one
@@ -104,7 +104,7 @@ async def test_what_a_killed_process_has_left_is_taken_over_at_once(
 
 
 @ensureDeferred
-async def test_a_living_process_on_this_host_keeps_its_id(
+async def test_living_process_on_this_host_keeps_its_id(
     connected: Connected, redis: RedisServer
 ) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
@@ -123,7 +123,7 @@ async def test_a_living_process_on_this_host_keeps_its_id(
 
 
 @ensureDeferred
-async def test_a_heartbeat_from_elsewhere_that_is_renewed_keeps_its_id(
+async def test_renewed_heartbeat_of_another_host_keeps_its_id(
     connected: Connected, redis: RedisServer
 ) -> None:
     leave(redis, ELSEWHERE, 80)
@@ -140,7 +140,7 @@ async def test_a_heartbeat_from_elsewhere_that_is_renewed_keeps_its_id(
 
 
 @ensureDeferred
-async def test_a_heartbeat_from_elsewhere_that_is_not_renewed_is_taken_over(
+async def test_heartbeat_of_another_host_is_replaced_if_not_renewed(
     connected: Connected, redis: RedisServer
 ) -> None:
     leave(redis, ELSEWHERE, 80)
@@ -157,7 +157,9 @@ async def test_a_heartbeat_from_elsewhere_that_is_not_renewed_is_taken_over(
 
 
 @ensureDeferred
-async def test_after_a_flush_it_is_there_again(connected: Connected, redis: RedisServer) -> None:
+async def test_heartbeat_is_written_again_after_a_flush(
+    connected: Connected, redis: RedisServer
+) -> None:
     one = Instance(connected)
     await until(lambda: is_of(redis, me()), "a beat")
     redis.client.flushall()
@@ -172,9 +174,7 @@ async def test_after_a_flush_it_is_there_again(connected: Connected, redis: Redi
 
 
 @ensureDeferred
-async def test_it_begins_once_however_often_it_beats(
-    connected: Connected, redis: RedisServer
-) -> None:
+async def test_ownership_is_reported_once(connected: Connected, redis: RedisServer) -> None:
     one = Instance(connected)
     await until(lambda: one.begun, "begun")
     assert is_of(redis, me())  # by then the others know
@@ -191,7 +191,7 @@ async def test_it_begins_once_however_often_it_beats(
 
 
 @ensureDeferred
-async def test_it_begins_again_with_each_process_of_its_id(
+async def test_ownership_is_reported_by_each_process_of_the_id(
     connected: Connected, redis: RedisServer
 ) -> None:
     for _ in range(2):
@@ -203,7 +203,9 @@ async def test_it_begins_again_with_each_process_of_its_id(
 
 
 @ensureDeferred
-async def test_it_begins_when_redis_is_there(connected: Connected, redis: RedisServer) -> None:
+async def test_ownership_is_reported_when_redis_connects(
+    connected: Connected, redis: RedisServer
+) -> None:
     redis.kill()
     await until(lambda: not connected.connection.connected, "gone")
     one = Instance(connected)
@@ -241,7 +243,7 @@ def failing(connected: Connected, number: int) -> Intercepted:
     "number",
     [1, 2, 3],
 )
-async def test_it_begins_once_whichever_command_of_the_first_beat_is_lost(
+async def test_ownership_is_reported_once_if_any_command_of_the_first_attempt_is_lost(
     number: int, connected: Connected, redis: RedisServer
 ) -> None:
     one = Instance(connected, connection=failing(connected, number))
@@ -258,7 +260,7 @@ async def test_it_begins_once_whichever_command_of_the_first_beat_is_lost(
 
 
 @ensureDeferred
-async def test_who_has_hung_for_so_long_that_another_one_has_begun_gives_up(
+async def test_process_that_hung_while_another_started_gives_up(
     connected: Connected, redis: RedisServer
 ) -> None:
     one = Instance(connected)
@@ -272,7 +274,7 @@ async def test_who_has_hung_for_so_long_that_another_one_has_begun_gives_up(
 
 
 @ensureDeferred
-async def test_a_process_that_may_not_be_seen_is_not_taken_for_gone(
+async def test_process_that_is_hidden_counts_as_alive(
     connected: Connected, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:

@@ -69,7 +69,7 @@ def clock() -> Clock:
 
 
 @pytest.mark.parametrize("most", [1, 2, 10])
-def test_so_many_connections_may_be_open_and_no_more(clock: Clock, most: int) -> None:
+def test_connections_are_limited(clock: Clock, most: int) -> None:
     door = Door(clock, connections=most)
     for number in range(most):
         assert (door.used, door.ran_out) == (number, False)
@@ -79,7 +79,7 @@ def test_so_many_connections_may_be_open_and_no_more(clock: Clock, most: int) ->
     assert (door.used, door.ran_out) == (most, True)
 
 
-def test_a_connection_that_ended_makes_room(clock: Clock) -> None:
+def test_ended_connection_frees_its_slot(clock: Clock) -> None:
     door = Door(clock, connections=1)
     for _ in range(3):
         connection = door.enter()
@@ -87,7 +87,7 @@ def test_a_connection_that_ended_makes_room(clock: Clock) -> None:
         door.closed(connection)
 
 
-def test_a_slot_that_is_reserved_is_in_use(clock: Clock) -> None:
+def test_reserved_slot_counts_as_used(clock: Clock) -> None:
     door = Door(clock, connections=1)
     assert door.reserve() is None
     assert door.refuses(HOST) is FULL
@@ -98,12 +98,12 @@ def test_a_slot_that_is_reserved_is_in_use(clock: Clock) -> None:
     assert door.admit(HOST) is None
 
 
-def test_files_for_other_things_are_left_free(clock: Clock) -> None:
+def test_reserved_files_are_not_used_as_slots(clock: Clock) -> None:
     door = ConnectionLimiter(clock, Limits(connections_per_address=2), RESERVED_FILES + 2)
     assert [door.admit(HOST) is None for _ in range(3)] == [True, True, False]
 
 
-def test_an_address_at_its_share_leaves_slots_to_others(clock: Clock) -> None:
+def test_one_address_cannot_use_all_slots(clock: Clock) -> None:
     door = Door(clock, connections=4, share=3)
     connections = [door.enter(HOST) for _ in range(3)]
     assert door.refuses(HOST) is SHARE
@@ -138,18 +138,18 @@ def test_addresses_of_one_ipv6_network_have_one_share_and_one_rate(clock: Clock)
         (100_000, 50_000),
     ],
 )
-def test_the_default_share_follows_the_slots_that_there_are(slots: int, share: int) -> None:
+def test_default_share_depends_on_the_number_of_slots(slots: int, share: int) -> None:
     assert default_share(slots) == share
     door = ConnectionLimiter(Clock(), Limits(), slots + RESERVED_FILES)
     assert (door.slots, door.shares.limit) == (slots, share)
 
 
 @given(st.integers(2, 10_000_000))
-def test_the_default_share_always_leaves_slots_to_others(slots: int) -> None:
+def test_default_share_always_leaves_slots_to_others(slots: int) -> None:
     assert 1 <= default_share(slots) <= slots - max(1, slots // 10)
 
 
-def test_while_slots_run_out_the_oldest_silent_connection_is_closed(clock: Clock) -> None:
+def test_oldest_silent_connection_is_closed_when_no_slot_is_free(clock: Clock) -> None:
     door = Door(clock, connections=3)
     device, silent, later = door.enter(), door.enter(), door.enter()
     door.logged_in(device)
@@ -164,7 +164,7 @@ def test_while_slots_run_out_the_oldest_silent_connection_is_closed(clock: Clock
     assert door.admit(OTHER) is None
 
 
-def test_while_a_share_is_used_up_only_its_own_silent_connections_are_closed(
+def test_used_up_share_closes_only_silent_connections_of_its_address(
     clock: Clock,
 ) -> None:
     door = Door(clock, share=2)
@@ -178,7 +178,7 @@ def test_while_a_share_is_used_up_only_its_own_silent_connections_are_closed(
     assert of_other not in door.given_up
 
 
-def test_a_silent_connection_is_left_alone_while_there_are_slots(clock: Clock) -> None:
+def test_silent_connection_stays_open_while_slots_are_free(clock: Clock) -> None:
     door = Door(clock, connections=3, share=2)
     door.enter()
     clock.advance(1000)
@@ -187,7 +187,7 @@ def test_a_silent_connection_is_left_alone_while_there_are_slots(clock: Clock) -
     assert door.given_up == []
 
 
-def test_connections_that_logged_in_or_closed_take_no_memory(clock: Clock) -> None:
+def test_logged_in_and_closed_connections_are_not_remembered(clock: Clock) -> None:
     door = Door(clock)
     for number in range(100):
         connection = door.enter(f"192.0.2.{number}")
@@ -197,7 +197,7 @@ def test_connections_that_logged_in_or_closed_take_no_memory(clock: Clock) -> No
     assert (door._silent, door._silent_by_group, door.used) == ({}, {}, 0)
 
 
-def test_files_are_reserved_for_all_connections_that_other_ports_may_have() -> None:
+def test_reserved_files_suffice_for_the_connections_of_other_ports() -> None:
     others = HEALTH_LIMITS.connections + MAX_CONNECTIONS
     assert others + 64 <= RESERVED_FILES
     standalone = StandaloneOptions()
@@ -207,7 +207,7 @@ def test_files_are_reserved_for_all_connections_that_other_ports_may_have() -> N
 
 
 @pytest.mark.parametrize("rate", [1, 2, 10])
-def test_so_many_are_let_in_a_second_from_anywhere(clock: Clock, rate: int) -> None:
+def test_new_connections_per_second_are_limited(clock: Clock, rate: int) -> None:
     door = Door(clock, rate=rate)
     for number in range(rate):
         assert door.admit(f"192.0.2.{number}") is None
@@ -217,7 +217,7 @@ def test_so_many_are_let_in_a_second_from_anywhere(clock: Clock, rate: int) -> N
 
 
 @pytest.mark.parametrize("rate", [1, 2, 10])
-def test_so_many_are_let_in_a_second_from_one_address(clock: Clock, rate: int) -> None:
+def test_new_connections_per_second_of_one_address_are_limited(clock: Clock, rate: int) -> None:
     door = Door(clock, per_address=rate)
     for _ in range(rate):
         assert door.admit(HOST) is None
@@ -227,7 +227,7 @@ def test_so_many_are_let_in_a_second_from_one_address(clock: Clock, rate: int) -
     assert door.admit(HOST) is None
 
 
-def test_a_second_ends_with_the_clocks_second(clock: Clock) -> None:
+def test_rate_limit_is_reset_at_each_second_of_the_clock(clock: Clock) -> None:
     door = Door(clock, rate=1)
     clock.advance(10.9)
     assert door.admit(HOST) is None
@@ -238,7 +238,7 @@ def test_a_second_ends_with_the_clocks_second(clock: Clock) -> None:
     assert door.admit(HOST) is not None
 
 
-def test_who_is_turned_away_is_not_counted(clock: Clock) -> None:
+def test_refused_connections_do_not_count_towards_the_rate(clock: Clock) -> None:
     door = Door(clock, connections=5, rate=3, per_address=2)
     assert [door.admit(HOST) is None for _ in range(4)] == [True, True, False, False]
     assert [door.admit(OTHER) is None for _ in range(3)] == [True, False, False]
@@ -247,7 +247,7 @@ def test_who_is_turned_away_is_not_counted(clock: Clock) -> None:
     assert door.refuses(OTHER) is FULL
 
 
-def test_addresses_of_past_seconds_take_no_memory(clock: Clock) -> None:
+def test_addresses_of_past_seconds_are_not_remembered(clock: Clock) -> None:
     door = Door(clock)
     for number in range(100):
         door.admit(f"192.0.2.{number}")
@@ -257,7 +257,7 @@ def test_addresses_of_past_seconds_take_no_memory(clock: Clock) -> None:
     assert len(door._rates._new_by_group) == 1
 
 
-def test_addresses_that_are_turned_away_take_no_memory(clock: Clock) -> None:
+def test_refused_addresses_are_not_remembered(clock: Clock) -> None:
     door = Door(clock, rate=3)
     for number in range(1000):
         door.admit(f"2001:db8:{number:x}::1")
@@ -272,7 +272,7 @@ def test_addresses_that_are_turned_away_take_no_memory(clock: Clock) -> None:
         max_size=60,
     )
 )
-def test_no_order_of_events_breaks_a_limit(events: list[str | float]) -> None:
+def test_limits_hold_for_any_order_of_events(events: list[str | float]) -> None:
     clock = Clock()
     door = Door(clock, connections=6, rate=4, per_address=2, share=3)
     connections: list[FakeConnection] = []

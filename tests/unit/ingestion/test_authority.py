@@ -65,27 +65,27 @@ def listed() -> Listed:
 SERVED, REFUSED, LATER = Admission.SERVED, Admission.REFUSED, Admission.LATER
 
 
-def test_they_keep_to_the_interface(listed: Listed) -> None:
+def test_authorities_provide_the_interface(listed: Listed) -> None:
     for authority in (EveryDevice(), CheckedImei(EveryDevice()), listed.list):
         verifyObject(IDeviceAuthority, authority)
 
 
 @pytest.mark.parametrize("device_id", [OURS, STRANGER, "000000000000000", "123456789012345"])
-def test_every_device_is_served_where_nobody_says_otherwise(device_id: str) -> None:
+def test_every_device_is_served_without_an_allow_list(device_id: str) -> None:
     assert EveryDevice().admission(device_id) is SERVED
 
 
 # Before the first copy.
 
 
-def test_nobody_is_judged_before_there_is_a_copy(listed: Listed) -> None:
+def test_admission_is_undecided_before_the_first_copy(listed: Listed) -> None:
     assert listed.admissions() == [LATER] * 3
     listed.answer(OURS)
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
     assert listed.reports == [None]
 
 
-def test_nobody_is_judged_before_redis_is_there() -> None:
+def test_admission_is_undecided_before_redis_is_connected() -> None:
     listed = Listed(connected=False)
     listed.clock.advance(10 * INTERVAL)
     assert listed.redis.commands == []
@@ -96,9 +96,7 @@ def test_nobody_is_judged_before_redis_is_there() -> None:
 
 
 @pytest.mark.parametrize("error", [Refused("WRONGTYPE not a set"), Unavailable("Lost connection")])
-def test_that_there_is_no_copy_is_reported_and_it_is_tried_again(
-    listed: Listed, error: Exception
-) -> None:
+def test_failed_first_read_is_reported_and_retried(listed: Listed, error: Exception) -> None:
     listed.fail(error)
     assert listed.reports == [f"the allow-list cannot be read: {error}"]
     assert listed.admissions() == [LATER] * 3
@@ -111,7 +109,7 @@ def test_that_there_is_no_copy_is_reported_and_it_is_tried_again(
 # Copies.
 
 
-def test_an_empty_set_is_no_copy_and_is_reported(listed: Listed) -> None:
+def test_empty_set_is_reported_and_not_used(listed: Listed) -> None:
     listed.answer()
     assert listed.admissions() == [LATER] * 3
     listed.clock.advance(INTERVAL)
@@ -126,14 +124,14 @@ def test_an_empty_set_is_no_copy_and_is_reported(listed: Listed) -> None:
     ]
 
 
-def test_an_empty_set_will_do_where_everybody_is_served() -> None:
+def test_empty_set_is_used_if_unknown_devices_are_served() -> None:
     listed = Listed(unknown=SERVED)
     listed.answer()
     assert listed.admissions() == [SERVED] * 3
     assert listed.reports == [None]
 
 
-def test_who_was_taken_off_the_list_is_withdrawn_and_not_counted(listed: Listed) -> None:
+def test_removed_device_is_withdrawn_and_not_counted(listed: Listed) -> None:
     assert not listed.list.withdrawn(OURS)
     listed.answer(OURS, ALSO_OURS)
     assert not listed.list.withdrawn(OURS)
@@ -145,20 +143,20 @@ def test_who_was_taken_off_the_list_is_withdrawn_and_not_counted(listed: Listed)
     assert listed.list.unknown_devices == 0
 
 
-def test_nobody_is_withdrawn_where_everybody_is_served() -> None:
+def test_no_device_is_withdrawn_if_unknown_devices_are_served() -> None:
     listed = Listed(unknown=SERVED)
     listed.answer(ALSO_OURS)
     assert not listed.list.withdrawn(OURS)
 
 
-def test_a_change_is_told_and_only_a_change(listed: Listed) -> None:
+def test_only_a_changed_list_is_reported(listed: Listed) -> None:
     for members, changes in (((OURS,), 1), ((OURS,), 1), ((ALSO_OURS,), 2)):
         listed.answer(*members)
         assert listed.changes == changes
         listed.clock.advance(INTERVAL)
 
 
-def test_the_set_is_read_at_every_interval(listed: Listed) -> None:
+def test_set_is_read_at_every_interval(listed: Listed) -> None:
     listed.answer(OURS)
     listed.clock.advance(INTERVAL - 0.1)
     assert listed.redis.commands == []
@@ -167,14 +165,14 @@ def test_the_set_is_read_at_every_interval(listed: Listed) -> None:
     assert listed.admissions() == [REFUSED, SERVED, REFUSED]
 
 
-def test_no_second_question_is_asked_before_the_first_is_answered(listed: Listed) -> None:
+def test_set_is_not_read_again_before_the_reply(listed: Listed) -> None:
     listed.clock.advance(INTERVAL)
     listed.clock.advance(INTERVAL)
     assert len(listed.redis.commands) == 1
 
 
 @pytest.mark.parametrize("error", [Refused("LOADING"), Unavailable("Lost connection")])
-def test_the_last_good_copy_holds_while_redis_fails(listed: Listed, error: Exception) -> None:
+def test_last_good_copy_stays_in_use_while_redis_fails(listed: Listed, error: Exception) -> None:
     listed.answer(OURS, ALSO_OURS)
     with capturedLogs() as events:
         for _ in range(3):
@@ -189,7 +187,7 @@ def test_the_last_good_copy_holds_while_redis_fails(listed: Listed, error: Excep
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
 
 
-def test_the_last_good_copy_holds_while_redis_is_away(listed: Listed) -> None:
+def test_last_good_copy_stays_in_use_while_redis_is_unavailable(listed: Listed) -> None:
     listed.answer(OURS)
     listed.redis.lose()
     listed.clock.pump([INTERVAL] * 5)
@@ -200,7 +198,7 @@ def test_the_last_good_copy_holds_while_redis_is_away(listed: Listed) -> None:
     assert listed.admissions() == [REFUSED, SERVED, REFUSED]
 
 
-def test_what_is_no_text_in_the_set_hurts_nobody(listed: Listed) -> None:
+def test_members_that_are_not_text_are_ignored(listed: Listed) -> None:
     ((_, answer),) = listed.redis.commands
     answer.callback([b"\xff\xfe", OURS.encode()])
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
@@ -210,7 +208,7 @@ def test_what_is_no_text_in_the_set_hurts_nobody(listed: Listed) -> None:
 
 
 @pytest.mark.parametrize("unknown", [REFUSED, SERVED])
-def test_unknown_devices_are_counted_and_dealt_with_as_told(unknown: Admission) -> None:
+def test_unknown_devices_are_counted_and_get_the_configured_admission(unknown: Admission) -> None:
     listed = Listed(unknown)
     listed.admissions()
     assert listed.list.unknown_devices == 0  # nobody knew yet
@@ -225,7 +223,7 @@ def test_unknown_devices_are_counted_and_dealt_with_as_told(unknown: Admission) 
 
 
 @pytest.mark.parametrize("copied", [False, True])
-def test_nothing_is_left_after_a_stop(listed: Listed, copied: bool) -> None:
+def test_stop_leaves_no_timer(listed: Listed, copied: bool) -> None:
     if copied:
         listed.answer(OURS)
     stopped: list[object] = []
@@ -237,7 +235,7 @@ def test_nothing_is_left_after_a_stop(listed: Listed, copied: bool) -> None:
     assert listed.clock.getDelayedCalls() == []
 
 
-def test_a_stop_before_redis_was_there_leaves_nothing() -> None:
+def test_stop_before_the_first_connection_leaves_no_timer() -> None:
     listed = Listed(connected=False)
     stopped: list[object] = []
     listed.list.stopService().addCallback(stopped.append)
@@ -250,7 +248,7 @@ def test_a_stop_before_redis_was_there_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("imei", [OURS[:14] + "0", "000000000000001", "111111111111111"])
-def test_a_wrong_check_digit_is_refused_whoever_it_is(imei: str) -> None:
+def test_wrong_check_digit_is_refused(imei: str) -> None:
     listed = Listed(SERVED)
     checked = CheckedImei(listed.list)
     assert checked.admission(imei) is REFUSED
@@ -259,7 +257,7 @@ def test_a_wrong_check_digit_is_refused_whoever_it_is(imei: str) -> None:
     assert listed.list.unknown_devices == 0
 
 
-def test_about_a_right_check_digit_the_next_authority_is_asked(listed: Listed) -> None:
+def test_right_check_digit_is_left_to_the_next_authority(listed: Listed) -> None:
     checked = CheckedImei(listed.list)
     assert checked.admission(OURS) is LATER
     listed.answer(OURS)

@@ -113,12 +113,12 @@ def gateway(publishing: Publishing) -> Gateway:
     return publishing.gateway
 
 
-def test_it_keeps_to_the_interface(gateway: Gateway) -> None:
+def test_gateway_provides_the_interface(gateway: Gateway) -> None:
     verifyObject(IGateway, gateway)
     verifyObject(IConnection, FakeConnection(gateway))
 
 
-def test_it_counts_connections(gateway: Gateway) -> None:
+def test_gateway_counts_connections(gateway: Gateway) -> None:
     first, second = FakeConnection(gateway), FakeConnection(gateway)
     for connection in (first, second):
         connect(gateway, connection)
@@ -127,7 +127,7 @@ def test_it_counts_connections(gateway: Gateway) -> None:
     assert gateway.connections == 1
 
 
-def test_an_empty_packet_needs_no_redis_and_leaves_room_for_others(
+def test_empty_frame_is_acknowledged_in_a_later_turn_without_redis(
     gateway: Gateway, clock: Clock
 ) -> None:
     confirmed = gateway.publish([])
@@ -136,7 +136,7 @@ def test_an_empty_packet_needs_no_redis_and_leaves_room_for_others(
     assert confirmed.called
 
 
-def test_a_flood_of_rejections_makes_few_lines(gateway: Gateway, clock: Clock) -> None:
+def test_log_lines_for_rejections_are_limited(gateway: Gateway, clock: Clock) -> None:
     connection = FakeConnection(gateway)
     with capturedLogs() as events:
         for _ in range(1000):
@@ -148,7 +148,7 @@ def test_a_flood_of_rejections_makes_few_lines(gateway: Gateway, clock: Clock) -
     assert f"{1000 - MAX_LINES} more" in lines[-1]["more"]
 
 
-def test_a_stop_closes_every_connection(gateway: Gateway) -> None:
+def test_stop_closes_every_connection(gateway: Gateway) -> None:
     connections = [FakeConnection(gateway) for _ in range(3)]
     for connection in connections:
         connect(gateway, connection)
@@ -158,13 +158,13 @@ def test_a_stop_closes_every_connection(gateway: Gateway) -> None:
     assert stopped == [None]
 
 
-def test_a_connection_that_comes_during_a_stop_is_not_let_in(gateway: Gateway) -> None:
+def test_connection_during_a_stop_is_not_admitted(gateway: Gateway) -> None:
     gateway.stopService()
     assert not gateway.admits(ADDRESS)
     assert gateway.admission("356307042441013") is Admission.LATER
 
 
-def test_a_newer_login_of_a_device_ends_the_older_connection(gateway: Gateway) -> None:
+def test_new_login_of_a_device_closes_its_older_connection(gateway: Gateway) -> None:
     older, newer = FakeConnection(gateway), FakeConnection(gateway)
     for connection in (older, newer):
         connect(gateway, connection)
@@ -177,7 +177,7 @@ def test_a_newer_login_of_a_device_ends_the_older_connection(gateway: Gateway) -
     assert newer.closed
 
 
-def test_a_connection_that_was_superseded_does_not_take_the_newer_one_along(
+def test_end_of_an_older_connection_does_not_affect_the_newer_one(
     gateway: Gateway,
 ) -> None:
     older, newer = FakeConnection(gateway), FakeConnection(gateway)
@@ -207,7 +207,7 @@ def gateway_for(clock: Clock, limits: Limits) -> Gateway:
     return gateway
 
 
-def test_devices_keep_their_slots_and_silent_connections_make_room(clock: Clock) -> None:
+def test_silent_connections_lose_their_slots_and_devices_do_not(clock: Clock) -> None:
     gateway = gateway_for(clock, Limits(connections=2))
     device, silent = FakeConnection(gateway), FakeConnection(gateway, host="192.0.2.2")
     connect(gateway, device)
@@ -221,7 +221,7 @@ def test_devices_keep_their_slots_and_silent_connections_make_room(clock: Clock)
     assert gateway.admits(IPv4Address("TCP", "192.0.2.3", 40_000))
 
 
-def test_a_slot_that_a_proxied_port_reserves_is_taken_until_it_is_released(clock: Clock) -> None:
+def test_slot_reserved_by_a_proxied_port_is_used_until_released(clock: Clock) -> None:
     gateway = gateway_for(clock, Limits(connections=1))
     assert gateway.reserve(ADDRESS)
     assert not gateway.reserve(ADDRESS)
@@ -233,7 +233,7 @@ def test_a_slot_that_a_proxied_port_reserves_is_taken_until_it_is_released(clock
     assert not gateway.reserve(ADDRESS)
 
 
-def test_a_broken_limit_is_reported_and_only_admitted_connections_count(clock: Clock) -> None:
+def test_broken_limit_is_reported_and_only_admitted_connections_count(clock: Clock) -> None:
     gateway = gateway_for(clock, Limits(connections=1))
     first = FakeConnection(gateway)
     connect(gateway, first)
@@ -246,7 +246,7 @@ def test_a_broken_limit_is_reported_and_only_admitted_connections_count(clock: C
     assert gateway.admits(ADDRESS)
 
 
-def test_what_it_keeps_is_published_and_bounded(publishing: Publishing) -> None:
+def test_detached_entries_are_published_and_bounded(publishing: Publishing) -> None:
     gateway = publishing.gateway
     entry = Entry("ts", "a", "12", "x" * (MAX_DETACHED_BYTES // 4))
     kept = [gateway.publish_detached([entry]) for _ in range(4)]
@@ -257,7 +257,7 @@ def test_what_it_keeps_is_published_and_bounded(publishing: Publishing) -> None:
     assert gateway.publish_detached([entry]) is not None
 
 
-def test_kept_entries_that_redis_does_not_take_before_a_stop_are_told(
+def test_detached_entries_lost_at_a_stop_are_logged(
     publishing: Publishing,
 ) -> None:
     gateway = publishing.gateway
@@ -271,14 +271,14 @@ def test_kept_entries_that_redis_does_not_take_before_a_stop_are_told(
     assert [event["count"] for event in events] == [1]
 
 
-def test_nothing_is_kept_once_it_stops(publishing: Publishing) -> None:
+def test_no_detached_entries_are_accepted_during_a_stop(publishing: Publishing) -> None:
     gateway = publishing.gateway
     gateway.stopService()
     # What its protocols cannot hand on then, they report as lost.
     assert gateway.publish_detached([Entry("ts", "a", "12", "x")]) is None
 
 
-def test_lost_messages_are_told(gateway: Gateway) -> None:
+def test_lost_messages_are_logged(gateway: Gateway) -> None:
     connection = FakeConnection(gateway, device_id="356307042441013")
     with capturedLogs() as events:
         for _ in range(1000):
@@ -287,7 +287,7 @@ def test_lost_messages_are_told(gateway: Gateway) -> None:
     assert (events[0]["count"], events[0]["device"]) == (3, "356307042441013")
 
 
-def test_a_device_that_is_not_served_any_more_is_disconnected(gateway: Gateway) -> None:
+def test_withdrawn_device_is_disconnected(gateway: Gateway) -> None:
     authority = Changing()
     gateway._authority = authority
     staying, leaving = FakeConnection(gateway), FakeConnection(gateway)
@@ -302,7 +302,7 @@ def test_a_device_that_is_not_served_any_more_is_disconnected(gateway: Gateway) 
     assert (staying.closed, leaving.closed) == (False, True)
 
 
-def test_a_device_that_has_gone_to_another_instance_is_disconnected(gateway: Gateway) -> None:
+def test_device_that_moved_to_another_instance_is_disconnected(gateway: Gateway) -> None:
     connection = FakeConnection(gateway)
     connect(gateway, connection)
     gateway.login(connection, "356307042441013")
@@ -313,7 +313,7 @@ def test_a_device_that_has_gone_to_another_instance_is_disconnected(gateway: Gat
     assert connection.closed
 
 
-def test_a_notice_says_how_many_were_left_out(gateway: Gateway, clock: Clock) -> None:
+def test_notice_gives_the_number_of_suppressed_ones(gateway: Gateway, clock: Clock) -> None:
     connection = FakeConnection(gateway)
     with capturedLogs() as events:
         for _ in range(MAX_LINES + 3):

@@ -12,7 +12,7 @@ from tracker.ingestion.identity import Identity
 from tracker.observe.health import Watchdog
 
 
-def test_a_heartbeat_is_stuck_when_redis_is_not_even_asked() -> None:
+def test_heartbeat_without_attempts_is_stuck() -> None:
     clock, redis = Clock(), FakeRedis()
     watchdog = Watchdog(heartbeat.WATCHDOG_TIMEOUT, clock.seconds)
     service = Heartbeat(

@@ -16,7 +16,7 @@ def me() -> Identity:
     return identity
 
 
-def test_a_process_is_told_from_all_others() -> None:
+def test_identity_distinguishes_processes() -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
         found = Identity.of(other.pid)
         assert found is not None
@@ -39,5 +39,5 @@ def test_a_process_is_told_from_all_others() -> None:
     ],
     ids=lambda beat: repr(beat[-30:]),
 )
-def test_a_heartbeat_need_not_say_whose_it_is(beat: bytes) -> None:
+def test_heartbeat_may_have_no_identity(beat: bytes) -> None:
     assert Identity.in_heartbeat(beat) is None

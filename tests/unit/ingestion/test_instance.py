@@ -197,19 +197,19 @@ def drained(bench: Bench) -> Bench:
     return bench
 
 
-def test_it_keeps_to_the_interface(bench: Bench) -> None:
+def test_instance_provides_the_interface(bench: Bench) -> None:
     assert verifyObject(IInstance, bench.instance)
     assert verifyObject(IVendor, Vendor("x"))
 
 
-def test_it_says_what_it_is(bench: Bench) -> None:
+def test_instance_gives_its_facts(bench: Bench) -> None:
     assert bench.instance.instance_id == "one"
     assert bench.instance.started_at == "2023-11-14T22:13:20.000Z"
     assert bench.instance.streams == ["telemetry:teltonika"]
     assert bench.instance.draining is False
 
 
-def test_it_counts(bench: Bench) -> None:
+def test_instance_counts_connections_devices_and_commands(bench: Bench) -> None:
     connect(bench.gateway(), Connection(bench.gateway()))  # not logged in
     bench.login(DEVICE)
     leaving = bench.login(OTHER, "other")
@@ -219,7 +219,7 @@ def test_it_counts(bench: Bench) -> None:
     assert bench.instance.counts() == {"connections": 2, "devices": 1, "commands_held": 3}
 
 
-def test_it_knows_its_devices(bench: Bench) -> None:
+def test_instance_lists_its_devices(bench: Bench) -> None:
     bench.login(DEVICE)
     bench.login(OTHER, "other")
     assert set(bench.instance.devices(None)) == {DEVICE, OTHER}
@@ -232,7 +232,7 @@ def test_it_knows_its_devices(bench: Bench) -> None:
     assert bench.instance.connection(THIRD) is None
 
 
-def test_it_knows_its_commands(bench: Bench) -> None:
+def test_instance_knows_its_commands(bench: Bench) -> None:
     bench.delivery.loads[DEVICE] = (3, True)
     bench.delivery.commands.add("c1")
     assert bench.instance.commands(DEVICE) == (3, True)
@@ -241,7 +241,7 @@ def test_it_knows_its_commands(bench: Bench) -> None:
     assert not bench.instance.holds_command("c2")
 
 
-def test_traffic_is_described_by_its_vendor(bench: Bench) -> None:
+def test_vendor_describes_traffic(bench: Bench) -> None:
     bench.login(OTHER, "other")
     describe = bench.instance.describe
     assert describe(OTHER, b"\x01", Traffic.SENT) == {"other": "01", "kind": "sent"}
@@ -249,7 +249,7 @@ def test_traffic_is_described_by_its_vendor(bench: Bench) -> None:
     assert describe(THIRD, b"\x01", Traffic.SENT) == {"teltonika": "01", "kind": "sent"}
 
 
-def test_a_connection_is_dropped(bench: Bench) -> None:
+def test_connection_is_dropped(bench: Bench) -> None:
     connection, staying = bench.login(DEVICE), bench.login(OTHER)
     assert bench.instance.drop(DEVICE) == "192.0.2.1:40000"
     assert (connection.closed, staying.closed) == (True, False)
@@ -260,7 +260,7 @@ def test_a_connection_is_dropped(bench: Bench) -> None:
 # Watching.
 
 
-def test_a_device_is_watched_over_its_connections(bench: Bench) -> None:
+def test_device_is_watched_across_connections(bench: Bench) -> None:
     told: Told = []
     assert bench.instance.watch(DEVICE, lambda *what: told.append(what)) is False
     connection = bench.login(DEVICE)
@@ -282,7 +282,7 @@ def test_a_device_is_watched_over_its_connections(bench: Bench) -> None:
     ]
 
 
-def test_a_device_that_is_here_is_watched_at_once(bench: Bench) -> None:
+def test_connected_device_is_watched_at_once(bench: Bench) -> None:
     connection = bench.login(DEVICE)
     told: Told = []
     assert bench.instance.watch(DEVICE, lambda *what: told.append(what)) is True
@@ -291,7 +291,7 @@ def test_a_device_that_is_here_is_watched_at_once(bench: Bench) -> None:
     assert told == [(Traffic.SENT, b"1")]
 
 
-def test_each_observer_is_told_until_it_wants_no_more(bench: Bench) -> None:
+def test_each_observer_is_notified_until_it_is_removed(bench: Bench) -> None:
     connection = bench.login(DEVICE)
     first: Told = []
     second: Told = []
@@ -319,7 +319,7 @@ def test_each_observer_is_told_until_it_wants_no_more(bench: Bench) -> None:
     assert not bench.instance._observers
 
 
-def test_who_stops_watching_while_it_is_told_holds_up_nobody(bench: Bench) -> None:
+def test_observer_may_be_removed_during_a_notification(bench: Bench) -> None:
     connection = bench.login(DEVICE)
     told: list[str] = []
 
@@ -335,7 +335,7 @@ def test_who_stops_watching_while_it_is_told_holds_up_nobody(bench: Bench) -> No
     assert told == ["once", "always", "always"]
 
 
-def test_an_observer_that_fails_harms_neither_the_device_nor_others(bench: Bench) -> None:
+def test_failing_observer_affects_neither_the_device_nor_other_observers(bench: Bench) -> None:
     connection = bench.login(DEVICE)
     told: Told = []
 
@@ -357,7 +357,7 @@ def test_an_observer_that_fails_harms_neither_the_device_nor_others(bench: Bench
 # Draining.
 
 
-def test_connections_go_one_after_another(drained: Bench) -> None:
+def test_drain_closes_connections_one_after_another(drained: Bench) -> None:
     connections = [drained.login(f"{number:015}") for number in range(4)]
     results = drained.drain(2.0)
     assert drained.instance.draining
@@ -372,7 +372,7 @@ def test_connections_go_one_after_another(drained: Bench) -> None:
     assert drained.timers == 0
 
 
-def test_a_drain_begins_when_nobody_can_connect_any_more(bench: Bench) -> None:
+def test_drain_starts_after_the_ports_are_closed(bench: Bench) -> None:
     connection = bench.login(DEVICE)
     results = bench.drain()
     bench.pass_time(1)
@@ -383,11 +383,11 @@ def test_a_drain_begins_when_nobody_can_connect_any_more(bench: Bench) -> None:
     assert results == [(1, 0)]
 
 
-def test_without_devices_a_drain_is_over_at_once(drained: Bench) -> None:
+def test_drain_without_devices_ends_at_once(drained: Bench) -> None:
     assert drained.drain(60) == [(0, 0)]
 
 
-def test_who_has_connected_before_and_logs_in_later_is_sent_away(drained: Bench) -> None:
+def test_login_during_a_drain_is_refused(drained: Bench) -> None:
     late = Connection(drained.gateway())
     connect(drained.gateway(), late)
     drained.drain(60)
@@ -396,7 +396,7 @@ def test_who_has_connected_before_and_logs_in_later_is_sent_away(drained: Bench)
     assert drained.instance.counts()["devices"] == 0
 
 
-def test_what_is_under_way_is_ended_first(drained: Bench) -> None:
+def test_drain_waits_for_a_frame_under_way(drained: Bench) -> None:
     connection = drained.login(DEVICE, under_way=True)
     results = drained.drain()
     drained.pass_time(1)
@@ -407,7 +407,7 @@ def test_what_is_under_way_is_ended_first(drained: Bench) -> None:
     assert results == [(1, 0)]
 
 
-def test_or_it_is_ended_all_the_same(drained: Bench) -> None:
+def test_drain_closes_a_busy_connection_after_a_timeout(drained: Bench) -> None:
     connection = drained.login(DEVICE, under_way=True)
     results = drained.drain()
     drained.pass_time(RETIRE_TIMEOUT - 0.1)
@@ -418,7 +418,7 @@ def test_or_it_is_ended_all_the_same(drained: Bench) -> None:
     assert drained.timers == 0
 
 
-def test_a_command_that_is_outstanding_is_waited_for(drained: Bench) -> None:
+def test_drain_waits_for_an_outstanding_command(drained: Bench) -> None:
     connection = drained.login(DEVICE)
     drained.delivery.loads[DEVICE] = (1, True)
     results = drained.drain()
@@ -430,7 +430,7 @@ def test_a_command_that_is_outstanding_is_waited_for(drained: Bench) -> None:
     assert results == [(1, 0)]
 
 
-def test_but_not_for_long(drained: Bench) -> None:
+def test_drain_waits_for_an_outstanding_command_only_for_a_timeout(drained: Bench) -> None:
     connection = drained.login(DEVICE)
     drained.delivery.loads[DEVICE] = (0, True)
     results = drained.drain()
@@ -439,7 +439,7 @@ def test_but_not_for_long(drained: Bench) -> None:
     assert results == [(1, 0)]
 
 
-def test_a_connection_that_does_not_end_is_left(drained: Bench) -> None:
+def test_drain_reports_a_connection_that_does_not_close(drained: Bench) -> None:
     drained.login(DEVICE, lingers=True)
     drained.login(OTHER)
     results = drained.drain()
@@ -448,7 +448,7 @@ def test_a_connection_that_does_not_end_is_left(drained: Bench) -> None:
     assert drained.timers == 0
 
 
-def test_a_device_that_leaves_by_itself_is_not_closed_again(drained: Bench) -> None:
+def test_drain_does_not_close_a_device_that_has_disconnected(drained: Bench) -> None:
     connection = drained.login(DEVICE)
     drained.login(OTHER)
     results = drained.drain(2.0)
@@ -457,7 +457,7 @@ def test_a_device_that_leaves_by_itself_is_not_closed_again(drained: Bench) -> N
     assert results == [(2, 0)]
 
 
-def test_a_drain_goes_on_when_whoever_has_asked_is_gone(drained: Bench) -> None:
+def test_drain_continues_when_its_caller_cancels(drained: Bench) -> None:
     connections = [drained.login(one) for one in (DEVICE, OTHER)]
     asked = drained.instance.drain(1.0)
     results: list[Any] = []
@@ -469,7 +469,7 @@ def test_a_drain_goes_on_when_whoever_has_asked_is_gone(drained: Bench) -> None:
     assert drained.timers == 0
 
 
-def test_a_second_drain_may_be_shorter(drained: Bench) -> None:
+def test_second_drain_may_be_shorter(drained: Bench) -> None:
     connections = [drained.login(one) for one in (DEVICE, OTHER, THIRD)]
     first, second = drained.drain(60), drained.drain(0)
     drained.pass_time(0.2)
@@ -479,7 +479,7 @@ def test_a_second_drain_may_be_shorter(drained: Bench) -> None:
     assert first == [(3, 0)]
 
 
-def test_a_stop_ends_a_drain(drained: Bench) -> None:
+def test_stop_ends_a_drain(drained: Bench) -> None:
     drained.login(DEVICE)
     drained.login(OTHER)
     results = drained.drain(60)

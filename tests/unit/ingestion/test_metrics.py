@@ -125,7 +125,7 @@ def ingest() -> Ingest:
     return Ingest()
 
 
-def test_connections_are_told_by_state(ingest: Ingest) -> None:
+def test_connections_are_counted_by_state(ingest: Ingest) -> None:
     ingest.connect()
     connection = ingest.connect(IMEI)
     assert ingest.of_vendor("connections", state="logged_in") == 1
@@ -136,7 +136,7 @@ def test_connections_are_told_by_state(ingest: Ingest) -> None:
     assert ingest.of_vendor("connections_opened_total") == 2
 
 
-def test_a_device_that_comes_again_replaces_its_connection(ingest: Ingest) -> None:
+def test_reconnected_device_counts_as_a_replaced_connection(ingest: Ingest) -> None:
     ingest.connect(IMEI)
     ingest.connect(IMEI)
     assert ingest.of_vendor("connections_replaced_total") == 1
@@ -168,13 +168,13 @@ def test_slots_and_shares_are_reported(ingest: Ingest) -> None:
     assert slots() == (3, 1, 2, 0)
 
 
-def test_a_health_check_is_counted(ingest: Ingest) -> None:
+def test_health_check_of_a_proxy_is_counted(ingest: Ingest) -> None:
     ingest.gateway.checked()
     assert ingest.of_vendor("connections_health_checks_total") == 1
 
 
 @pytest.mark.parametrize("answer", list(Admission))
-def test_logins_are_told_by_result(answer: Admission) -> None:
+def test_logins_are_counted_by_result(answer: Admission) -> None:
     class Authority(EveryDevice):
         def admission(self, device_id: str) -> Admission:
             return answer
@@ -188,13 +188,13 @@ def test_logins_are_told_by_result(answer: Admission) -> None:
     assert not_served == (answer is Admission.REFUSED)
 
 
-def test_a_login_that_makes_no_sense_is_one_that_is_malformed(ingest: Ingest) -> None:
+def test_invalid_login_counts_as_malformed(ingest: Ingest) -> None:
     ingest.gateway.rejected(ingest.connect(), "no login", Rejection.LOGIN)
     assert ingest.of_vendor("logins_total", result="malformed") == 1
     assert ingest.frames("rejected", "unknown") == 0
 
 
-def test_rejections_are_told_by_reason_and_those_of_frames_as_frames(ingest: Ingest) -> None:
+def test_rejections_are_counted_by_reason_and_as_rejected_frames(ingest: Ingest) -> None:
     connection = ingest.connect()
     for kind in Rejection:
         ingest.gateway.rejected(connection, "whatever", kind)
@@ -202,7 +202,7 @@ def test_rejections_are_told_by_reason_and_those_of_frames_as_frames(ingest: Ing
     assert ingest.frames("rejected", "unknown") == 5
 
 
-def test_a_confirmed_packet_is_counted_when_redis_has_confirmed_it(ingest: Ingest) -> None:
+def test_frame_counts_as_appended_once_redis_has_confirmed_it(ingest: Ingest) -> None:
     ingest.gateway.publish(packet(3))
     ingest.gateway.publish(packet(1, "12"))
     ingest.clock.advance(0)
@@ -223,7 +223,7 @@ def test_a_confirmed_packet_is_counted_when_redis_has_confirmed_it(ingest: Inges
     assert ingest.of_stream("append_batch_records_bucket", le="5.0") == 1
 
 
-def test_a_packet_whose_device_leaves_is_not_confirmed(ingest: Ingest) -> None:
+def test_frame_of_a_device_that_disconnects_counts_as_given_up(ingest: Ingest) -> None:
     waits = ingest.gateway.publish(packet(2))
     waits.addErrback(lambda _: None)
     ingest.clock.advance(0)
@@ -234,7 +234,7 @@ def test_a_packet_whose_device_leaves_is_not_confirmed(ingest: Ingest) -> None:
     assert ingest.of_vendor("ack_latency_seconds_count") == 0
 
 
-def test_a_packet_that_waits_for_redis_is_told(ingest: Ingest) -> None:
+def test_waiting_frame_is_reported(ingest: Ingest) -> None:
     ingest.redis.connected = False
     waits = ingest.gateway.publish(packet())
     waits.addErrback(lambda _: None)
@@ -245,7 +245,7 @@ def test_a_packet_that_waits_for_redis_is_told(ingest: Ingest) -> None:
     assert ingest.frames("given_up") == 1
 
 
-def test_the_latency_of_a_packet_that_is_appended_again_counts_from_its_first_time(
+def test_latency_of_a_retried_frame_counts_from_its_arrival(
     ingest: Ingest,
 ) -> None:
     ingest.gateway.publish(packet())
@@ -258,7 +258,7 @@ def test_the_latency_of_a_packet_that_is_appended_again_counts_from_its_first_ti
     assert ingest.of_stream("append_latency_seconds_sum") == 0
 
 
-def test_a_call_that_is_not_answered_is_told_from_one_that_is_refused(ingest: Ingest) -> None:
+def test_unanswered_and_refused_calls_are_counted_separately(ingest: Ingest) -> None:
     ingest.gateway.publish(packet())
     ingest.clock.advance(0)
     ingest.appends(Unanswered("no answer"))
@@ -266,12 +266,12 @@ def test_a_call_that_is_not_answered_is_told_from_one_that_is_refused(ingest: In
     assert ingest.of_stream("append_calls_total", result="refused") == 0
 
 
-def test_a_packet_without_records_is_one_that_is_empty(ingest: Ingest) -> None:
+def test_frame_without_records_counts_as_empty(ingest: Ingest) -> None:
     ingest.gateway.publish([])
     assert ingest.frames("empty", "unknown") == 1
 
 
-def test_what_protocols_count_themselves_is_told(ingest: Ingest) -> None:
+def test_counts_of_the_protocols_are_reported(ingest: Ingest) -> None:
     tally = ingest.gateway.tally
     tally.bytes_received, tally.bytes_sent = 100, 20
     tally.repeated, tally.dropped, tally.not_served = 1, 2, 3
@@ -296,19 +296,19 @@ def test_traffic_over_a_limit_is_counted_by_reason(ingest: Ingest) -> None:
     assert ingest.of_vendor("truncated_messages_total") == 7
 
 
-def test_messages_that_are_lost_are_told(ingest: Ingest) -> None:
+def test_lost_messages_are_counted(ingest: Ingest) -> None:
     ingest.gateway.lost(ingest.connect(), 3)
     assert ingest.of_vendor("lost_messages_total") == 3
 
 
-def test_a_message_that_was_to_be_kept_and_could_not_is_lost(ingest: Ingest) -> None:
+def test_detached_message_that_is_given_up_counts_as_lost(ingest: Ingest) -> None:
     ingest.redis.connected = False
     assert ingest.gateway.publish_detached(packet(1, "12")) is not None
     ingest.publisher.stopService()
     assert ingest.of_vendor("lost_messages_total") == 1
 
 
-def test_responses_are_told_by_status_and_reason(ingest: Ingest) -> None:
+def test_responses_are_counted_by_status_and_reason(ingest: Ingest) -> None:
     ingest.delivery.responses[Status.RESPONDED, ""] += 2
     ingest.delivery.responses[Status.FAILED, Reason.TIMEOUT] += 1
     ingest.delivery.answers.observe(3)
@@ -320,7 +320,7 @@ def test_responses_are_told_by_status_and_reason(ingest: Ingest) -> None:
     assert ingest.value("commands_held") == 0
 
 
-def test_the_last_heartbeat_is_told(ingest: Ingest) -> None:
+def test_time_of_the_last_heartbeat_is_reported(ingest: Ingest) -> None:
     assert ingest.value("heartbeat_timestamp_seconds") == 0
     ingest.heartbeat.last_renewed = 1234.5
     assert ingest.value("heartbeat_timestamp_seconds") == 1234.5

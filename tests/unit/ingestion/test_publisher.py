@@ -71,7 +71,7 @@ def publishing() -> Publishing:
     return Publishing()
 
 
-def test_packets_of_one_turn_go_out_in_one_call(publishing: Publishing) -> None:
+def test_frames_of_one_reactor_turn_are_sent_in_one_call(publishing: Publishing) -> None:
     outcomes = [publishing.publish(name) for name in "abc"]
     assert not publishing.redis.commands
     publishing.turn()
@@ -81,7 +81,7 @@ def test_packets_of_one_turn_go_out_in_one_call(publishing: Publishing) -> None:
     assert outcomes == [[None], [None], [None]]
 
 
-def test_a_packet_is_never_divided_and_a_call_is_bounded(publishing: Publishing) -> None:
+def test_call_is_bounded_and_never_splits_a_frame(publishing: Publishing) -> None:
     half = MAX_RECORDS // 2 + 1
     for name in "abc":
         publishing.publish(name, half)
@@ -90,7 +90,7 @@ def test_a_packet_is_never_divided_and_a_call_is_bounded(publishing: Publishing)
     assert all(len(call) == half for call in publishing.calls())
 
 
-def test_a_full_call_does_not_wait_for_the_turn_to_end(publishing: Publishing) -> None:
+def test_full_call_is_sent_before_the_reactor_turn_ends(publishing: Publishing) -> None:
     for name in ("a", "b"):
         publishing.publish(name, MAX_RECORDS // 2)
     assert [set(call) for call in publishing.calls()] == [{"a", "b"}]
@@ -100,7 +100,7 @@ def test_a_full_call_does_not_wait_for_the_turn_to_end(publishing: Publishing) -
     assert [set(call) for call in publishing.calls()] == [{"a", "b"}, {"c"}]
 
 
-def test_a_full_call_waits_where_redis_has_refused_the_last_one(publishing: Publishing) -> None:
+def test_full_call_waits_after_a_refusal(publishing: Publishing) -> None:
     publishing.publish("a")
     publishing.turn()
     publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
@@ -111,7 +111,7 @@ def test_a_full_call_waits_where_redis_has_refused_the_last_one(publishing: Publ
     assert [set(call) for call in publishing.calls()] == [{"a"}, {"b"}]
 
 
-def test_only_so_many_calls_are_under_way_at_once(publishing: Publishing) -> None:
+def test_number_of_calls_without_a_reply_is_limited(publishing: Publishing) -> None:
     for number in range(MAX_IN_FLIGHT + 2):
         publishing.publish(str(number), MAX_RECORDS)
     publishing.turn()
@@ -121,7 +121,7 @@ def test_only_so_many_calls_are_under_way_at_once(publishing: Publishing) -> Non
     assert len(publishing.redis.commands) == MAX_IN_FLIGHT
 
 
-def test_calls_on_a_new_connection_follow_the_first_answer(publishing: Publishing) -> None:
+def test_new_connection_sends_one_call_until_its_first_reply(publishing: Publishing) -> None:
     """Otherwise they overtake the first one where the server does not know the script."""
     publishing.redis.connections += 1
     for name in ("a", "b", "c"):
@@ -133,7 +133,7 @@ def test_calls_on_a_new_connection_follow_the_first_answer(publishing: Publishin
     assert [set(call) for call in publishing.calls()] == [{"b"}, {"c"}]
 
 
-def test_a_lost_connection_confirms_nothing_and_everything_is_appended_again(
+def test_lost_connection_confirms_nothing_and_all_frames_are_appended_again(
     publishing: Publishing,
 ) -> None:
     first = publishing.publish("a")
@@ -150,7 +150,7 @@ def test_a_lost_connection_confirms_nothing_and_everything_is_appended_again(
 
 
 @pytest.mark.parametrize("error", ["OOM command not allowed", "READONLY You can't write"])
-def test_a_refused_append_is_told_and_tried_again(publishing: Publishing, error: str) -> None:
+def test_refused_append_is_reported_and_retried(publishing: Publishing, error: str) -> None:
     outcome = publishing.publish("a")
     publishing.turn()
     for _ in range(2):
@@ -165,7 +165,7 @@ def test_a_refused_append_is_told_and_tried_again(publishing: Publishing, error:
     assert publishing.reports[-1] is None
 
 
-def test_unanswered_appends_are_told_until_one_is_answered(publishing: Publishing) -> None:
+def test_unanswered_appends_are_reported_until_a_reply(publishing: Publishing) -> None:
     outcome = publishing.publish("a")
     publishing.turn()
     publishing.redis.commands.pop()[1].errback(Unanswered("Not received Redis response"))
@@ -179,7 +179,7 @@ def test_unanswered_appends_are_told_until_one_is_answered(publishing: Publishin
     assert publishing.reports[-1] is None
 
 
-def test_calls_that_fail_go_out_again_in_their_order(publishing: Publishing) -> None:
+def test_failed_calls_are_retried_in_order(publishing: Publishing) -> None:
     names = [str(number) for number in range(MAX_IN_FLIGHT + 4)]
     for name in names:
         publishing.publish(name, MAX_RECORDS)
@@ -194,7 +194,7 @@ def test_calls_that_fail_go_out_again_in_their_order(publishing: Publishing) -> 
     assert sent == names
 
 
-def test_a_stop_is_done_when_the_last_one_has_left(publishing: Publishing) -> None:
+def test_stop_ends_with_the_last_frame(publishing: Publishing) -> None:
     publishing.publish("a")
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
@@ -203,7 +203,7 @@ def test_a_stop_is_done_when_the_last_one_has_left(publishing: Publishing) -> No
     assert stopped == [None]
 
 
-def test_a_refusal_does_not_outlast_those_who_wait(publishing: Publishing) -> None:
+def test_refusal_ends_when_no_frame_waits(publishing: Publishing) -> None:
     publishing.publish("a")
     publishing.turn()
     publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
@@ -214,7 +214,7 @@ def test_a_refusal_does_not_outlast_those_who_wait(publishing: Publishing) -> No
     assert not publishing.redis.commands
 
 
-def test_a_call_is_bounded_in_bytes(publishing: Publishing) -> None:
+def test_call_is_bounded_in_bytes(publishing: Publishing) -> None:
     for name in "abc":
         entry = Entry("ts", name, "8", "x" * (MAX_BYTES // 2))
         publishing.publisher.publish([entry])
@@ -222,7 +222,7 @@ def test_a_call_is_bounded_in_bytes(publishing: Publishing) -> None:
     assert publishing.calls() == [["a", "b"], ["c"]]
 
 
-def test_a_call_holds_as_many_records_as_are_allowed(publishing: Publishing) -> None:
+def test_call_holds_the_maximal_number_of_records(publishing: Publishing) -> None:
     publishing.publish("a", MAX_RECORDS - 1)
     publishing.publish("b")
     publishing.publish("c")
@@ -230,7 +230,7 @@ def test_a_call_holds_as_many_records_as_are_allowed(publishing: Publishing) -> 
     assert [len(call) for call in publishing.calls()] == [MAX_RECORDS, 1]
 
 
-def test_a_forgotten_script_is_sent_whole(publishing: Publishing) -> None:
+def test_script_is_sent_again_after_a_restart_of_redis(publishing: Publishing) -> None:
     outcome = publishing.publish("a")
     publishing.turn()
     ((arguments, answer),) = publishing.redis.commands
@@ -244,7 +244,7 @@ def test_a_forgotten_script_is_sent_whole(publishing: Publishing) -> None:
     assert outcome == [None]
 
 
-def test_a_packet_that_nobody_waits_for_is_not_appended(publishing: Publishing) -> None:
+def test_cancelled_frame_is_not_appended(publishing: Publishing) -> None:
     outcome = publishing.publish("a")
     publishing.last.cancel()
     publishing.publish("b")
@@ -253,7 +253,7 @@ def test_a_packet_that_nobody_waits_for_is_not_appended(publishing: Publishing) 
     assert isinstance(outcome[0], CancelledError)
 
 
-def test_memory_does_not_grow_while_devices_come_and_go_without_redis(
+def test_memory_is_bounded_while_devices_reconnect_without_redis(
     publishing: Publishing,
 ) -> None:
     publishing.redis.connected = False
@@ -265,7 +265,7 @@ def test_memory_does_not_grow_while_devices_come_and_go_without_redis(
     assert len(publishing.redis.waiting) == 1
 
 
-def test_a_cancelled_packet_under_way_is_not_appended_again(publishing: Publishing) -> None:
+def test_cancelled_frame_under_way_is_not_appended_again(publishing: Publishing) -> None:
     publishing.publish("a")
     publishing.turn()
     publishing.last.cancel()
@@ -275,7 +275,7 @@ def test_a_cancelled_packet_under_way_is_not_appended_again(publishing: Publishi
     assert publishing.calls() == []
 
 
-def test_a_stop_finishes_what_is_there_and_takes_no_more(publishing: Publishing) -> None:
+def test_stop_appends_waiting_frames_and_refuses_new_ones(publishing: Publishing) -> None:
     under_way = publishing.publish("a")
     publishing.turn()
     waiting = publishing.publish("b")
@@ -290,7 +290,7 @@ def test_a_stop_finishes_what_is_there_and_takes_no_more(publishing: Publishing)
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_a_stop_without_redis_gives_up_what_waits(publishing: Publishing, later: bool) -> None:
+def test_stop_without_redis_gives_up_waiting_frames(publishing: Publishing, later: bool) -> None:
     if not later:
         publishing.redis.lose()
     outcome = publishing.publish("a")
@@ -303,7 +303,7 @@ def test_a_stop_without_redis_gives_up_what_waits(publishing: Publishing, later:
     assert stopped == [None]
 
 
-def test_a_stop_gives_up_all_though_some_cancel_others(publishing: Publishing) -> None:
+def test_stop_gives_up_all_frames_though_some_cancel_others(publishing: Publishing) -> None:
     publishing.redis.lose()
     publishing.publish("message")
     message = publishing.last
@@ -317,7 +317,7 @@ def test_a_stop_gives_up_all_though_some_cancel_others(publishing: Publishing) -
     assert stopped == [None]
 
 
-def test_a_stop_while_redis_refuses_gives_up_what_waits(publishing: Publishing) -> None:
+def test_stop_while_redis_refuses_gives_up_waiting_frames(publishing: Publishing) -> None:
     outcome = publishing.publish("a")
     publishing.turn()
     publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
@@ -327,7 +327,7 @@ def test_a_stop_while_redis_refuses_gives_up_what_waits(publishing: Publishing) 
     assert stopped == [None]
 
 
-def test_a_stop_does_not_wait_for_ever(publishing: Publishing) -> None:
+def test_stop_ends_after_a_timeout(publishing: Publishing) -> None:
     outcome = publishing.publish("a")
     publishing.turn()
     stopped: list[object] = []
@@ -343,7 +343,7 @@ def test_a_stop_does_not_wait_for_ever(publishing: Publishing) -> None:
     assert isinstance(others[-1][0], NotAppended), "Redis has not been asked about it"
 
 
-def test_a_call_that_fails_during_a_stop_confirms_nothing(publishing: Publishing) -> None:
+def test_failed_call_during_a_stop_confirms_nothing(publishing: Publishing) -> None:
     outcome = publishing.publish("a")
     publishing.turn()
     stopped: list[object] = []
@@ -353,7 +353,7 @@ def test_a_call_that_fails_during_a_stop_confirms_nothing(publishing: Publishing
     assert stopped == [None]
 
 
-def test_it_is_stuck_when_what_waits_comes_to_no_end(publishing: Publishing) -> None:
+def test_publisher_is_stuck_if_waiting_frames_are_not_sent(publishing: Publishing) -> None:
     publishing.publish("a")
     publishing.turn()
     publishing.clock.advance(WATCHDOG_TIMEOUT)
@@ -365,7 +365,9 @@ def test_it_is_stuck_when_what_waits_comes_to_no_end(publishing: Publishing) -> 
     assert not publishing.watchdog.expired
 
 
-def test_it_is_not_stuck_while_redis_is_away_or_refuses(publishing: Publishing) -> None:
+def test_publisher_is_not_stuck_while_redis_is_unavailable_or_refuses(
+    publishing: Publishing,
+) -> None:
     publishing.redis.lose()
     publishing.publish("a")
     publishing.turn()

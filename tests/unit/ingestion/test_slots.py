@@ -50,7 +50,7 @@ def watched() -> Iterator[Watched]:
     assert made.clock.getDelayedCalls() == []
 
 
-def test_a_process_is_ready_until_its_last_slot_is_taken(watched: Watched) -> None:
+def test_process_is_ready_until_its_last_slot_is_taken(watched: Watched) -> None:
     assert watched.health.ready
     watched.take(199)
     assert watched.ready_after(60)
@@ -59,7 +59,7 @@ def test_a_process_is_ready_until_its_last_slot_is_taken(watched: Watched) -> No
     assert not watched.ready_after(60)
 
 
-def test_it_is_ready_again_when_one_slot_in_a_hundred_is_free(watched: Watched) -> None:
+def test_process_is_ready_again_when_one_percent_of_the_slots_is_free(watched: Watched) -> None:
     watched.take(200)
     assert not watched.ready_after(60)
     watched.release(1)
@@ -79,7 +79,7 @@ def test_readiness_does_not_flap_at_the_limit(watched: Watched) -> None:
     assert watched.ready_after(SETTLE_TIME)
 
 
-def test_an_address_at_its_share_is_a_detail_and_no_reason(watched: Watched) -> None:
+def test_used_up_share_is_a_detail_and_not_a_reason(watched: Watched) -> None:
     while watched.limiter.admit("192.0.2.1") is None:
         pass
     assert watched.ready_after(60)

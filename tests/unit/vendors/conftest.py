@@ -1,4 +1,4 @@
-"""Connections of devices that speak in lines."""
+"""Connections of devices that send lines of text."""
 
 from __future__ import annotations
 

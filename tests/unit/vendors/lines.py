@@ -1,25 +1,25 @@
-"""A vendor whose devices speak in lines of text, and a conversation with one of them.
+"""A vendor whose devices send lines of text, and a conversation with one of them.
 
 ==================  ============================================  ==============================
-line                meaning                                       answer
+line                meaning                                       reply
 ==================  ============================================  ==============================
-``login ID``        the login                                     ``welcome`` or ``no``
-``hail ID``         a login that is not answered                  none
-``records A B``     records, repeated until they are acknowledged ``2``, once they are durable
-``note A``          never repeated                                none
-``alarm A``         the same                                      ``alarm``, once it is durable
-``beat``            a heartbeat                                   ``beat``, behind all notes
-``status A``        the same, with something to keep              the same
-``time``            a question                                    ``time``
-``answer A``        never repeated, may answer a command          none
-``odd A``           never repeated, and worth a notice            none
-``.``               a sign of life                                none
-``skip``            a frame that is wrong by itself               none
-``pardon``          the same, known only when it is handled       none
-``wrong``           the end of the connection                     ``bye``
+``login ID``        login                                         ``welcome`` or ``no``
+``greet ID``        login without a reply                         none
+``records A B``     records, repeated until they are acknowledged ``2``, once they are appended
+``note A``          detached message                              none
+``alarm A``         detached message with an ACK                  ``alarm``, once it is appended
+``beat``            heartbeat                                     ``beat``, after all messages
+``status A``        heartbeat with a detached message             ``beat``, after all messages
+``time``            question                                      ``time``
+``answer A``        detached message, may answer a command        none
+``odd A``           detached message that causes a notice         none
+``.``               sign of life                                  none
+``skip``            invalid frame that is skipped                 none
+``pardon``          the same, detected when it is handled         none
+``wrong``           error that closes the connection              ``bye``
 ==================  ============================================  ==============================
 
-Anything else ends the connection.
+Every other line closes the connection.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ from tracker.vendors.dialect import (
 DEVICE: Final = "device-1"
 LOGIN: Final = f"login {DEVICE}\n".encode()
 #: Seconds after the login in which no command is written.
-SETTLES: Final = 1.0
+SETTLE_TIME: Final = 1.0
 _DETACHED: Final = ("note", "alarm", "answer", "odd", "status")
-_LOGINS: Final = ("login", "hail")
+_LOGINS: Final = ("login", "greet")
 _WORDS: Final = (*_DETACHED, *_LOGINS, "records", "beat", "time", ".", "pardon", "wrong")
 
 
@@ -93,7 +93,7 @@ class LineDialect:
         word, _, text = frame.partition(" ")
         made: dict[str, Callable[[], Sequence[Step]]] = {
             "login": lambda: self._log_in(text, b"welcome\n", b"no\n"),
-            "hail": lambda: self._log_in(text, b"", b""),
+            "greet": lambda: self._log_in(text, b"", b""),
             "records": lambda: [Append(self._entries(text), b"%d\n" % len(text.split()))],
             "note": lambda: [AppendDetached(self._entries(text))],
             "alarm": lambda: [AppendDetached(self._entries(text), b"alarm\n")],
@@ -122,7 +122,7 @@ class LineDialect:
 
     def _log_in(self, device_id: str, accept: bytes, refuse: bytes) -> Sequence[Step]:
         self.device_id = device_id
-        return [LogIn(device_id, accept, refuse, SETTLES)]
+        return [LogIn(device_id, accept, refuse, SETTLE_TIME)]
 
     def _answer(self, text: str) -> Sequence[Step]:
         self.awaits = False
@@ -135,7 +135,7 @@ class LineDialect:
 
 
 class LineTalk(Talk):
-    """A conversation with such a device."""
+    """A conversation with a device that sends lines of text."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class LineTalk(Talk):
 def logged_in(limits: Limits | None = None, **options: Any) -> LineTalk:
     talk = LineTalk(limits, **options)
     talk.send(LOGIN)
-    assert talk.answer() == b"welcome\n"
+    assert talk.received() == b"welcome\n"
     return talk
 
 
@@ -160,13 +160,13 @@ def published(talk: LineTalk) -> list[str]:
     return [entry.payload for entries, _ in talk.gateway.published for entry in entries]
 
 
-def ask(talk: LineTalk, radio_sleeps: float = 0) -> list[object]:
-    """Ask for a turn, and write a command when it comes; return what becomes of that."""
-    came: list[object] = []
+def request_slot(talk: LineTalk, silence_limit: float = 0) -> list[object]:
+    """Wait to write a command; return a list that receives "written" or the type of the error."""
+    results: list[object] = []
 
     def write(_: None) -> None:
-        came.append("turn")
+        results.append("written")
         talk.protocol.write_command(b"command\n")
 
-    talk.protocol.when_free(radio_sleeps).addCallbacks(write, lambda no: came.append(no.type))
-    return came
+    talk.protocol.when_free(silence_limit).addCallbacks(write, lambda no: results.append(no.type))
+    return results

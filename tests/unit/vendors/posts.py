@@ -1,7 +1,7 @@
 """A vendor whose devices send lines of text as datagrams, and a port that receives them.
 
-``ID NUMBER A B`` carries two records and is answered with ``NUMBER 2``. With ``wrong`` as a
-record, the content is wrong; with ``odd``, it is worth a notice. Other datagrams are wrong.
+``ID NUMBER A B`` carries two records; its ACK is ``NUMBER 2``. With ``wrong`` as a record, the
+content is invalid; with ``odd``, it causes a notice. All other datagrams are invalid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tracker.vendors.datagram import DatagramPort
 from tracker.vendors.dialect import Append, DatagramStep, Envelope, Notice, ProtocolError
 
 ADDRESS: Final = ("192.0.2.7", 40_001)
-ELSEWHERE: Final = ("198.51.100.9", 7)
+OTHER_ADDRESS: Final = ("198.51.100.9", 7)
 DEVICE: Final = "device-1"
 
 #: Builds the protocol of a port.
@@ -54,7 +54,7 @@ def build_port(gateway: FakeGateway, limits: Limits, clock: Clock) -> DatagramPo
 
 
 def post(number: int = 5, records: str = "A B", device: str = DEVICE) -> bytes:
-    """Return what a device sends."""
+    """Return a datagram of a device."""
     return f"{device} {number} {records}".encode()
 
 
@@ -71,13 +71,13 @@ class Port:
     def receive(self, data: bytes, address: tuple[str, int] = ADDRESS) -> None:
         self.protocol.datagramReceived(data, address)
 
-    def answers(self) -> list[tuple[bytes, tuple[str, int]]]:
-        """What was sent, and to whom, since the last time."""
+    def acks(self) -> list[tuple[bytes, tuple[str, int]]]:
+        """Return the datagrams that were sent since the last call, with their addresses."""
         written, self.transport.written = self.transport.written, []
         return list(written)
 
     def confirm(self, number: int = -1) -> None:
-        """The log confirms a packet."""
+        """Confirm the entries of one datagram; by default, of the last one."""
         self.gateway.published[number][1].callback(None)
 
     @property
@@ -86,10 +86,10 @@ class Port:
 
     @property
     def remembered(self) -> int:
-        """Datagrams that the port knows again."""
+        """Number of datagrams that the port remembers."""
         return len(self.protocol._recent)
 
     @property
     def reasons(self) -> list[str]:
-        """Why datagrams were rejected."""
+        """Reasons for which datagrams were rejected."""
         return [event[1] for event in self.gateway.events if event[0] == "rejected"]

@@ -19,7 +19,7 @@ BuildFactory = Callable[[FakeGateway, Limits, Clock], ConnectionFactory]
 
 
 class Transport(StringTransportWithDisconnection):
-    """A transport that is gone as soon as it is closed, and notes whether it was aborted."""
+    """A transport that disconnects as soon as it is closed, and notes whether it was aborted."""
 
     aborted = False
 
@@ -31,8 +31,8 @@ class Transport(StringTransportWithDisconnection):
 class Talk:
     """A connection, its transport and its gateway.
 
-    :param lingers: whether the connection stays when the protocol has closed it, as one
-        does whose peer has not yet taken what was sent.
+    :param lingers: True to keep the connection open after the protocol has closed it, like a
+        connection whose peer does not read.
     """
 
     def __init__(
@@ -54,36 +54,36 @@ class Talk:
         self.protocol.makeConnection(self.transport)
 
     def send(self, data: bytes) -> None:
-        """Data arrives; then the reactor turns once."""
+        """Receive data from the device, then run one reactor turn."""
         self.protocol.dataReceived(data)
         self.clock.advance(0)
 
     def lose(self) -> None:
-        """The connection breaks."""
+        """Lose the connection."""
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
-    def answer(self) -> bytes:
-        """What the device has received since the last time."""
+    def received(self) -> bytes:
+        """Return the bytes that the device has received since the last call."""
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
 
     def confirm(self) -> None:
-        """Redis confirms the packet that was published last."""
+        """Confirm the entries that were published last."""
         self.gateway.published[-1][1].callback(None)
 
     @property
     def unread(self) -> int:
-        """Bytes that were received and are not handled yet."""
+        """Number of received bytes that are not handled yet."""
         return len(self.protocol._exchange._buffer)
 
     @property
     def timers(self) -> int:
-        """Timers that are still to fire."""
+        """Number of pending timers."""
         return len(self.clock.getDelayedCalls())
 
-    def told(self, kind: str) -> list[tuple[Any, ...]]:
-        """What the gateway was told of one kind."""
+    def events_of(self, kind: str) -> list[tuple[Any, ...]]:
+        """Return the events of one kind that were reported to the gateway."""
         return [event for event in self.gateway.events if event[0] == kind]
 
     @property
@@ -92,6 +92,6 @@ class Talk:
 
     @property
     def reason(self) -> str:
-        """Why the peer was rejected."""
+        """The first reason for which the peer was rejected."""
         reason: str = next(event[1] for event in self.gateway.events if event[0] == "rejected")
         return reason

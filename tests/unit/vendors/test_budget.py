@@ -20,7 +20,7 @@ HERE = ("192.0.2.1", 1)
 LIMITS = Limits(peer_work=0.1, spare_work=0.1)
 
 
-def test_a_bucket_is_full_at_first_and_refills_up_to_its_burst() -> None:
+def test_bucket_is_full_at_first_and_refills_up_to_its_burst() -> None:
     bucket = Bucket(rate=2, burst=4, now=0)
     assert bucket.level(100) == 4
     bucket.take(3)
@@ -28,7 +28,7 @@ def test_a_bucket_is_full_at_first_and_refills_up_to_its_burst() -> None:
     assert bucket.level(200) == 4
 
 
-def test_a_bucket_in_debt_says_how_long_it_takes() -> None:
+def test_bucket_in_debt_gives_the_time_until_it_has_tokens() -> None:
     bucket = Bucket(rate=2, burst=4, now=0)
     bucket.take(6)
     wait = bucket.wait(0)
@@ -37,20 +37,20 @@ def test_a_bucket_in_debt_says_how_long_it_takes() -> None:
     assert bucket.wait(wait) == 0
 
 
-def test_a_debt_is_no_greater_than_the_burst() -> None:
+def test_debt_is_limited_to_the_burst() -> None:
     bucket = Bucket(rate=2, burst=4, now=0)
     bucket.take(1000)
     assert bucket.level(0) == -4
 
 
-def test_a_clock_that_is_put_back_refills_nothing_and_stops_nothing() -> None:
+def test_clock_set_back_neither_refills_nor_stops_a_bucket() -> None:
     bucket = Bucket(rate=2, burst=4, now=100)
     bucket.take(4)
     assert bucket.level(50) == 0
     assert bucket.level(51) == 2
 
 
-def test_a_source_is_admitted_again_after_the_clock_was_put_back() -> None:
+def test_source_is_admitted_again_after_the_clock_was_set_back() -> None:
     budget = DatagramBudget(LIMITS, 1000)
     budget.worked(HERE, None, OWN_BURST, 1000)
     assert [budget.check_source(HERE, now) for now in (100, 101, 102)] == [
@@ -69,7 +69,7 @@ def test_messages_are_limited_by_number_and_by_bytes(size: int, number: int) -> 
     assert budget.wait(budget.wait(0)) == 0
 
 
-def test_a_source_over_its_budget_is_refused_until_it_refills() -> None:
+def test_source_over_its_budget_is_refused_until_it_refills() -> None:
     budget = DatagramBudget(LIMITS, 1)
     assert budget.check_source(HERE, 1) is Verdict.ADMITTED
     budget.worked(HERE, None, OWN_BURST, 1)
@@ -77,7 +77,7 @@ def test_a_source_over_its_budget_is_refused_until_it_refills() -> None:
     assert budget.check_source(HERE, 1.1) is Verdict.ADMITTED
 
 
-def test_strangers_together_cannot_use_up_what_known_sources_have() -> None:
+def test_unknown_sources_cannot_use_up_the_budget_of_known_ones() -> None:
     budget = DatagramBudget(LIMITS, 1)
     budget.remember_source(HERE, "one")
     for port in range(100):
@@ -87,7 +87,7 @@ def test_strangers_together_cannot_use_up_what_known_sources_have() -> None:
     assert budget.check_source(("198.51.100.2", 7), 2) is Verdict.ADMITTED
 
 
-def test_a_device_has_a_budget_whatever_sources_name_it() -> None:
+def test_budget_of_a_device_is_shared_by_its_sources() -> None:
     budget = DatagramBudget(LIMITS, 1)
     for port in range(10):
         source = ("192.0.2.1", port)
@@ -117,17 +117,17 @@ def test_forged_sources_and_devices_take_no_memory() -> None:
     assert memory(budget) == before
 
 
-def test_no_more_than_so_many_sources_are_known() -> None:
+def test_number_of_known_sources_is_limited() -> None:
     budget = DatagramBudget(LIMITS, 1)
     for number in range(MAX_KNOWN_SOURCES + 10):
         budget.remember_source((f"host {number}", 1), str(number))
-        budget.remember_source(("host 5", 1), "5")  # which is heard again and again
+        budget.remember_source(("host 5", 1), "5")  # a source that sends all the time
     assert len(budget._known) == MAX_KNOWN_SOURCES
     assert ("host 5", 1) in budget._known
     assert ("host 6", 1) not in budget._known
 
 
-def test_a_device_that_changes_its_source_makes_no_others_forgotten() -> None:
+def test_device_that_changes_its_source_displaces_no_other_source() -> None:
     budget = DatagramBudget(LIMITS, 1)
     budget.remember_source(HERE, "honest")
     for number in range(MAX_KNOWN_SOURCES + 10):
@@ -137,7 +137,7 @@ def test_a_device_that_changes_its_source_makes_no_others_forgotten() -> None:
     assert len(budget._known) == len(budget._source_of) == 2
 
 
-def test_a_source_that_devices_share_stays_known() -> None:
+def test_source_shared_by_devices_stays_known() -> None:
     budget = DatagramBudget(LIMITS, 1)
     for device in ("one", "two", "one", "two"):
         budget.remember_source(HERE, device)

@@ -1,4 +1,4 @@
-"""Datagrams over a budget of work: dropped without an answer, and counted."""
+"""Datagrams over a budget of work, which are dropped without an ACK and counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from tests.unit.vendors.posts import ADDRESS, ELSEWHERE, Port, post
+from tests.unit.vendors.posts import ADDRESS, OTHER_ADDRESS, Port, post
 from tracker.limits import Limits
 from tracker.vendors.gate import MAX_DATAGRAMS_PER_TURN
 
@@ -37,8 +37,8 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Port:
     return slow_port(0.1)
 
 
-def flood(port: Port, address: tuple[str, int] = ADDRESS, data: bytes = b"rubbish") -> None:
-    """Datagrams that take 2 ms of work each if they are read, then as many that take none."""
+def flood(port: Port, address: tuple[str, int] = ADDRESS, data: bytes = b"garbage") -> None:
+    """Receive 20 datagrams that take 2 ms of work each, then 20 that take none."""
     clock: Any = port.clock
     for number in range(40):
         clock.step = 0.002 if number < 20 else 0.0
@@ -50,36 +50,36 @@ def over_budget(port: Port) -> dict[str, int]:
     return dict(port.gateway.tally.over_budget)
 
 
-def test_a_source_over_its_budget_is_dropped_and_not_answered(port: Port) -> None:
+def test_datagram_of_a_source_over_its_budget_is_dropped(port: Port) -> None:
     port = slow_port(1)
     flood(port)
     rejected = len(port.reasons)
     assert over_budget(port)["source"] > 0
     port.receive(post())
-    assert port.answers() == []
+    assert port.acks() == []
     assert len(port.reasons) == rejected
     port.clock.advance(10)
     port.receive(post())
-    assert len(port.answers()) == 1
+    assert len(port.acks()) == 1
 
 
-def test_a_flood_does_not_affect_a_known_source(port: Port) -> None:
+def test_flood_does_not_affect_a_known_source(port: Port) -> None:
     port.receive(post())
     for number in range(20):
         flood(port, ("198.51.100.1", number))
     assert over_budget(port)["unknown_sources"] > 0
     port.receive(post(2))
-    assert len(port.answers()) == 2
-    port.receive(post(3, device=OTHER), ELSEWHERE)
-    assert len(port.answers()) == 0
+    assert len(port.acks()) == 2
+    port.receive(post(3, device=OTHER), OTHER_ADDRESS)
+    assert len(port.acks()) == 0
     port.clock.advance(1)
-    port.receive(post(3, device=OTHER), ELSEWHERE)
-    assert len(port.answers()) == 1
+    port.receive(post(3, device=OTHER), OTHER_ADDRESS)
+    assert len(port.acks()) == 1
 
 
-def test_a_device_over_its_budget_is_dropped_whatever_source_it_has(port: Port) -> None:
+def test_datagram_of_a_device_over_its_budget_is_dropped(port: Port) -> None:
     sources = [("192.0.2.1", number) for number in range(40)]
-    for number, source in enumerate(sources):  # each is known, as that of another device
+    for number, source in enumerate(sources):  # each is known as the source of another device
         port.receive(post(number, device=f"other-{number}"), source)
     clock: Any = port.clock
     clock.step = 0.002
@@ -87,14 +87,14 @@ def test_a_device_over_its_budget_is_dropped_whatever_source_it_has(port: Port) 
         port.receive(post(100 + number), sources[number % 40])
     clock.step = 0.0
     assert over_budget(port)["device"] > 0
-    port.answers()
+    port.acks()
     port.receive(post(1000), sources[0])
-    assert port.answers() == []
+    assert port.acks() == []
     port.receive(post(1000, device=OTHER), sources[0])
-    assert len(port.answers()) == 1
+    assert len(port.acks()) == 1
 
 
-def test_after_so_many_datagrams_others_have_their_turn(port: Port) -> None:
+def test_port_yields_after_a_number_of_datagrams(port: Port) -> None:
     transport: Any = port.transport
     transport.maxThroughput = 1
     for _ in range(MAX_DATAGRAMS_PER_TURN - 1):
@@ -107,7 +107,7 @@ def test_after_so_many_datagrams_others_have_their_turn(port: Port) -> None:
     assert not port.clock.getDelayedCalls()
 
 
-def test_a_port_that_has_been_closed_is_left_alone(port: Port) -> None:
+def test_closed_port_is_not_read_again(port: Port) -> None:
     for _ in range(MAX_DATAGRAMS_PER_TURN):
         port.receive(b"")
     port.protocol.stopProtocol()

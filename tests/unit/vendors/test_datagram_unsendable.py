@@ -1,4 +1,4 @@
-"""An answer that cannot be sent: the address it goes to is whatever a stranger wrote."""
+"""ACKs that cannot be sent, because the address of the sender was forged."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def port() -> Port:
     return port
 
 
-def test_an_answer_that_cannot_be_sent_is_no_failure(port: Port) -> None:
+def test_ack_that_cannot_be_sent_is_ignored(port: Port) -> None:
     with capturedLogs() as events:
         port.receive(post(), ("192.0.2.7", 0))
         port.gateway.published.clear()
-        gc.collect()  # a failure that nobody took is told when its Deferred goes
+        gc.collect()  # an unhandled failure is logged when its Deferred is collected
     assert not [event for event in events if event["log_level"] is LogLevel.critical]
 
 
-def test_an_answer_that_cannot_be_sent_again_is_no_failure(port: Port) -> None:
+def test_repeated_ack_that_cannot_be_sent_is_ignored(port: Port) -> None:
     port.receive(post(), ("192.0.2.7", 0))
     port.receive(post(), ("192.0.2.7", 0))

@@ -18,7 +18,7 @@ def talk() -> Conversation:
 def online(talk: Conversation) -> Conversation:
     """Return the connection of a device that has logged in, and has sent nothing else."""
     talk.send(LOGIN)
-    assert talk.answer() == b"\x01"
+    assert talk.received() == b"\x01"
     return talk
 
 
@@ -27,5 +27,5 @@ def settled(online: Conversation) -> Conversation:
     """Return the connection of a device that has received the ACK of a packet."""
     online.send(frame(1))
     online.confirm()
-    assert online.answer() == ACK
+    assert online.received() == ACK
     return online

@@ -50,21 +50,21 @@ def test_golden_datagram_gets_the_documented_ack(port: Port, golden: GoldenDatag
     port.receive(golden.datagram)
     assert [len(entries) for entries, _ in port.gateway.published] == [1]
     port.confirm()
-    assert port.answers() == [(golden.ack, ADDRESS)]
+    assert port.acks() == [(golden.ack, ADDRESS)]
     assert port.reasons == []
 
 
 def test_ack_of_a_packet_without_records_has_the_count_0(port: Port) -> None:
     port.gateway.confirms_immediately = True
     port.receive(datagram(b"\x08\x00\x00"))
-    assert port.answers() == [(bytes.fromhex("0005cafe010500"), ADDRESS)]
+    assert port.acks() == [(bytes.fromhex("0005cafe010500"), ADDRESS)]
 
 
 def test_ack_of_255_records_has_one_byte_for_the_count(port: Port) -> None:
     port.gateway.confirms_immediately = True
     record = Record(0, 0, 0, 0, 0, 0, 0, 0, 0)
     port.receive(datagram(encode_packet(CODEC_8, [record] * 255)))
-    assert port.answers() == [(bytes.fromhex("0005cafe0105ff"), ADDRESS)]
+    assert port.acks() == [(bytes.fromhex("0005cafe0105ff"), ADDRESS)]
 
 
 # Repetitions.
@@ -93,7 +93,7 @@ def test_datagram_that_differs_in_the_unused_byte_is_a_repetition(port: Port) ->
     changed[4] = 0x00
     port.receive(bytes(changed))
     assert port.published == 1
-    assert port.answers() == [(bytes.fromhex("0005cafe010502"), ADDRESS)] * 2
+    assert port.acks() == [(bytes.fromhex("0005cafe010502"), ADDRESS)] * 2
 
 
 # Limits and rejections.
@@ -119,7 +119,7 @@ def test_datagram_that_differs_in_the_unused_byte_is_a_repetition(port: Port) ->
 def test_invalid_datagram_is_dropped_and_reported(port: Port, data: bytes, reason: str) -> None:
     port.receive(data)
     assert port.published == 0
-    assert port.answers() == []
+    assert port.acks() == []
     assert reason in port.reasons[0]
     assert port.remembered == 0
 
@@ -153,7 +153,7 @@ def test_random_datagrams_do_not_raise_and_get_no_ack(datagrams: list[bytes]) ->
     port = Port()
     for data in datagrams:
         port.receive(data)
-    assert port.answers() == []
+    assert port.acks() == []
 
 
 @given(
@@ -178,7 +178,7 @@ def test_only_confirmed_datagrams_get_an_ack_for_any_content(
     port = Port()
     for data in datagrams:
         port.receive(data)
-    assert port.answers() == []
+    assert port.acks() == []
     for number in range(port.published):
         port.confirm(number)
-    assert len(port.answers()) == port.published
+    assert len(port.acks()) == port.published

@@ -22,22 +22,22 @@ def test_gateway_double_and_protocol_provide_their_interfaces(talk: Conversation
 
 def test_login_is_accepted_with_one_byte(talk: Conversation) -> None:
     talk.send(LOGIN)
-    assert talk.answer() == b"\x01"
+    assert talk.received() == b"\x01"
     assert talk.protocol.device_id == IMEI
     assert ("login", IMEI) in talk.gateway.events
 
 
 def test_login_may_arrive_byte_by_byte(talk: Conversation) -> None:
     for index in range(len(LOGIN)):
-        assert talk.answer() == b""
+        assert talk.received() == b""
         talk.send(LOGIN[index : index + 1])
-    assert talk.answer() == b"\x01"
+    assert talk.received() == b"\x01"
 
 
 def test_refused_device_gets_a_refusal_and_is_disconnected(talk: Conversation) -> None:
     talk.gateway.admissions[IMEI] = Admission.REFUSED
     talk.send(LOGIN + frame(1))
-    assert talk.answer() == b"\x00"
+    assert talk.received() == b"\x00"
     assert talk.closed
     assert not talk.gateway.published
 
@@ -59,7 +59,7 @@ def test_invalid_login_closes_the_connection(
     talk: Conversation, data: bytes, answer: bytes
 ) -> None:
     talk.send(data)
-    assert talk.answer() == answer
+    assert talk.received() == answer
     assert talk.closed
     assert talk.reason
     assert not talk.gateway.published
@@ -67,11 +67,11 @@ def test_invalid_login_closes_the_connection(
 
 def test_ack_is_sent_only_after_the_append_is_confirmed(online: Conversation) -> None:
     online.send(frame(1, 2, 3))
-    assert online.answer() == b""
+    assert online.received() == b""
     entries, _ = online.gateway.published[0]
     assert len(entries) == 3
     online.confirm()
-    assert online.answer() == b"\x00\x00\x00\x03"
+    assert online.received() == b"\x00\x00\x00\x03"
 
 
 def test_frame_may_arrive_byte_by_byte(online: Conversation) -> None:
@@ -80,13 +80,13 @@ def test_frame_may_arrive_byte_by_byte(online: Conversation) -> None:
         assert not online.gateway.published
         online.send(data[index : index + 1])
     online.confirm()
-    assert online.answer() == b"\x00\x00\x00\x02"
+    assert online.received() == b"\x00\x00\x00\x02"
 
 
 def test_login_and_frames_may_arrive_in_one_segment(talk: Conversation) -> None:
     talk.gateway.confirms_immediately = True
     talk.send(b"\xff" + LOGIN + b"\xff\xff" + frame(1) + frame(2, 3) + b"\xff")
-    assert talk.answer() == b"\x01" + b"\x00\x00\x00\x01" + b"\x00\x00\x00\x02"
+    assert talk.received() == b"\x01" + b"\x00\x00\x00\x01" + b"\x00\x00\x00\x02"
     assert [len(entries) for entries, _ in talk.gateway.published] == [1, 2]
 
 
@@ -94,14 +94,14 @@ def test_pings_between_frames_get_no_reply(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     for data in (b"\xff", b"\xff\xff", frame(1), b"\xff" + frame(2)):
         online.send(data)
-    assert online.answer() == b"\x00\x00\x00\x01" * 2
+    assert online.received() == b"\x00\x00\x00\x01" * 2
     assert not online.closed
 
 
 def test_ack_of_a_packet_without_records_has_the_count_0(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     online.send(bytes.fromhex("00000000000000030800000000C281"))
-    assert online.answer() == b"\x00\x00\x00\x00"
+    assert online.received() == b"\x00\x00\x00\x00"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_invalid_frame_closes_the_connection_without_an_ack(
     online: Conversation, data: bytes, reason: str
 ) -> None:
     online.send(data + frame(2))
-    assert online.answer() == b""
+    assert online.received() == b""
     assert online.closed
     assert reason in online.reason
     assert not online.gateway.published

@@ -48,7 +48,7 @@ def talk() -> Conversation:
 
 
 def answers(talk: Conversation) -> list[Answer]:
-    return [event[1] for event in talk.told("answered")]
+    return [event[1] for event in talk.events_of("answered")]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_possible_answer_is_reported_once_and_published(
     settled.confirm()
     settled.send(b"\xff")
     assert len(settled.gateway.events) == 1 + len(reported)
-    assert settled.answer() == b""
+    assert settled.received() == b""
 
 
 def test_answers_among_records_are_reported_in_order(settled: Conversation) -> None:
@@ -144,11 +144,11 @@ def test_receiver_of_an_answer_may_send_the_next_command(at_once: bool) -> None:
         asking.confirm()
     assert len(commands) == 1
     assert commands[0].is_waiting
-    assert asking.answer() == b"\x01" + ACK + ACK
+    assert asking.received() == b"\x01" + ACK + ACK
     asking.send(frame(3)[7:])
     if not at_once:
         asking.confirm()
-    assert asking.answer() == ACK + COMMAND
+    assert asking.received() == ACK + COMMAND
 
 
 @pytest.mark.parametrize("end", [name for name in ENDS if name != "garbage"])

@@ -33,7 +33,7 @@ def test_connection_encodes_commands_during_the_login(talk: Conversation) -> Non
     talk.gateway.on_login = lambda connection: made.append(connection.command_frame("getver", ""))
     talk.send(LOGIN)
     assert made == [CommandFrame("12", COMMAND)]
-    assert talk.answer() == b"\x01"
+    assert talk.received() == b"\x01"
 
 
 # After the login.
@@ -43,9 +43,9 @@ def test_command_waits_until_the_reply_to_the_login_has_settled(online: Conversa
     command = PendingCommand(online)
     online.clock.advance(LOGIN_SETTLE_TIME - 0.01)
     assert command.is_waiting
-    assert online.answer() == b""
+    assert online.received() == b""
     online.clock.advance(0.01)
-    assert online.answer() == COMMAND
+    assert online.received() == COMMAND
     assert online.timers == 1
 
 
@@ -71,20 +71,20 @@ def test_command_may_be_requested_before_the_login(talk: Conversation) -> None:
     talk.send(LOGIN[:5])
     talk.clock.advance(20)
     talk.send(LOGIN[5:])
-    assert talk.answer() == b"\x01"
+    assert talk.received() == b"\x01"
     talk.clock.advance(LOGIN_SETTLE_TIME)
     assert command.written
-    assert talk.answer() == COMMAND
+    assert talk.received() == COMMAND
 
 
 def test_packet_after_the_login_ends_the_settle_time(online: Conversation) -> None:
     command = PendingCommand(online)
     online.send(frame(1))
     assert command.is_waiting
-    assert online.answer() == b""
+    assert online.received() == b""
     online.confirm()
     assert command.written
-    assert online.answer() == ACK + COMMAND
+    assert online.received() == ACK + COMMAND
     assert online.timers == 1
 
 
@@ -93,7 +93,7 @@ def test_packet_without_records_ends_the_settle_time(online: Conversation) -> No
     online.send(malformed.NO_RECORDS)
     assert command.is_waiting
     online.confirm()
-    assert online.answer() == bytes(4) + COMMAND
+    assert online.received() == bytes(4) + COMMAND
 
 
 @pytest.mark.parametrize("sent", [b"\xff", message()])
@@ -108,11 +108,11 @@ def test_ping_or_message_does_not_end_the_settle_time(online: Conversation, sent
 def test_packet_in_the_segment_of_the_login_is_acknowledged_first(talk: Conversation) -> None:
     command = PendingCommand(talk)
     talk.send(LOGIN + frame(1))
-    assert talk.answer() == b"\x01"
+    assert talk.received() == b"\x01"
     talk.clock.advance(LOGIN_SETTLE_TIME * 2)
     assert command.is_waiting
     talk.confirm()
-    assert talk.answer() == ACK + COMMAND
+    assert talk.received() == ACK + COMMAND
 
 
 def test_command_waits_until_the_reply_to_a_repeated_login_has_settled(
@@ -120,23 +120,23 @@ def test_command_waits_until_the_reply_to_a_repeated_login_has_settled(
 ) -> None:
     settled.protocol.dataReceived(LOGIN)
     command = PendingCommand(settled)
-    assert settled.answer() == b""
+    assert settled.received() == b""
     settled.clock.advance(0)
-    assert settled.answer() == b"\x01"
+    assert settled.received() == b"\x01"
     settled.clock.advance(LOGIN_SETTLE_TIME - 0.01)
     assert command.is_waiting
     settled.clock.advance(0.01)
-    assert settled.answer() == COMMAND
+    assert settled.received() == COMMAND
 
 
 def test_settle_time_starts_when_a_late_reply_is_written(settled: Conversation) -> None:
     settled.protocol.dataReceived(LOGIN)
     command = PendingCommand(settled)
     settled.clock.advance(LOGIN_SETTLE_TIME * 5)  # the reactor has been busy
-    assert settled.answer() == b"\x01"
+    assert settled.received() == b"\x01"
     assert command.is_waiting
     settled.clock.advance(LOGIN_SETTLE_TIME)
-    assert settled.answer() == COMMAND
+    assert settled.received() == COMMAND
 
 
 def test_packet_after_a_repeated_login_ends_the_settle_time(
@@ -148,7 +148,7 @@ def test_packet_after_a_repeated_login_ends_the_settle_time(
     settled.confirm()
     assert earlier.written
     assert command.written
-    assert settled.answer() == SECOND + b"\x01" + ACK + COMMAND
+    assert settled.received() == SECOND + b"\x01" + ACK + COMMAND
 
 
 # Between packets.
@@ -156,7 +156,7 @@ def test_packet_after_a_repeated_login_ends_the_settle_time(
 
 def test_command_is_written_at_once_on_an_idle_connection(settled: Conversation) -> None:
     assert PendingCommand(settled).written
-    assert settled.answer() == COMMAND
+    assert settled.received() == COMMAND
     assert settled.timers == 1
 
 
@@ -168,7 +168,7 @@ def test_several_commands_are_written_one_after_another(settled: Conversation) -
     assert third.is_waiting
     settled.confirm()
     assert PendingCommand(settled, SECOND).written
-    assert settled.answer() == COMMAND + SECOND + ACK + COMMAND + SECOND
+    assert settled.received() == COMMAND + SECOND + ACK + COMMAND + SECOND
 
 
 def test_command_may_be_requested_when_another_was_just_written(settled: Conversation) -> None:
@@ -178,7 +178,7 @@ def test_command_may_be_requested_when_another_was_just_written(settled: Convers
     first.when_free.addCallback(lambda _: later.append(PendingCommand(settled, SECOND)))
     settled.confirm()
     assert later[0].written
-    assert settled.answer() == ACK + COMMAND + SECOND
+    assert settled.received() == ACK + COMMAND + SECOND
 
 
 def test_command_is_not_written_before_an_ack(settled: Conversation) -> None:
@@ -186,9 +186,9 @@ def test_command_is_not_written_before_an_ack(settled: Conversation) -> None:
     command = PendingCommand(settled)
     settled.clock.advance(500)
     assert command.is_waiting
-    assert settled.answer() == b""
+    assert settled.received() == b""
     settled.confirm()
-    assert settled.answer() == ACK + COMMAND
+    assert settled.received() == ACK + COMMAND
 
 
 @pytest.mark.parametrize("split", range(1, len(frame(2))))
@@ -200,9 +200,9 @@ def test_command_is_not_written_within_a_frame(settled: Conversation, split: int
     assert command.is_waiting
     settled.send(data[split:])
     assert command.is_waiting
-    assert settled.answer() == b""
+    assert settled.received() == b""
     settled.confirm()
-    assert settled.answer() == ACK + COMMAND
+    assert settled.received() == ACK + COMMAND
     assert settled.timers == 1
 
 
@@ -214,7 +214,7 @@ def test_command_is_not_written_within_a_message(settled: Conversation, split: i
     assert command.is_waiting
     settled.send(data[split:])
     assert command.written  # it gets no ACK
-    assert settled.answer() == COMMAND
+    assert settled.received() == COMMAND
     settled.confirm()
 
 
@@ -225,9 +225,9 @@ def test_command_is_not_written_within_a_repeated_login(settled: Conversation, s
     settled.clock.advance(LOGIN_SETTLE_TIME * 2)
     assert command.is_waiting
     settled.send(LOGIN[split:])
-    assert settled.answer() == b"\x01"
+    assert settled.received() == b"\x01"
     settled.clock.advance(LOGIN_SETTLE_TIME)
-    assert settled.answer() == COMMAND
+    assert settled.received() == COMMAND
 
 
 def test_command_is_not_written_between_an_ack_and_an_incomplete_frame(
@@ -239,10 +239,10 @@ def test_command_is_not_written_between_an_ack_and_an_incomplete_frame(
     second = PendingCommand(settled, SECOND)
     settled.confirm()
     assert second.is_waiting
-    assert settled.answer() == COMMAND + ACK
+    assert settled.received() == COMMAND + ACK
     settled.send(frame(3)[10:])
     settled.confirm()
-    assert settled.answer() == ACK + SECOND
+    assert settled.received() == ACK + SECOND
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -256,7 +256,7 @@ def test_all_frames_of_a_segment_are_acknowledged_before_a_command(
         for _ in range(3):
             assert command.is_waiting
             talk.confirm()
-    assert talk.answer() == b"\x01" + ACK + b"\x00\x00\x00\x02" + ACK + COMMAND
+    assert talk.received() == b"\x01" + ACK + b"\x00\x00\x00\x02" + ACK + COMMAND
     assert command.written
 
 
@@ -267,7 +267,7 @@ def test_pings_after_a_frame_do_not_delay_a_command(settled: Conversation) -> No
     assert command.is_waiting
     settled.confirm()
     assert command.written
-    assert settled.answer() == ACK + COMMAND
+    assert settled.received() == ACK + COMMAND
 
 
 def test_command_waits_for_a_message_that_is_not_kept(settled: Conversation) -> None:
@@ -276,7 +276,7 @@ def test_command_waits_for_a_message_that_is_not_kept(settled: Conversation) -> 
     command = PendingCommand(settled)
     assert command.is_waiting
     settled.confirm()
-    assert settled.answer() == COMMAND
+    assert settled.received() == COMMAND
 
 
 def test_command_waits_while_too_many_messages_are_unconfirmed(settled: Conversation) -> None:
@@ -296,7 +296,7 @@ def test_command_is_not_written_to_a_peer_that_does_not_read(settled: Conversati
     settled.transport.producer.resumeProducing()
     assert command.is_waiting
     settled.confirm()
-    assert settled.answer() == ACK + COMMAND
+    assert settled.received() == ACK + COMMAND
 
 
 def test_command_is_written_when_the_peer_reads_again(settled: Conversation) -> None:
@@ -304,7 +304,7 @@ def test_command_is_written_when_the_peer_reads_again(settled: Conversation) -> 
     command = PendingCommand(settled)
     assert command.is_waiting
     settled.transport.producer.resumeProducing()
-    assert settled.answer() == COMMAND
+    assert settled.received() == COMMAND
     assert settled.transport.producerState == "producing"
 
 
@@ -322,14 +322,14 @@ def test_ack_that_fills_the_socket_delays_the_command(
     monkeypatch.setattr(settled.transport, "write", fill)
     settled.confirm()
     assert command.is_waiting
-    assert settled.answer() == ACK
+    assert settled.received() == ACK
     settled.transport.producer.resumeProducing()
     assert command.written
     second = PendingCommand(settled, SECOND)  # the first command has filled the socket again
     assert second.is_waiting
-    assert settled.answer() == COMMAND
+    assert settled.received() == COMMAND
     settled.transport.producer.resumeProducing()
-    assert settled.answer() == SECOND
+    assert settled.received() == SECOND
 
 
 # A radio that sleeps.
@@ -358,7 +358,7 @@ def test_sleeping_device_gets_the_command_after_its_next_packet(
     assert command.is_waiting
     settled.clock.advance(1)
     settled.confirm()
-    assert settled.answer() == ACK + COMMAND
+    assert settled.received() == ACK + COMMAND
 
 
 @pytest.mark.parametrize("sign", [b"\xff", message(), message(codec_id=0x0D, time=1)])
@@ -369,7 +369,7 @@ def test_sleeping_device_gets_the_command_after_a_ping_or_message(
     command = PendingCommand(settled, radio_sleeps=30)
     assert command.is_waiting
     settled.send(sign)
-    assert settled.answer() == COMMAND
+    assert settled.received() == COMMAND
     assert command.written
 
 
@@ -438,7 +438,7 @@ def test_unsent_rest_of_a_command_is_written_before_later_data(
     settled.send(frame(3, 4))
     PendingCommand(settled, SECOND)
     settled.confirm()
-    assert b"".join(direct) + settled.answer() == ACK + COMMAND + b"\x00\x00\x00\x02" + SECOND
+    assert b"".join(direct) + settled.received() == ACK + COMMAND + b"\x00\x00\x00\x02" + SECOND
     assert len(direct) == 2  # later data goes through the transport
 
 
@@ -456,4 +456,4 @@ def test_unsent_rest_of_an_ack_is_written_before_a_command(
     PendingCommand(settled)
     settled.confirm()
     assert direct == [ACK[:1]]
-    assert settled.answer() == ACK[1:] + COMMAND
+    assert settled.received() == ACK[1:] + COMMAND

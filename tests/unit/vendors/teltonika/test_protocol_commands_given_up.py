@@ -73,12 +73,12 @@ def test_pending_command_fails_when_the_connection_ends(
 ) -> None:
     talk = Conversation(LIMITS)
     busy(talk)
-    talk.answer()
+    talk.received()
     command = PendingCommand(talk, radio_sleeps=0.5)
     assert command.is_waiting
     end(talk)
     assert command.has_ended
-    assert COMMAND not in talk.answer()
+    assert COMMAND not in talk.received()
     assert talk.timers == 0
     assert PendingCommand(talk).has_ended
     assert talk.timers == 0
@@ -90,7 +90,7 @@ def test_pending_command_fails_when_a_lingering_connection_is_closed(
 ) -> None:
     talk = Conversation(LIMITS, lingers=True)
     busy(talk)
-    talk.answer()
+    talk.received()
     command = PendingCommand(talk, radio_sleeps=30)
     talk.protocol.close()
     assert command.has_ended
@@ -100,7 +100,7 @@ def test_pending_command_fails_when_a_lingering_connection_is_closed(
     resume(talk)
     talk.lose()
     assert PendingCommand(talk).has_ended
-    assert talk.answer() == b""
+    assert talk.received() == b""
     assert talk.timers == 0
 
 
@@ -109,7 +109,7 @@ def test_pending_command_fails_when_a_packet_is_not_accepted(settled: Conversati
     command = PendingCommand(settled)
     settled.gateway.published[-1][1].errback(NotAppended("stopping"))
     assert command.has_ended
-    assert settled.answer() == b""
+    assert settled.received() == b""
     assert settled.timers == 0
 
 
@@ -121,7 +121,7 @@ def test_pending_command_fails_when_the_login_is_refused(
     command = PendingCommand(talk)
     talk.send(LOGIN)
     assert command.has_ended
-    assert talk.answer() == (b"\x00" if admission is Admission.REFUSED else b"")
+    assert talk.received() == (b"\x00" if admission is Admission.REFUSED else b"")
     assert talk.timers == 0
 
 
@@ -131,7 +131,7 @@ def test_connection_may_be_closed_instead_of_writing_the_command(settled: Conver
     wanted.addCallback(lambda _: settled.protocol.close())
     settled.confirm()
     assert settled.closed
-    assert settled.answer() == ACK
+    assert settled.received() == ACK
     assert settled.timers == 0
 
 
@@ -141,7 +141,7 @@ def test_cancelled_command_is_not_written(
 ) -> None:
     talk = Conversation(LIMITS)
     busy(talk)
-    talk.answer()
+    talk.received()
     timers = talk.timers
     command = PendingCommand(talk, radio_sleeps=30)
     assert command.is_waiting
@@ -159,7 +159,7 @@ def test_cancelled_command_is_not_written(
     talk.clock.advance(LOGIN_SETTLE_TIME)
     assert second.written
     assert not command.written
-    written = talk.answer()
+    written = talk.received()
     assert written.endswith(SECOND)
     assert COMMAND not in written
     assert talk.timers == 1
@@ -183,4 +183,4 @@ def test_cancelled_commands_leave_no_timers(online: Conversation) -> None:
         command.when_free.cancel()
         assert online.timers == 1
     online.clock.advance(LOGIN_SETTLE_TIME)
-    assert online.answer() == b""
+    assert online.received() == b""

@@ -62,7 +62,7 @@ def test_connection_without_a_login_is_closed_after_the_login_timeout(
     talk.clock.advance(0.1)
     assert talk.closed
     assert talk.reason == "no login within 30 s"
-    assert talk.answer() == b""
+    assert talk.received() == b""
     assert talk.timers == 0
 
 
@@ -72,7 +72,7 @@ def test_pings_do_not_extend_the_login_timeout(talk: Conversation) -> None:
         talk.send(b"\xff")
         talk.clock.advance(1)
     assert talk.closed
-    assert talk.answer() == b""
+    assert talk.received() == b""
 
 
 def test_slow_login_does_not_extend_the_login_timeout(talk: Conversation) -> None:
@@ -87,7 +87,7 @@ def test_login_just_before_the_timeout_is_accepted(talk: Conversation) -> None:
     talk.send(LOGIN)
     talk.clock.advance(599.9)
     assert not talk.closed
-    assert talk.answer() == b"\x01"
+    assert talk.received() == b"\x01"
 
 
 @pytest.mark.parametrize("sign", [*SIGNS_OF_LIFE, pytest.param(LOGIN, id="same login")])
@@ -147,17 +147,17 @@ def test_paused_connection_resumes_when_its_buffer_is_below_the_limit() -> None:
 def test_repeated_login_is_accepted_again(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     online.send(LOGIN + frame(1) + LOGIN)
-    assert online.answer() == b"\x01" + b"\x00\x00\x00\x01" + b"\x01"
-    assert online.told("login") == [("login", IMEI)]
+    assert online.received() == b"\x01" + b"\x00\x00\x00\x01" + b"\x01"
+    assert online.events_of("login") == [("login", IMEI)]
     assert not online.closed
 
 
 def test_repeated_login_may_arrive_byte_by_byte(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     for byte in b"\xff" + LOGIN:
-        assert online.answer() == b""
+        assert online.received() == b""
         online.send(bytes((byte,)))
-    assert online.answer() == b"\x01"
+    assert online.received() == b"\x01"
     assert not online.closed
 
 
@@ -177,10 +177,10 @@ def test_login_of_another_device_closes_the_connection_without_a_reply(
     online: Conversation, again: bytes, reason: str
 ) -> None:
     online.send(again + frame(1))
-    assert online.answer() == b""
+    assert online.received() == b""
     assert online.closed
     assert online.reason == reason
-    assert online.told("login") == [("login", IMEI)]
+    assert online.events_of("login") == [("login", IMEI)]
     assert online.protocol.device_id == IMEI
     assert not online.gateway.published
 
@@ -191,14 +191,14 @@ def test_login_of_another_device_is_handled_after_the_packet_is_confirmed(
     online.send(frame(1) + encode_login(OTHER))
     assert not online.closed
     online.confirm()
-    assert online.answer() == b"\x00\x00\x00\x01"
+    assert online.received() == b"\x00\x00\x00\x01"
     assert online.closed
 
 
 def test_undecided_admission_closes_the_connection_without_a_reply(talk: Conversation) -> None:
     talk.gateway.admissions[IMEI] = Admission.LATER
     talk.send(LOGIN + frame(1))
-    assert talk.answer() == b""
+    assert talk.received() == b""
     assert talk.closed
     assert talk.protocol.device_id is None
     assert not talk.gateway.published
@@ -229,7 +229,7 @@ def test_message_is_published_without_an_ack(online: Conversation, sent: bytes, 
     ((entries, _),) = online.gateway.published
     assert [entry.codec for entry in entries] == [codec]
     online.confirm()
-    assert online.answer() == b""
+    assert online.received() == b""
     assert not online.closed
 
 
@@ -256,7 +256,7 @@ def test_messages_outlive_their_connection(
     assert online.gateway.cancelled == 1  # only the packet that the device sends again
     for _, kept in online.gateway.published[1:]:
         kept.callback(None)
-    assert online.answer() == b""
+    assert online.received() == b""
     assert online.timers == 0
 
 
@@ -273,7 +273,7 @@ def test_messages_that_are_not_kept_are_counted_as_lost(online: Conversation) ->
     online.gateway.accepts_detached = False
     online.send(message() * 5 + frame(1))
     online.lose()
-    assert online.told("lost") == [("lost", 4), ("lost", 1)]
+    assert online.events_of("lost") == [("lost", 4), ("lost", 1)]
 
 
 @pytest.mark.parametrize("end", END.values(), ids=END)
@@ -316,7 +316,7 @@ def test_message_with_a_wrong_checksum_closes_the_connection(
     online.send(bytes.fromhex(published))
     assert online.closed
     assert "CRC" in online.reason
-    assert online.answer() == b""
+    assert online.received() == b""
 
 
 # Limits.
@@ -329,7 +329,7 @@ def test_number_of_records_is_limited(records: int, is_accepted: bool) -> None:
     talk.send(LOGIN + frame(*range(records)))
     assert talk.closed is not is_accepted
     acknowledged = records.to_bytes(4, "big") if is_accepted else b""
-    assert talk.answer() == b"\x01" + acknowledged
+    assert talk.received() == b"\x01" + acknowledged
     if not is_accepted:
         assert talk.reason == "6 records exceed the limit of 5"
 
@@ -361,11 +361,11 @@ def test_connection_closed_before_the_confirmation_sends_no_ack(sent: bytes, lin
     gateway = SlowGateway()
     talk = Conversation(LIMITS, gateway, lingers)
     talk.send(LOGIN + sent)
-    talk.answer()
+    talk.received()
     talk.protocol.close()
     talk.confirm()
     talk.send(frame(3))
-    assert talk.answer() == b""
+    assert talk.received() == b""
     assert len(gateway.published) == 1
     assert talk.timers == (1 if lingers else 0)
 
@@ -377,7 +377,7 @@ def test_pings_restart_the_idle_timeout_while_a_packet_is_unconfirmed(online: Co
         online.send(b"\xff")
     assert not online.closed
     online.confirm()
-    assert online.answer() == b"\x00\x00\x00\x01"
+    assert online.received() == b"\x00\x00\x00\x01"
 
 
 def test_idle_timeout_cancels_an_unconfirmed_packet(
@@ -387,7 +387,7 @@ def test_idle_timeout_cancels_an_unconfirmed_packet(
     online.clock.advance(600)
     assert online.closed
     assert online.gateway.cancelled == 1
-    assert online.answer() == b""
+    assert online.received() == b""
 
 
 # Repeated ids.
@@ -397,11 +397,11 @@ def test_repeated_ids_are_reported_once_per_connection(online: Conversation) -> 
     online.gateway.confirms_immediately = True
     for _ in range(3):
         online.send(repeating(1, 2))
-    assert online.told("noticed") == [("noticed", REPEATED_ID)]
+    assert online.events_of("noticed") == [("noticed", REPEATED_ID)]
     assert not online.closed
 
 
 def test_distinct_ids_are_not_reported(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     online.send(frame(1, 2))
-    assert not online.told("noticed")
+    assert not online.events_of("noticed")

@@ -22,14 +22,14 @@ def test_received_and_sent_bytes_are_counted() -> None:
     talk.confirm()
     tally = talk.gateway.tally
     assert tally.bytes_received == len(LOGIN) + len(GOOD)
-    assert tally.bytes_sent == len(talk.answer()) == 5
+    assert tally.bytes_sent == len(talk.received()) == 5
 
 
 def test_bytes_of_a_refusal_are_counted() -> None:
     talk = Conversation()
     talk.gateway.admissions[IMEI] = Admission.REFUSED
     talk.send(LOGIN)
-    assert talk.gateway.tally.bytes_sent == len(talk.answer()) == 1
+    assert talk.gateway.tally.bytes_sent == len(talk.received()) == 1
 
 
 @pytest.mark.parametrize(

@@ -228,8 +228,8 @@ def test_command_is_never_written_within_other_traffic(
     assert parsed(run.talk.transport.value()) == (run.expected_replies, run.written)
     assert len(run.written) + len(run.failures) == run.requested
     assert all(failure.check(CancelledError) for failure in run.failures)
-    assert len(run.talk.told("answered")) == frames.count(ANSWER)
-    assert not run.talk.told("rejected")
+    assert len(run.talk.events_of("answered")) == frames.count(ANSWER)
+    assert not run.talk.events_of("rejected")
     assert run.talk.timers == 1
 
 

@@ -30,7 +30,7 @@ def online() -> Conversation:
     talk = Conversation()
     talk.clock.advance(10)
     talk.send(LOGIN)
-    assert talk.answer() == b"\x01"
+    assert talk.received() == b"\x01"
     return talk
 
 
@@ -146,7 +146,7 @@ def test_removed_observer_receives_nothing(online: Conversation) -> None:
     online.send(frame(1))
     online.confirm()
     assert events == []
-    assert online.answer() == ACK
+    assert online.received() == ACK
 
 
 def test_observer_does_not_receive_an_invalid_frame(online: Conversation) -> None:
@@ -154,7 +154,7 @@ def test_observer_does_not_receive_an_invalid_frame(online: Conversation) -> Non
     damaged = bytearray(frame(1))
     damaged[-1] ^= 1
     online.send(bytes(damaged))
-    assert online.told("rejected")
+    assert online.events_of("rejected")
     assert events == []
 
 
@@ -165,7 +165,7 @@ def test_idle_connection_retires_at_once(online: Conversation) -> None:
     online.protocol.retire()
     assert online.closed
     assert online.timers == 0
-    assert not online.told("rejected")
+    assert not online.events_of("rejected")
 
 
 def test_unconfirmed_packet_is_acknowledged_before_retirement(online: Conversation) -> None:
@@ -173,7 +173,7 @@ def test_unconfirmed_packet_is_acknowledged_before_retirement(online: Conversati
     online.protocol.retire()
     assert not online.closed
     online.confirm()
-    assert online.answer() == ACK
+    assert online.received() == ACK
     assert online.closed
     assert online.timers == 0
 
@@ -189,7 +189,7 @@ def test_packets_behind_an_unconfirmed_one_are_acknowledged_before_retirement(
     assert not online.closed
     online.send(frame(3)[10:])
     online.confirm()
-    assert online.answer() == ACK * 3
+    assert online.received() == ACK * 3
     assert online.closed
 
 
@@ -200,7 +200,7 @@ def test_retirement_waits_for_an_incomplete_packet(online: Conversation) -> None
     assert not online.closed
     online.send(frame(1)[10:])
     online.confirm()
-    assert online.answer() == ACK
+    assert online.received() == ACK
     assert online.closed
 
 
@@ -209,7 +209,7 @@ def test_repeated_login_is_accepted_before_retirement(online: Conversation) -> N
     online.protocol.retire()
     assert not online.closed
     online.clock.advance(0)
-    assert online.answer() == b"\x01"
+    assert online.received() == b"\x01"
     assert online.closed
 
 
@@ -235,7 +235,7 @@ def test_packet_that_is_not_accepted_closes_a_retiring_connection(
     online.protocol.retire()
     online.gateway.published[-1][1].errback(NotAppended())
     assert online.closed
-    assert online.answer() == b""
+    assert online.received() == b""
 
 
 def test_connection_without_a_login_retires() -> None:
@@ -257,8 +257,8 @@ def test_repeated_retirement_closes_the_connection_once(online: Conversation) ->
     online.protocol.retire()
     online.confirm()
     online.protocol.retire()
-    assert online.answer() == ACK
-    assert len(online.told("closed")) == 1
+    assert online.received() == ACK
+    assert len(online.events_of("closed")) == 1
 
 
 def test_pending_command_fails_when_the_connection_retires(online: Conversation) -> None:

@@ -38,8 +38,8 @@ def test_stream_with_pings_is_decoded_in_segments_of_any_size(size: int) -> None
     talk.gateway.confirms_immediately = True
     for start in range(0, len(STREAM), size):
         talk.send(STREAM[start : start + size])
-    assert talk.answer() == b"\x01" + replies(1)
-    assert talk.told("login") == [("login", IMEI)]
+    assert talk.received() == b"\x01" + replies(1)
+    assert talk.events_of("login") == [("login", IMEI)]
     assert [entry.ts for (entry,), _ in talk.gateway.published] == ["2024-03-15T12:10:00.000Z"]
     assert not talk.closed
     assert talk.unread == 0
@@ -73,7 +73,7 @@ def result_of(pieces: Sequence[bytes]) -> tuple[list[object], list[object], byte
     for piece in pieces:
         talk.send(piece)
     entries: list[object] = [entries for entries, _ in talk.gateway.published]
-    return list(talk.gateway.events), entries, talk.answer(), talk.closed
+    return list(talk.gateway.events), entries, talk.received(), talk.closed
 
 
 @given(st.lists(FRAMES, max_size=8), ENDS, st.lists(st.integers(0, 2000), max_size=12))
@@ -107,10 +107,10 @@ def test_replies_are_those_of_the_single_frames(frames: list[bytes]) -> None:
 def test_random_bytes_after_a_login_do_not_raise_and_get_no_ack(frames: list[bytes]) -> None:
     talk = Conversation()
     talk.send(LOGIN)
-    talk.answer()
+    talk.received()
     for data in frames:
         talk.send(data)
-    assert set(talk.answer()) <= {0x01}  # replies to repeated logins
+    assert set(talk.received()) <= {0x01}  # replies to repeated logins
     published = [entries for entries, _ in talk.gateway.published]
     assert sum(not is_message(entries) for entries in published) <= 1
     talk.lose()

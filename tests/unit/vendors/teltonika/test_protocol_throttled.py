@@ -36,7 +36,7 @@ def online(limits: Limits = LIMITS, **options: Any) -> Conversation:
     talk.gateway.confirms_immediately = True
     talk.send(LOGIN)
     talk.clock.advance(1)
-    talk.answer()
+    talk.received()
     return talk
 
 
@@ -104,7 +104,7 @@ def test_records_are_not_throttled() -> None:
     talk.send(UNSOLICITED * 2)
     for number in range(50):
         talk.send(frame(number))
-        assert talk.answer() == b"\x00\x00\x00\x01"
+        assert talk.received() == b"\x00\x00\x00\x01"
     assert talk.gateway.tally.paused_for_messages == 0
 
 
@@ -128,7 +128,7 @@ def test_answer_to_a_command_is_not_throttled() -> None:
     assert command.written
     talk.send(message(b"answer"))
     assert messages(talk)[2:] == ["answer"]
-    assert len(talk.told("answered")) == 1
+    assert len(talk.events_of("answered")) == 1
     talk.send(message(b"no answer"))
     assert messages(talk)[2:] == ["answer"]
 
@@ -142,10 +142,10 @@ def test_answer_overtakes_throttled_messages(split: int) -> None:
     talk.send(sent[:split])
     talk.send(sent[split:])
     assert messages(talk) == ["serial", "serial", "answer"]
-    assert [event[1].text for event in talk.told("answered")] == ["answer"]
+    assert [event[1].text for event in talk.events_of("answered")] == ["answer"]
     talk.clock.pump([1.1] * 5)
     assert messages(talk) == ["serial", "serial", "answer"] + ["serial"] * 4
-    assert len(talk.told("answered")) == 1
+    assert len(talk.events_of("answered")) == 1
 
 
 def test_command_waits_for_throttled_messages() -> None:
@@ -155,7 +155,7 @@ def test_command_waits_for_throttled_messages() -> None:
     assert command.is_waiting
     talk.clock.advance(1.1)
     assert command.written
-    assert talk.answer() == COMMAND
+    assert talk.received() == COMMAND
 
 
 @pytest.mark.parametrize("end", ["lost", "close"])
@@ -182,7 +182,7 @@ def test_debt_of_a_device_is_bounded_over_several_connections() -> None:
         talk.lose()
         port.clock.pump([0] * 10)
     assert len(messages(talk)) == 20
-    assert sum(event[1] for event in talk.told("lost")) == 130
+    assert sum(event[1] for event in talk.events_of("lost")) == 130
 
 
 def test_pending_messages_of_ended_connections_are_bounded() -> None:
@@ -209,7 +209,7 @@ def test_pending_messages_of_ended_connections_are_bounded() -> None:
         for one in under_way:
             one.callback(None)
         port.clock.pump([0] * 10)
-    assert not talk.told("lost")
+    assert not talk.events_of("lost")
 
 
 def test_pending_messages_of_many_connections_are_bounded() -> None:
@@ -241,7 +241,7 @@ def test_bytes_of_messages_of_ended_connections_are_bounded(
         sent = b"\x00\x0f" + b"%015d" % number + frame(1) + message(b"x" * 10) * 20
         talk.protocol.dataReceived(sent)
         talk.lose()
-    lost = sum(event[1] for event in talk.told("lost"))
+    lost = sum(event[1] for event in talk.events_of("lost"))
     assert lost >= 400 - 20 * leftovers.MAX_FRAMES_AT_END - 2000 // len(message(b"x" * 10))
     port.clock.pump([0] * 100)
     assert lost + len(messages(talk)) == 400
@@ -253,7 +253,7 @@ def test_throttled_messages_that_are_not_kept_are_counted_as_lost() -> None:
     talk.gateway.accepts_detached = False
     talk.lose()
     talk.clock.pump([0] * 10)
-    assert sum(event[1] for event in talk.told("lost")) == 50
+    assert sum(event[1] for event in talk.events_of("lost")) == 50
 
 
 def test_retiring_connection_is_closed_after_its_throttled_messages() -> None:
