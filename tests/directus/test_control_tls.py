@@ -43,11 +43,12 @@ def test_a_control_port_with_tls(tmp_path: Path, redis: RedisServer, directus: P
     device = online(ingest)
     try:
         for given, told in (
-            ((), "it has TLS: --control-key, --control-cert and --control-ca are needed"),
+            ((), "TLS requires --control-key, --control-cert and --control-ca"),
             (options(theirs), "its certificate is not of the authority in --control-ca"),
             (
                 options(ours),
-                "that requires the permission operate, which the bridge does not have there",
+                'this command requires the permission "operate", '
+                "which the bridge does not have there",
             ),
         ):
             if bridge.bridge.log.exists():

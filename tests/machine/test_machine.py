@@ -284,7 +284,7 @@ def test_the_control_port_has_tls_as_documented(site: Site) -> None:
     denied = run("tracker-admin", "--control", bob, "drop", "356307042441013")
     assert (denied.returncode, denied.stderr) == (
         4,
-        "tracker-admin: Not permitted: that requires the permission operate.\n",
+        'tracker-admin: Not permitted: this command requires the permission "operate".\n',
     )
     site.say(
         "control port over TLS, by docs/tls.rst: alice operates, bob reads, from elsewhere too"

@@ -78,11 +78,11 @@ async def test_everything_once_over_tls(tmp_path: Path, serve: Serve, redis: Red
             await client.drop_connection(DEVICE)
         assert await client.drain(0) == {"closed": 0, "left": 0}
         audited = [line for line in ingest.daemon.text.splitlines() if "audit: " in line]
-        assert [line.partition("asks for ")[2].split()[0] for line in audited] == [
+        assert [line.partition(" requested ")[2].split()[0] for line in audited] == [
             *("SendCommand", "SendCommand", "SetLogLevel"),
             *("DropConnection", "DropConnection", "Drain"),
         ]
-        assert all("(test) asks for" in line for line in audited)
+        assert all("(test) requested" in line for line in audited)
         assert "getinfo" not in "".join(audited)
     finally:
         await client.stopService()
@@ -110,7 +110,7 @@ async def only_reads(place: Place, ingest: Ingest) -> None:
             await client.drain(0)
     finally:
         await client.stopService()
-    assert "may not ask for Drain" in ingest.daemon.text
+    assert "was denied Drain" in ingest.daemon.text
 
 
 # Coming back.

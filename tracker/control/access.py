@@ -1,4 +1,4 @@
-"""Identify the peer of a control connection, and look up its permission."""
+"""Identification of the peer of a control connection, and its permission."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tracker.net.endpoints import readable
 
 #: unix(7), SO_PEERCRED: struct ucred, of pid, uid and gid.
 _CREDENTIALS: Final = struct.Struct("iII")
-#: OpenSSL's name for the state after the last message of a handshake.
+#: OpenSSL's description of the state after the last message of a handshake.
 _ESTABLISHED: Final = b"SSL negotiation finished successfully"
 
-#: The name in a file of permissions that stands for all names that are not listed.
+#: Name in a permissions file that stands for all names that are not listed.
 ANY_NAME: Final = "*"
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*")
-#: Bytes of the largest file of permissions. A thousand people need a fiftieth.
+#: Bytes of the largest permissions file. A thousand names need a fiftieth of it.
 MAX_FILE_BYTES: Final = 1 << 20
 
 
 class Unidentified(Exception):
-    """The peer is not identified, or not yet; the text gives the reason."""
+    """The peer is not identified (yet); the text gives the reason."""
 
 
 @frozen
@@ -41,15 +41,17 @@ class Peer:
     """The peer of a connection."""
 
     kind: Literal["certificate", "unix", "tcp"]
-    """The way in which it was identified."""
+    """Kind of evidence by which the peer was identified."""
     name: str
-    """The certificate's common name, the user's name (or id), or the address."""
+    """Common name of the certificate, name (or id) of the user, or address."""
     fingerprint: str = ""
     """SHA-256 of the certificate, in hexadecimal."""
     pid: int | None = None
-    """Of the process that has opened a Unix socket; so are the next two."""
+    """Process that has connected to the Unix socket."""
     uid: int | None = None
+    """User of that process."""
     gid: int | None = None
+    """Group of that process."""
 
     def __str__(self) -> str:
         name = self.name if self.name.isprintable() else ascii(self.name)[1:-1]
@@ -63,22 +65,22 @@ class Peer:
 
 
 class Permission(Enum):
-    """The commands that a peer may give."""
+    """Set of commands that a peer may send."""
 
     READ = "read"
     OPERATE = "operate"
-    """All that ``read`` may, and the commands that change something."""
+    """All commands of ``read``, and those that change something."""
 
 
 def identify_peer(transport: Any) -> Peer:
     """Return the peer of a transport.
 
-    Over TLS, it is identified by the end of the handshake: in or after
-    ``IHandshakeListener.handshakeCompleted``, but not in ``connectionMade``. Close the connection
-    of an unidentified peer by ``abortConnection``: after a mere exception, Twisted delivers what
-    came along with the handshake's last message.
+    Over TLS, call it in or after ``IHandshakeListener.handshakeCompleted``; in ``connectionMade``
+    the peer is not identified yet. Close the connection of an unidentified peer with
+    ``abortConnection``: if an exception is raised instead, Twisted still delivers the bytes that
+    arrived together with the last message of the handshake.
 
-    :raises Unidentified: if it is not identified.
+    :raises Unidentified: if the peer is not identified.
     """
     if hasattr(transport, "getPeerCertificate"):
         return _by_certificate(transport)
@@ -87,22 +89,22 @@ def identify_peer(transport: Any) -> Peer:
         return _by_credentials(handle)
     address = transport.getPeer()
     if not getattr(address, "host", None):
-        raise Unidentified(f"a connection of an unknown kind: {type(address).__name__}")
+        raise Unidentified(f"unknown kind of connection: {type(address).__name__}")
     return Peer("tcp", readable(address))
 
 
 def _by_certificate(transport: Any) -> Peer:
-    # Before the handshake's end, a client may have shown another's certificate, and has not yet
-    # had to prove that it has the key.
+    # Before the end of the handshake, the client has not proved that it has the private key of
+    # the certificate.
     if transport.getHandle().get_state_string() != _ESTABLISHED:
-        raise Unidentified("the TLS handshake is not over")
-    shown = transport.getPeerCertificate()
-    if shown is None:
-        raise Unidentified("no certificate was shown")
-    certificate: Certificate = shown.to_cryptography()
+        raise Unidentified("TLS handshake not completed")
+    presented = transport.getPeerCertificate()
+    if presented is None:
+        raise Unidentified("no client certificate presented")
+    certificate: Certificate = presented.to_cryptography()
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(names) != 1 or not (name := str(names[0].value)):
-        raise Unidentified("the certificate must have one common name")
+        raise Unidentified("the client certificate must have exactly one common name")
     return Peer("certificate", name, fingerprint=certificate.fingerprint(SHA256()).hex())
 
 
@@ -110,7 +112,7 @@ def _by_credentials(handle: socket.socket) -> Peer:
     try:
         raw = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     except OSError as error:
-        raise Unidentified(f"the kernel does not tell: {error.strerror}") from None
+        raise Unidentified(f"cannot read SO_PEERCRED: {error.strerror}") from None
     pid, uid, gid = _CREDENTIALS.unpack(raw)
     try:
         name = pwd.getpwuid(uid).pw_name
@@ -120,16 +122,16 @@ def _by_credentials(handle: socket.socket) -> Peer:
 
 
 class Permissions:
-    """The permissions of peers, from a file that may change while the process runs.
+    """Permissions of peers, from a file that may change while the process runs.
 
-    A line of the file is ``NAME PERMISSION``: a certificate's common name, and ``read`` or
-    ``operate``; ``*`` stands for all names that are not listed, and ``#`` begins a comment.
-    Without a file, every client with a certificate may read.
+    Each line of the file is ``NAME PERMISSION``: the common name of a certificate, and ``read``
+    or ``operate``; ``*`` stands for all names that are not listed, and ``#`` starts a comment.
+    Without a file, every client with a certificate has the permission ``read``.
 
-    :param file: the file of permissions, or None.
-    :param local: the permission of peers on this machine: those on a Unix socket, whose mode says
-        which users can connect, and on plain TCP.
-    :raises ValueError: if the file cannot be read, or a line is malformed; in one line.
+    :param file: the permissions file, or None.
+    :param local: the permission of peers on this machine: on plain TCP, and on a Unix socket,
+        whose mode controls which users can connect.
+    :raises ValueError: if the file cannot be read, or a line is malformed; the text is one line.
     """
 
     _log = Logger()
@@ -146,8 +148,8 @@ class Permissions:
     def of(self, peer: Peer) -> Permission | None:
         """Return the permission of a peer; None for no access.
 
-        Reads the file again if it has changed. If it has become malformed, the former permissions
-        hold, and a warning is logged, once a change.
+        Reloads the file if it has changed. If it is malformed now, the previous permissions stay
+        in effect, and one warning is logged for each change.
         """
         match peer.kind:
             case "certificate":
@@ -166,13 +168,13 @@ class Permissions:
             self._permissions = _read(self._file)
         except ValueError as error:
             self._log.warn(
-                "permissions not read again, the former hold: {reason}",
+                "permissions not reloaded, the previous ones stay in effect: {reason}",
                 reason=str(error),
                 file=str(self._file),
             )
         else:
             self._log.info(
-                "permissions read again: {file}, {count} names",
+                "permissions reloaded from {file}, names: {count}",
                 file=str(self._file),
                 count=len(self._permissions),
             )
@@ -183,7 +185,7 @@ def _host(name: str) -> str:
 
 
 def _version(file: Path) -> object:
-    """Return a value that changes when a file is written to, or replaced."""
+    """Return a value that changes when the file is written or replaced."""
     try:
         found = os.stat(file)
     except OSError as error:
@@ -198,19 +200,19 @@ def _read(file: Path) -> dict[str, Permission]:
     except OSError as error:
         raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
     if len(content) > MAX_FILE_BYTES:
-        raise ValueError(f"{file}: is larger than {MAX_FILE_BYTES} bytes")
+        raise ValueError(f"{file}: larger than {MAX_FILE_BYTES} bytes")
     permissions: dict[str, Permission] = {}
-    # Not splitlines: other characters that end a line there may stand in a name.
+    # Not splitlines, which also splits at characters that a name may contain.
     for number, line in enumerate(content.split(b"\n"), start=1):
         try:
             text = _COMMENT.sub("", line.decode("utf-8")).strip()
             if text:
                 name, permission = _entry(text)
                 if name in permissions:
-                    raise ValueError(f"{name} is there twice")
+                    raise ValueError(f"duplicate name {name}")
                 permissions[name] = permission
         except UnicodeDecodeError:
-            raise ValueError(f"{file}: line {number}: is not UTF-8") from None
+            raise ValueError(f"{file}: line {number}: not UTF-8") from None
         except ValueError as error:
             raise ValueError(f"{file}: line {number}: {error}") from None
     return permissions
@@ -219,7 +221,7 @@ def _read(file: Path) -> dict[str, Permission]:
 def _entry(text: str) -> tuple[str, Permission]:
     name, *permission = text.rsplit(maxsplit=1)
     if not permission or not name.isprintable():
-        raise ValueError(f"must be NAME PERMISSION, as admin operate, not {text!r}")
+        raise ValueError(f"must be NAME PERMISSION, for example admin operate, not {text!r}")
     try:
         return name, Permission(permission[0])
     except ValueError:

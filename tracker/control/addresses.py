@@ -1,7 +1,7 @@
 """Addresses at which a control port listens, and to which its clients connect.
 
-The peers on each of them are identified: by a certificate, by the user whose process has opened a
-Unix socket, or, on plain TCP, by being on this machine.
+Peers are identified by their certificate over TLS and by the user of their process on a Unix
+socket; plain TCP accepts only peers on this machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tracker.net.tls import TLSEndpoint, key_pair, server_options
 from tracker.net.unixsocket import UnixEndpoint
 from tracker.reactor import Reactor
 
-#: Seconds for a client to be connected.
+#: Seconds within which a client has to connect.
 CONNECT_TIMEOUT: Final = 10.0
 
 DEFAULT_MODE: Final = "0660"
@@ -43,6 +43,7 @@ _LOOPBACK: Final = "127.0.0.1"
 _MODE: Final = re.compile(r"0?[0-7]{3}")
 _BACKLOG: Final = 50
 
+# Arguments of each kind of address, positional ones first.
 _SERVER: Final = {
     "unix": ("path", "mode"),
     "ssl": ("port", "privateKey", "certKey", "clientCA", "extraCertChain", "interface"),
@@ -59,26 +60,26 @@ _CLIENT: Final = {
 def server_endpoint(
     reactor: IReactorTCP, description: str, may_lack_directory: bool = False
 ) -> IStreamServerEndpoint:
-    """Return the endpoint to listen on.
+    r"""Return the endpoint to listen on.
 
     :param description: one of
 
         - ``unix:PATH[:mode=0660]``,
         - ``ssl:PORT:privateKey=FILE:certKey=FILE:clientCA=FILE[:extraCertChain=FILE]
           [:interface=ADDRESS]``: TLS 1.2 and later, for clients with a certificate of
-          that authority, on loopback unless another interface is named,
-        - ``tcp:PORT:plaintext=1[:interface=127.0.0.1]`` (or ``\\:\\:1``).
-    :param may_lack_directory: whether the folder of a Unix socket may be missing now.
-    :raises ValueError: with one line that says what to do.
+          that authority, on loopback unless another interface is given,
+        - ``tcp:PORT:plaintext=1[:interface=127.0.0.1]`` (or ``\:\:1``).
+    :param may_lack_directory: True: the directory of a Unix socket need not exist yet.
+    :raises ValueError: if the description is not valid; the text is one line.
     """
     kind, given = _read(description, _SERVER, _EXAMPLES)
     if kind == "unix":
         path = _socket_path(given)
         mode = given.pop("mode", DEFAULT_MODE)
         if not _MODE.fullmatch(mode):
-            raise ValueError(f"the mode must be like {DEFAULT_MODE}, not {mode!r}")
+            raise ValueError(f"the mode must be octal like {DEFAULT_MODE}, not {mode!r}")
         if not (path.parent.is_dir() or may_lack_directory):
-            raise ValueError(f"{path.parent}: there is no such folder: make it first")
+            raise ValueError(f"{path.parent}: no such directory; create it first")
         return UnixEndpoint(cast(Reactor, reactor), path, int(mode, 8))
     port = number("port", given.pop("port", ""))
     interface = endpoints.ip_address("interface", given.pop("interface", "")) or _LOOPBACK
@@ -86,9 +87,9 @@ def server_endpoint(
     below: IStreamServerEndpoint = tcp(reactor, port, _BACKLOG, interface)
     if kind == "tcp":
         if given.pop("plaintext", "") != "1":
-            raise ValueError("tcp: is not encrypted: use ssl: or unix:, or say plaintext=1")
+            raise ValueError("tcp: is not encrypted; use ssl: or unix:, or add plaintext=1")
         if not is_loopback(interface):
-            raise ValueError(f"tcp: is for this machine only, not for {interface}: use ssl:")
+            raise ValueError(f"tcp: is for this machine only, not for {interface}; use ssl:")
         return below
     key, certificate = _file(given, "privateKey"), _file(given, "certKey")
     authority = _file(given, "clientCA")
@@ -100,18 +101,18 @@ def server_endpoint(
 def client_endpoint(reactor: IReactorTCP, description: str) -> IStreamClientEndpoint:
     """Return the endpoint to connect to.
 
-    Over TLS, a connection is made before the server's certificate is checked: a protocol that
-    needs the check waits for ``IHandshakeListener.handshakeCompleted``. What it writes before is
-    not sent to a server whose certificate is refused.
+    Over TLS, the endpoint connects before the server's certificate is checked; a protocol that
+    depends on the check must wait for ``IHandshakeListener.handshakeCompleted``. Bytes that it
+    writes before that are not sent to a server whose certificate is refused.
 
     :param description: one of
 
         - ``unix:PATH``,
         - ``ssl:HOST:PORT:privateKey=FILE:certKey=FILE:caCert=FILE[:name=SERVERNAME]``:
-          the server's certificate must be of that authority, and for that name (or
-          address), which is HOST unless given,
+          the server's certificate must be signed by that authority, and be valid for
+          that name or address (default: HOST),
         - ``tcp:HOST:PORT``, where HOST is this machine.
-    :raises ValueError: with one line that says what to do.
+    :raises ValueError: if the description is not valid; the text is one line.
     """
     kind, given = _read(description, _CLIENT, ("unix:PATH", "ssl:HOST:PORT:…", "tcp:HOST:PORT"))
     if kind == "unix":
@@ -120,14 +121,14 @@ def client_endpoint(reactor: IReactorTCP, description: str) -> IStreamClientEndp
         return unix
     host = given.pop("host", "")
     if not host:
-        raise ValueError(f"the host is missing, as in {kind}:localhost:PORT")
+        raise ValueError(f"the host is missing, for example {kind}:localhost:PORT")
     port = number("port", given.pop("port", ""))
     if port == 0:
         raise ValueError("the port must not be 0")
     if kind == "tcp":
         host = _LOOPBACK if host == "localhost" else host
         if not is_loopback(host):
-            raise ValueError(f"tcp: is for this machine only, not for {host}: use ssl:")
+            raise ValueError(f"tcp: is for this machine only, not for {host}; use ssl:")
         tcp = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
         plain: IStreamClientEndpoint = tcp(reactor, host, port, CONNECT_TIMEOUT)
         return plain
@@ -139,14 +140,14 @@ def client_endpoint(reactor: IReactorTCP, description: str) -> IStreamClientEndp
     try:
         options = optionsForClientTLS(name, trusted, extraCertificateOptions=pair)
     except UnicodeError:
-        raise ValueError(f"the name must be that of a host, or an address, not {name!r}") from None
+        raise ValueError(f"the name must be a host name or an address, not {name!r}") from None
     below = HostnameEndpoint(reactor, host, port, CONNECT_TIMEOUT)
     encrypted: IStreamClientEndpoint = wrapClientTLS(options, below)
     return encrypted
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an IP address is a loopback address."""
+    """Return True if the text is a loopback IP address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -161,8 +162,8 @@ def _read(
     if not colon or kind not in kinds:
         raise ValueError(f"must begin with {', '.join(examples[:-1])} or {examples[-1]}")
     known = kinds[kind]
-    by_place = 2 if known[0] == "host" else 1
-    given = named_arguments(description, known[:by_place])
+    positional = 2 if known[0] == "host" else 1
+    given = named_arguments(description, known[:positional])
     refuse_unknown_arguments(
         {name: value for name, value in given.items() if name not in known}, known
     )
@@ -172,7 +173,7 @@ def _read(
 def _socket_path(given: dict[str, str]) -> Path:
     text = given.pop("path", "")
     if not text or text.endswith("/"):
-        raise ValueError("the path is missing, as in unix:/run/tracker/control.sock")
+        raise ValueError("the path is missing, for example unix:/run/tracker/control.sock")
     path = Path(text).absolute()
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise ValueError(f"the path must have at most {MAX_SOCKET_PATH} bytes: {path}")
@@ -182,13 +183,13 @@ def _socket_path(given: dict[str, str]) -> Path:
 def _file(given: dict[str, str], name: str) -> Path:
     text = given.pop(name, "")
     if not text:
-        raise ValueError(f"{name}=FILE is missing: tracker-admin certs makes such files")
+        raise ValueError(f"{name}=FILE is missing; tracker-admin certs creates such files")
     return Path(text)
 
 
 @contextmanager
 def _reporting_file_errors() -> Iterator[None]:
-    """Raise ValueError for a file that cannot be read."""
+    """Convert an OSError for a file to a ValueError."""
     try:
         yield
     except OSError as error:
@@ -196,9 +197,11 @@ def _reporting_file_errors() -> Iterator[None]:
 
 
 def advertised(description: str) -> str:
-    """Return the address for clients of a control port that listens on a valid description.
+    """Return the address that an instance advertises to clients of its control port.
 
-    It does not hold what only clients know, such as their certificates.
+    It lacks the arguments that only clients know, such as their certificates.
+
+    :param description: a valid description of the listening endpoint.
     """
     kind, given = _read(description, _SERVER, _EXAMPLES)
     if kind == "unix":

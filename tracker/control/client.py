@@ -1,4 +1,4 @@
-"""A control port from Python: query an instance, operate it, watch a device.
+"""Client of a control port: query and operate an instance, and watch its devices.
 
 ::
 
@@ -6,10 +6,10 @@
     client.startService()
     async for row in client.connections(prefix="3563"):
         print(row["device_id"], row["address"])
-    answer = await client.send_command("356307042441013", "getinfo", wait=True)
+    reply = await client.send_command("356307042441013", "getinfo", wait=True)
 
-The connection is made again whenever it is lost. Commands that were under way fail then, and the
-devices that are watched are watched again.
+The client reconnects whenever the connection is lost. Commands without a reply fail then, and
+watched devices are watched again on the new connection.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from tracker.control.commands import (
 from tracker.control.connection import REPLY_TIMEOUT, Change, ClientProtocol, ControlConnection
 from tracker.control.watching import Watcher, Watches
 
-#: Groups at most that are requested, of all streams together.
+#: Consumer groups that are requested, of all streams together.
 MAX_GROUPS: Final = 10_000
 
 
 class ControlClient(Service):
-    """One instance's control port.
+    """A client of the control port of one instance.
 
     :param endpoint: see :func:`tracker.control.addresses.client_endpoint`.
-    :param name: the client's name in the instance's log.
-    :param retry: whether to connect again after a failure or a loss.
+    :param name: the client's name in the log of the instance.
+    :param retry: True: reconnect after a failure or a loss of the connection.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ControlClient(Service):
         retry: bool = True,
     ) -> None:
         self.greeting: dict[str, Any] = {}
-        """The latest answer to Hello: ``instance_id``, ``permission``, …"""
+        """The latest reply to Hello: ``instance_id``, ``permission``, …"""
         self._name = name
         self._watches = Watches()
         self._connection = ControlConnection(
@@ -75,27 +75,27 @@ class ControlClient(Service):
         self._connection.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Disconnect; fires when that is done."""
+        """Disconnect; return a Deferred that fires when the connection is closed."""
         super().stopService()
         return self._connection.stopService()
 
     def on_change(self, changed: Change) -> None:
-        """Have a function called whenever the connection is usable, and when it was lost."""
+        """Set the function that is called when the connection becomes usable or is lost."""
         self._connection.changed = changed
 
     @property
     def connection_error(self) -> ControlError | None:
-        """Why no command can be sent now; None if one can."""
+        """Reason why commands cannot be sent now; None while the connection is usable."""
         return self._connection.connection_error
 
     async def info(self) -> dict[str, Any]:
-        """Return facts of the instance, and how much it holds."""
-        return await self._ask(Info)
+        """Return facts of the instance, and its numbers of connections and commands."""
+        return await self._call(Info)
 
     async def connections(
         self, prefix: str = "", vendor: str | None = None, limit: int | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yield the devices that are connected to the instance, sorted by their ids.
+        """Yield the devices that are connected to the instance, sorted by device id.
 
         :param limit: rows of one request.
         """
@@ -111,56 +111,57 @@ class ControlClient(Service):
         limit: int | None = None,
         instance_id: str | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yield the devices that are connected to any instance, sorted by their ids."""
+        """Yield the devices that are connected to any instance, sorted by device id."""
         filters = {"prefix": prefix, "vendor": vendor, "limit": limit, "instance_id": instance_id}
         async for row in self._pages(ListDeviceRegistry, "devices", filters):
             yield row
 
     async def device(self, device_id: str) -> dict[str, Any]:
-        """Return where a device is connected, and the state of its connection.
+        """Return the instance of a device, and the state of its connection.
 
-        :raises NoSuchDevice: if it is connected nowhere, and no command waits for it.
+        :raises NoSuchDevice: if the device is not connected, and no command waits for it.
         """
-        return await self._ask(GetDevice, device_id=device_id)
+        return await self._call(GetDevice, device_id=device_id)
 
     async def send_command(
         self, device_id: str, text: str, *, wait: bool = False, **options: Any
     ) -> dict[str, Any]:
-        """Send a command to a device, wherever it is.
+        """Send a command to a device, on any instance.
 
-        :param wait: wait for its final response, however long that takes.
+        :param wait: True: wait for the final response without a time limit.
         :param options: ``command_id``, ``codec``, ``expires_at`` or ``expires_in`` (seconds),
             ``timeout`` (seconds), ``offline`` (``wait`` or ``fail``).
         """
-        patience = None if wait else REPLY_TIMEOUT
-        return await self._ask(
-            SendCommand, patience, device_id=device_id, text=text, wait=wait, **options
+        seconds = None if wait else REPLY_TIMEOUT
+        return await self._call(
+            SendCommand, seconds, device_id=device_id, text=text, wait=wait, **options
         )
 
     async def command_status(self, command_id: str, device_id: str | None = None) -> dict[str, Any]:
-        """Return the state of a command.
+        """Return the status of a command.
 
-        :param device_id: helps to find a command that is still queued.
-        :raises NoSuchCommand: if nothing is known of it.
+        :param device_id: its device; needed to find a command that is queued at another instance
+            or waits.
+        :raises NoSuchCommand: if the command is not found.
         """
-        return await self._ask(CommandStatus, command_id=command_id, device_id=device_id)
+        return await self._call(CommandStatus, command_id=command_id, device_id=device_id)
 
     async def drop_connection(self, device_id: str) -> str:
-        """Close the connection of a device to the instance, and return its address.
+        """Close the connection of a device to the instance; return its network address.
 
-        :raises NoSuchDevice: if it is not connected there.
+        :raises NoSuchDevice: if the device is not connected to the instance.
         """
-        address: str = (await self._ask(DropConnection, device_id=device_id))["address"]
+        address: str = (await self._call(DropConnection, device_id=device_id))["address"]
         return address
 
     async def watch(self, device_id: str, watcher: Watcher) -> bool:
         """Pass all traffic of a device to ``watcher``, until :meth:`unwatch`.
 
-        :return: whether it is connected to the instance now.
+        :return: True if the device is connected to the instance now.
         """
         before = self._watches.set(device_id, watcher)
         try:
-            here: bool = (await self._ask(Watch, device_id=device_id))["here"]
+            here: bool = (await self._call(Watch, device_id=device_id))["here"]
         except ControlError:
             self._watches.set(device_id, before)
             raise
@@ -169,36 +170,43 @@ class ControlClient(Service):
     async def unwatch(self, device_id: str) -> None:
         """Stop watching a device.
 
-        :raises NoSuchDevice: if it was not watched.
+        :raises NoSuchDevice: if the device is not watched.
         """
         if self._watches.set(device_id, None) is not None and self.connection_error is not None:
-            return  # the next connection begins without it
-        await self._ask(Unwatch, device_id=device_id)
+            return  # the next connection does not watch the device
+        await self._call(Unwatch, device_id=device_id)
 
     async def lag(self, streams: list[str] | None = None) -> list[dict[str, Any]]:
-        """Return the lag of each consumer group, of all streams or of some."""
+        """Return the lag of each consumer group.
+
+        :param streams: names of streams; None: all streams.
+        """
         groups: list[dict[str, Any]] = []
         more = True
         while more and len(groups) < MAX_GROUPS:
-            page = await self._ask(Lag, streams=streams, skip=len(groups))
+            page = await self._call(Lag, streams=streams, skip=len(groups))
             groups += page["groups"]
             more = page["more"] and bool(page["groups"])
         return groups
 
     async def set_log_level(self, level: str, namespace: str | None = None) -> str:
-        """Log events of this level and above; return the level of before."""
-        answer = await self._ask(SetLogLevel, level=level, namespace=namespace)
-        before: str = answer["before"]
+        """Set the lowest level that is logged; return the previous one.
+
+        :param namespace: part of the program; None: all of it.
+        """
+        reply = await self._call(SetLogLevel, level=level, namespace=namespace)
+        before: str = reply["before"]
         return before
 
     async def drain(self, seconds: float) -> dict[str, Any]:
         """Refuse new connections of devices, and close the present ones one after another.
 
+        :param seconds: time for closing them.
         :return: numbers of connections: ``closed`` and ``left``.
         """
         if math.isnan(seconds):
             raise BadArgument("seconds must be a number")
-        return await self._ask(Drain, seconds + REPLY_TIMEOUT, seconds=seconds)
+        return await self._call(Drain, seconds + REPLY_TIMEOUT, seconds=seconds)
 
     async def _pages(
         self, command: type[ControlCommand], rows: str, filters: dict[str, Any]
@@ -206,7 +214,7 @@ class ControlClient(Service):
         after = ""
         more = True
         while more:
-            page = await self._ask(command, after=after, **filters)
+            page = await self._call(command, after=after, **filters)
             for row in page[rows]:
                 yield row
             more = page["more"] and bool(page[rows])
@@ -214,16 +222,16 @@ class ControlClient(Service):
             if more and after <= before:
                 raise ControlError(f"{command.__name__}: the pages are not in order")
 
-    async def _ask(
+    async def _call(
         self,
         command: type[ControlCommand],
-        patience: float | None = REPLY_TIMEOUT,
+        timeout: float | None = REPLY_TIMEOUT,
         /,  # a command may have an argument of the same name
         **arguments: Any,
     ) -> dict[str, Any]:
-        return await self._connection.ask(command, patience, arguments)
+        return await self._connection.call(command, timeout, arguments)
 
     async def _prepare(self, protocol: ClientProtocol) -> None:
         self.greeting = await protocol.greet(self._name)
         for device_id in self._watches:
-            await protocol.ask(Watch, REPLY_TIMEOUT, {"device_id": device_id})
+            await protocol.call(Watch, REPLY_TIMEOUT, {"device_id": device_id})

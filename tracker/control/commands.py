@@ -1,9 +1,9 @@
-"""The commands of the control port: AMP boxes, each with the errors that it may answer.
+"""The AMP commands of the control port, with their arguments, replies and errors.
 
-``docs/control-port.rst`` describes the protocol. It is extended by optional arguments and new
-commands only; any other change takes another :data:`VERSION`. No value exceeds the 65,535 bytes
-that AMP allows: texts are cut, and lists are paged (if ``more`` is true, ``after`` the last row's
-name, or to ``skip`` so many rows, brings the next page).
+``docs/control-port.rst`` describes the protocol. Optional arguments, new keys in replies and new
+commands may be added; any other change requires a new :data:`VERSION`. No value exceeds the
+65,535 bytes that AMP allows: texts are cut, and lists are paged. If ``more`` is true, request the
+next page with ``after`` (name of the last row) or ``skip`` (number of rows received).
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from twisted.protocols import amp
 
 from tracker.untrusted import is_unicode
 
-#: Version of the protocol, on which both sides agree first.
+#: Version of the protocol, which Hello checks.
 VERSION: Final = 1
 #: Rows of a page, at most.
 MAX_ROWS: Final = 200
-#: Characters of a text that may be any length, such as a device's answer. As UTF-8 they are
-#: 60,000 bytes at most.
+#: Characters of a text of any length, such as a device's answer: at most 60,000 bytes of UTF-8.
 MAX_TEXT: Final = 15_000
-#: Bytes of a frame that a watcher receives in hexadecimal.
+#: Bytes of a frame that a watcher receives (in hexadecimal).
 MAX_RAW_BYTES: Final = 30_000
-#: Characters of an id or a name, and of an error's text. Longer ones are cut.
+#: Characters of an id or a name; longer ones are cut.
 MAX_NAME: Final = 64
+#: Characters of an error's text; longer ones are cut.
 MAX_ERROR: Final = 500
 
 
 class ControlError(Exception):
-    """An error that a command answers; the text is for people."""
+    """An error of a command; the text is for people."""
 
 
 class VersionMismatch(ControlError):
-    """The two sides speak different versions, or the client has not sent its version."""
+    """The two sides have different versions, or the client has not sent Hello."""
 
 
 class NotPermitted(ControlError):
-    """The client's permission does not allow that."""
+    """The client's permission does not include the command."""
 
 
 class BadArgument(ControlError):
@@ -45,19 +45,19 @@ class BadArgument(ControlError):
 
 
 class NoSuchDevice(ControlError):
-    """No connection of this device is known, or none on this instance."""
+    """The device is not connected, or not to this instance."""
 
 
 class NoSuchCommand(ControlError):
-    """Nothing is known of this command."""
+    """The command was not found."""
 
 
 class RedisUnavailable(ControlError):
-    """Redis does not answer, or refuses a request. The instance goes on; try again."""
+    """Redis does not reply, or refuses a request; the command can be retried."""
 
 
 class InternalError(ControlError):
-    """The instance has an internal error, which is in its log; it goes on."""
+    """The command failed with an internal error, which the instance has logged."""
 
 
 #: Error → its code on the wire.
@@ -74,14 +74,14 @@ CODES: Final[dict[type[Exception], bytes]] = {
 
 def _errors(*particular: type[Exception]) -> dict[type[Exception], bytes]:
     """Return the errors of a command: those of every command, and particular ones."""
-    any_may: tuple[type[Exception], ...] = (VersionMismatch, BadArgument, InternalError)
-    return {one: CODES[one] for one in (*any_may, *particular)}
+    common: tuple[type[Exception], ...] = (VersionMismatch, BadArgument, InternalError)
+    return {one: CODES[one] for one in (*common, *particular)}
 
 
-def brief(text: str, most: int = MAX_ERROR) -> str:
-    """Return untrusted text in a form that can be sent: at most ``most`` characters of UTF-8."""
-    if len(text) > most:
-        text = f"{text[: most - 1]}…"
+def brief(text: str, max_chars: int = MAX_ERROR) -> str:
+    """Return untrusted text that AMP can send: valid UTF-8, at most ``max_chars`` characters."""
+    if len(text) > max_chars:
+        text = f"{text[: max_chars - 1]}…"
     return text if is_unicode(text) else text.encode(errors="replace").decode()
 
 
@@ -91,7 +91,7 @@ _PAGE: Final = [
     (b"prefix", amp.Unicode(optional=True)),
     (b"vendor", amp.Unicode(optional=True)),
 ]
-#: Facts of a connection, besides its device. Times are seconds since 1970 (UTC).
+#: Facts of a connection, without its device. Times are seconds since 1970 (UTC).
 _CONNECTION: Final = [
     (b"vendor", amp.Unicode(optional=True)),
     (b"address", amp.Unicode(optional=True)),
@@ -111,15 +111,15 @@ _STATUS: Final = [
 
 
 class ControlCommand(amp.Command):
-    """A command of the control port, for the permission ``read`` unless it operates."""
+    """A command of the control port; it requires the permission ``read`` unless it operates."""
 
     operates: ClassVar[bool] = False
-    """True if it changes something: it then requires the permission ``operate``, and is logged
+    """True if the command changes something: it requires the permission ``operate`` and is logged
     with its client."""
 
 
 class Hello(ControlCommand):
-    """Must come first: the version and the name of the client."""
+    """Agree on the version; the first command of a connection."""
 
     commandName = b"Hello"
     arguments: ClassVar[Any] = [
@@ -137,7 +137,7 @@ class Hello(ControlCommand):
 
 
 class Info(ControlCommand):
-    """Facts of the instance, and how much it holds."""
+    """Return facts of the instance, and its numbers of connections and commands."""
 
     commandName = b"Info"
     response: ClassVar[Any] = [
@@ -155,7 +155,7 @@ class Info(ControlCommand):
 
 
 class ListConnections(ControlCommand):
-    """Devices that are connected to this instance, sorted by their ids."""
+    """Return a page of the devices that are connected to this instance, sorted by device id."""
 
     commandName = b"ListConnections"
     arguments: ClassVar[Any] = _PAGE
@@ -167,7 +167,7 @@ class ListConnections(ControlCommand):
 
 
 class ListDeviceRegistry(ControlCommand):
-    """Devices that are connected to any instance, sorted by their ids."""
+    """Return a page of the devices that are connected to any instance, sorted by device id."""
 
     commandName = b"ListDeviceRegistry"
     arguments: ClassVar[Any] = [*_PAGE, (b"instance_id", amp.Unicode(optional=True))]
@@ -188,7 +188,7 @@ class ListDeviceRegistry(ControlCommand):
 
 
 class GetDevice(ControlCommand):
-    """The instance that a device is connected to; the state of its connection if it is this one."""
+    """Return the instance of a device, and the state of its connection if it is this instance."""
 
     commandName = b"GetDevice"
     arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
@@ -205,7 +205,7 @@ class GetDevice(ControlCommand):
 
 
 class SendCommand(ControlCommand):
-    """Send a command to a device, wherever it is connected."""
+    """Send a command to a device, on any instance."""
 
     operates = True
     commandName = b"SendCommand"
@@ -229,7 +229,7 @@ class SendCommand(ControlCommand):
 
 
 class CommandStatus(ControlCommand):
-    """State of a command."""
+    """Return the status of a command."""
 
     commandName = b"CommandStatus"
     arguments: ClassVar[Any] = [
@@ -255,7 +255,7 @@ class DropConnection(ControlCommand):
 
 
 class Watch(ControlCommand):
-    """Request an :class:`Event` for all traffic of a device on this instance."""
+    """Start sending an :class:`Event` for each piece of a device's traffic on this instance."""
 
     commandName = b"Watch"
     arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
@@ -264,7 +264,7 @@ class Watch(ControlCommand):
 
 
 class Unwatch(ControlCommand):
-    """Request no more events of a device."""
+    """Stop sending events of a device."""
 
     commandName = b"Unwatch"
     arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
@@ -272,9 +272,9 @@ class Unwatch(ControlCommand):
 
 
 class Event(amp.Command):
-    """Sent by the server: something has happened on the connection of a watched device.
+    """Report traffic of a watched device; sent by the instance, without a reply.
 
-    It is not answered. Events that the client does not read in time are dropped and counted.
+    Events that the client does not read in time are dropped and counted.
     """
 
     commandName = b"Event"
@@ -291,7 +291,7 @@ class Event(amp.Command):
 
 
 class Lag(ControlCommand):
-    """Lag of the consumer groups of each stream."""
+    """Return a page of the lag of each stream's consumer groups."""
 
     commandName = b"Lag"
     arguments: ClassVar[Any] = [
@@ -320,7 +320,7 @@ class Lag(ControlCommand):
 
 
 class SetLogLevel(ControlCommand):
-    """Log events of this level and above: of one part of the program, or of all of it."""
+    """Set the lowest level that is logged, for one part of the program or for all of it."""
 
     operates = True
     commandName = b"SetLogLevel"
@@ -333,7 +333,7 @@ class SetLogLevel(ControlCommand):
 
 
 class Drain(ControlCommand):
-    """Refuse new connections, and close the present ones one after another."""
+    """Refuse new connections of devices, and close the present ones one after another."""
 
     operates = True
     commandName = b"Drain"
@@ -342,7 +342,7 @@ class Drain(ControlCommand):
     errors: ClassVar[Any] = _errors(NotPermitted)
 
 
-#: All commands of a client, Hello first.
+#: All commands that a client may send, Hello first.
 COMMANDS: Final[tuple[type[ControlCommand], ...]] = (
     Hello,
     Info,

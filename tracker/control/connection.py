@@ -1,4 +1,4 @@
-"""The connection of a client to a control port, which is made again whenever it is lost."""
+"""The connection of a client to a control port, which is reconnected whenever it is lost."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ from tracker.runtime.reconnect import stay_connected
 from tracker.runtime.waits import Stopped, Waits
 from tracker.untrusted import MAX_LINE, shown
 
-#: Seconds for an answer that depends on the instance and Redis only.
+#: Seconds for a reply that depends only on the instance and Redis.
 REPLY_TIMEOUT: Final = 15.0
-#: Seconds within which a connection has to be made and greeted.
+#: Seconds for the TLS handshake, for the reply to Hello, and until a call has a usable connection.
 GREETING_TIMEOUT: Final = 10.0
-#: Seconds between two attempts to connect: at first, and at most.
+#: Seconds between two attempts to connect.
 MIN_RETRY_DELAY: Final = 0.5
 MAX_RETRY_DELAY: Final = 10.0
 
@@ -56,33 +56,33 @@ class NotConnected(ControlError):
 
 
 class State(Enum):
-    """The state of a connection."""
+    """State of a connection."""
 
     STOPPED = "stopped"
     CONNECTING = "connecting, or being prepared"
     READY = "ready for commands"
     WAITING = "waiting for the next attempt"
-    OVER = "failed, without another attempt"
+    FAILED = "failed, without another attempt"
 
 
-#: States in which, or after which, commands can be sent without another start.
+#: States in which commands can be sent, now or after the next attempt.
 _ACTIVE_STATES: Final = frozenset({State.CONNECTING, State.READY, State.WAITING})
 
-#: Called with None when the connection is usable, else with the reason why it was lost.
+#: Called with None when the connection becomes usable, and with the error when it is lost.
 Change = Callable[[ControlError | None], None]
 
 
 @implementer(IHandshakeListener)
 class ClientProtocol(BoxProtocol):
-    """The client's end of one connection."""
+    """The client's side of one connection."""
 
     def __init__(self, clock: IReactorTime, locator: Locator) -> None:
         super().__init__(locator)
         self._clock = clock
         self.secured: Deferred[None] = Deferred()
-        """Fires when commands may be sent: over TLS, when the server has proved who it is."""
+        """Fires when commands may be sent: over TLS, when the server's certificate is checked."""
         self.lost: Deferred[str] = Deferred()
-        """Fires when the connection is lost, with the reason."""
+        """Fires with the reason when the connection is lost."""
 
     def connectionMade(self) -> None:
         """See Protocol."""
@@ -102,38 +102,40 @@ class ClientProtocol(BoxProtocol):
         self.lost.callback(reason_of(reason.value))
 
     async def greet(self, name: str) -> dict[str, Any]:
-        """Agree with the instance on the version; return its answer.
+        """Send Hello; return the reply.
 
-        :param name: the client's name in the instance's log.
+        :param name: the client's name in the log of the instance.
         """
         try:
             await self.secured.addTimeout(GREETING_TIMEOUT, self._clock)
         except TimeoutError:
-            raise NotConnected(f"no TLS within {GREETING_TIMEOUT:g} s") from None
-        return await self.ask(Hello, GREETING_TIMEOUT, {"version": VERSION, "client": name})
+            raise NotConnected(
+                f"TLS handshake not completed within {GREETING_TIMEOUT:g} s"
+            ) from None
+        return await self.call(Hello, GREETING_TIMEOUT, {"version": VERSION, "client": name})
 
-    async def ask(
+    async def call(
         self, command: type[ControlCommand], timeout: float | None, arguments: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return the answer to a command.
+        """Send a command; return the reply.
 
-        :param timeout: seconds; None: wait for it however long it takes.
-        :param arguments: those that are None are left out.
+        :param timeout: seconds for the reply; None: no limit.
+        :param arguments: arguments with the value None are left out.
         :raises ControlError: see the command.
         """
         given = _checked(command, arguments)
         try:
-            asked: Deferred[dict[str, Any]] = self.dispatcher.callRemote(command, **given)
+            reply: Deferred[dict[str, Any]] = self.dispatcher.callRemote(command, **given)
             if timeout is not None:
-                asked.addTimeout(timeout, self._clock)
-            return await asked
+                reply.addTimeout(timeout, self._clock)
+            return await reply
         except ControlError as error:
             raise type(error)(shown(error, MAX_LINE)) from None
         except TimeoutError:
-            raise NotConnected(f"no answer within {timeout:g} s") from None
+            raise NotConnected(f"no reply within {timeout:g} s") from None
         except amp.UnhandledCommand:
             raise VersionMismatch(
-                f"the instance does not know {command.__name__}: it is of an older version"
+                f"the instance does not support {command.__name__}; upgrade the instance"
             ) from None
         except amp.RemoteAmpError as error:
             code, text = shown(error.errorCode), shown(error.description, MAX_LINE)
@@ -145,74 +147,75 @@ class ClientProtocol(BoxProtocol):
 
 
 class _UsableConnection:
-    """The usable connection, and those who wait for it."""
+    """The usable connection, and the calls that wait for it."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self.state = State.STOPPED
         self._clock = clock
         self._protocol: ClientProtocol | None = None
         self._reason: ControlError = NotConnected("not started")
-        self._wanted: list[Deferred[ClientProtocol]] = []
+        self._waiters: list[Deferred[ClientProtocol]] = []
 
     @property
     def reason(self) -> ControlError:
-        """Why there is no usable connection: a new object, as errors remember where they go."""
+        """Reason why the connection is not usable."""
+        # A new object each time, because raising an exception adds to its traceback.
         return type(self._reason)(str(self._reason))
 
     async def get(self) -> ClientProtocol:
-        """Return the connection, now or when it is usable.
+        """Return the connection, now or when it becomes usable.
 
-        :raises ControlError: if there will be none, or none in time.
+        :raises ControlError: if it does not become usable in time.
         """
         if self._protocol is not None:
             return self._protocol
         if self.state not in _ACTIVE_STATES:
             raise self.reason
-        wanted: Deferred[ClientProtocol] = Deferred()
-        self._wanted.append(wanted)
+        waiter: Deferred[ClientProtocol] = Deferred()
+        self._waiters.append(waiter)
         try:
-            return await wanted.addTimeout(GREETING_TIMEOUT, self._clock)
+            return await waiter.addTimeout(GREETING_TIMEOUT, self._clock)
         except TimeoutError:
             raise self.reason from None
         finally:
-            if wanted in self._wanted:
-                self._wanted.remove(wanted)
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
     def enter(self, state: State) -> None:
-        """Enter a state in which there is no usable connection."""
+        """Enter a state in which the connection is not usable."""
         self.state = state
         self._protocol = None
         if state not in _ACTIVE_STATES:
-            self._refuse()
+            self._fail_waiters()
 
     def ready(self, protocol: ClientProtocol) -> None:
-        """Enter the state in which there is one."""
+        """Enter the state READY."""
         self.state = State.READY
         self._protocol = protocol
-        wanted, self._wanted = self._wanted, []
-        for deferred in wanted:
-            deferred.callback(protocol)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(protocol)
 
-    def fails(self, error: BaseException) -> None:
-        """Note why there is none; do not wait if the next attempt will fail for the same reason."""
+    def failed(self, error: BaseException) -> None:
+        """Set the reason; fail waiting calls if the next attempt will fail for the same reason."""
         if isinstance(error, ControlError):
             self._reason = error
         else:
             self._reason = NotConnected(reason_of(error))
         if not isinstance(self._reason, NotConnected):
-            self._refuse()
+            self._fail_waiters()
 
-    def _refuse(self) -> None:
-        wanted, self._wanted = self._wanted, []
-        for deferred in wanted:
-            deferred.errback(self.reason)
+    def _fail_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.errback(self.reason)
 
 
 class ControlConnection(Service):
-    """A connection that is made again whenever it is lost.
+    """A connection to a control port that reconnects whenever it is lost.
 
     :param retry: False: stop at the first failure or loss.
-    :param locator: answers the commands of the instance.
+    :param locator: responds to the commands of the instance.
     :param prepare: called with each new connection, before it is used.
     """
 
@@ -226,7 +229,7 @@ class ControlConnection(Service):
         prepare: Callable[[ClientProtocol], Awaitable[None]],
     ) -> None:
         self.changed: Change = lambda reason: None
-        """Called when the connection is usable, and when it was lost."""
+        """Called when the connection becomes usable or is lost."""
         self._reactor = reactor
         self._endpoint = endpoint
         self._factory = _Factory.forProtocol(lambda: ClientProtocol(reactor, locator))
@@ -234,44 +237,44 @@ class ControlConnection(Service):
         self._prepare = prepare
         self._usable = _UsableConnection(reactor)
         self._waits = Waits(reactor)
-        self._made: ClientProtocol | None = None  # not necessarily usable
+        self._connected: ClientProtocol | None = None  # not necessarily usable
         self._loop: Deferred[None] = succeed(None)
 
     @property
     def state(self) -> State:
-        """The state of the connection."""
+        """State of the connection."""
         return self._usable.state
 
     @property
     def connection_error(self) -> ControlError | None:
-        """Why no command can be sent now; None if one can."""
+        """Reason why commands cannot be sent now; None while the connection is usable."""
         return None if self.state is State.READY else self._usable.reason
 
     def startService(self) -> None:
         """Start connecting."""
         super().startService()
         self._waits = Waits(self._reactor)
-        self._usable.fails(NotConnected(f"no connection within {GREETING_TIMEOUT:g} s"))
+        self._usable.failed(NotConnected(f"not connected within {GREETING_TIMEOUT:g} s"))
         self._loop = Deferred.fromCoroutine(self._run())
 
     def stopService(self) -> Deferred[None]:
-        """Disconnect; fires when that is done."""
+        """Disconnect; return a Deferred that fires when the connection is closed."""
         super().stopService()
         self._waits.stop()
-        if self._made is not None:
-            self._made.transport.loseConnection()
+        if self._connected is not None:
+            self._connected.transport.loseConnection()
         return self._loop
 
-    async def ask(
+    async def call(
         self, command: type[ControlCommand], timeout: float | None, arguments: dict[str, Any]
     ) -> dict[str, Any]:
-        """Send a command when the connection is usable, and return its answer.
+        """Send a command when the connection is usable; return the reply.
 
-        :param timeout: seconds for the answer; None: no limit.
+        :param timeout: seconds for the reply; None: no limit.
         :raises ControlError: see the command; :class:`NotConnected` if it cannot be sent in time.
         """
         protocol = await self._usable.get()
-        return await protocol.ask(command, timeout, arguments)
+        return await protocol.call(command, timeout, arguments)
 
     async def _run(self) -> None:
         if self._retry:
@@ -280,11 +283,11 @@ class ControlConnection(Service):
         else:
             await self._serve()
         if self._waits.stopped:
-            self._usable.fails(NotConnected("stopped"))
-        self._usable.enter(State.STOPPED if self._waits.stopped else State.OVER)
+            self._usable.failed(NotConnected("stopped"))
+        self._usable.enter(State.STOPPED if self._waits.stopped else State.FAILED)
 
     async def _serve(self) -> bool:
-        """Connect, and return when the connection is lost: True if it was usable."""
+        """Connect and wait until the connection is lost; return True if it was usable."""
         self._usable.enter(State.CONNECTING)
         usable = await self._connect_once()
         self._usable.enter(State.WAITING)
@@ -293,25 +296,25 @@ class ControlConnection(Service):
     async def _connect_once(self) -> bool:
         try:
             connecting: Deferred[Any] = self._endpoint.connect(self._factory)
-            self._made = protocol = await self._waits.result(connecting)
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from being connected
-            self._usable.fails(error)
+            self._connected = protocol = await self._waits.result(connecting)
+        except Exception as error:  # noqa: BLE001 - each endpoint fails in its own way
+            self._usable.failed(error)
             return False
         try:
-            if self._waits.stopped:  # and the attempt could not be cancelled
+            if self._waits.stopped:  # the attempt could not be cancelled
                 raise Stopped
             await self._prepare(protocol)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._usable.fails(error)
+        except Exception as error:  # noqa: BLE001 - every error is reported as the reason
+            self._usable.failed(error)
             protocol.transport.abortConnection()
         else:
             self._usable.ready(protocol)
             self.changed(None)
         reason = NotConnected(await protocol.lost)
-        self._made = None
+        self._connected = None
         if self.state is not State.READY:
             return False
-        self._usable.fails(reason)
+        self._usable.failed(reason)
         self._usable.enter(State.WAITING)
         self.changed(reason)
         return True
@@ -322,12 +325,12 @@ class _Factory(Factory):
 
 
 def _checked(command: type[ControlCommand], given: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments that are not None, as AMP takes them.
+    """Return the arguments that are not None, with the types that AMP requires.
 
-    :raises BadArgument: if there is no such argument, or it cannot be sent.
+    :raises BadArgument: if the command does not have an argument, or its value cannot be sent.
     """
     kinds = {name.decode(): kind for name, kind in command.arguments}
-    made = {}
+    checked = {}
     for name, value in given.items():
         if name not in kinds:
             raise BadArgument(f"{command.__name__} has no argument {name}")
@@ -338,24 +341,24 @@ def _checked(command: type[ControlCommand], given: dict[str, Any]) -> dict[str, 
                 kinds[name].toStringProto(value, None)
             except Exception as error:  # noqa: BLE001 - each type fails in its own way
                 raise BadArgument(f"{name} cannot be sent: {reason_of(error)}") from None
-            made[name] = value
-    return made
+            checked[name] = value
+    return checked
 
 
 def reason_of(error: BaseException | None) -> str:
-    """Return one line, for people."""
+    """Return an error as one line for people."""
     match error:
         case UnicodeEncodeError():
-            return "is not UTF-8"
+            return "not UTF-8"
         case SSL.Error() if error.args and error.args[0]:
-            # What OpenSSL says, last: library, function, reason. An alert is the other side's.
+            # OpenSSL's latest error: library, function, reason. An alert is from the other side.
             return f"TLS: {error.args[0][-1][-1]}"
         case VerificationError():
             return "TLS: the server's certificate is for another name"
         case ConnectionDone():
-            return "the instance has closed the connection"
+            return "connection closed by the instance"
         case ConnectionLost():
-            return "the connection was cut off: the instance tells why in its log, if it was that"
+            return "connection closed by the instance; see its log for the reason"
         case ConnectError() if error.osError is not None:
             return os.strerror(error.osError)
         case _:

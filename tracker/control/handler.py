@@ -1,4 +1,4 @@
-"""Answer one client of a control port, as far as its permission allows."""
+"""Handling of one client's commands, according to its permission."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tracker.control.commands import (
     Watch,
     brief,
 )
-from tracker.control.operations import Operations, event
+from tracker.control.operations import Operations, event_arguments
 from tracker.control.wire import Locator
 from tracker.interfaces import IInstance, Traffic
 from tracker.observe.levels import AUDIT
@@ -49,26 +49,26 @@ MAX_WATCHED: Final = 32
 
 
 class IClient(Interface):
-    """The connection of a client, as its conversation uses it."""
+    """The connection of a client."""
 
     dispatcher: amp.BoxDispatcher = Attribute("Sends commands to the client.")
-    unread: bool = Attribute("Whether the client leaves unread what it was sent.")
+    unread: bool = Attribute("True while the client leaves sent bytes unread.")
 
     def greeted() -> None:
-        """Note that the client has said Hello."""
+        """Record that the client has sent Hello."""
 
-    def began() -> None:
-        """Note that a command is being answered."""
+    def command_started() -> None:
+        """Count a command that is being processed."""
 
-    def ended() -> None:
-        """Note that a command was answered."""
+    def command_finished() -> None:
+        """Count a command that was processed."""
 
-    def give_up(reason: str) -> None:  # noqa: N805 - an interface's methods have no self
+    def abort(reason: str) -> None:  # noqa: N805 - an interface's methods have no self
         """Close the connection at once."""
 
 
 class ClientHandler(Locator):
-    """The commands of one connection, their answers, and the devices that it watches."""
+    """Handles the commands of one client, and sends events of the devices that it watches."""
 
     def __init__(
         self, clock: IReactorTime, instance: IInstance, operations: Operations, client: IClient
@@ -92,27 +92,27 @@ class ClientHandler(Locator):
         )
         self._instance = instance
         self._clock = clock
-        self._protocol = client
+        self._client = client
         self._caller: _Caller | None = None
         self._greeted = False
         self._watched: dict[str, _Watched] = {}
-        self._waiting: set[Deferred[Any]] = set()
+        self._in_progress: set[Deferred[Any]] = set()
         self._audit = _Audit(clock)
 
     def identified(self, peer: Peer, permissions: Permissions) -> None:
-        """Note who the client is. Its permission is looked up again for each command."""
+        """Set the identity of the client. Each command checks its permission again."""
         self._caller = _Caller(peer, permissions)
 
-    def ended(self) -> None:
-        """Stop watching, and cancel what is being answered: the connection has ended."""
+    def connection_lost(self) -> None:
+        """Stop watching devices, and cancel commands in progress."""
         while self._watched:
-            self._watched.popitem()[1].end()
-        for deferred in list(self._waiting):
+            self._watched.popitem()[1].stop()
+        for deferred in list(self._in_progress):
             deferred.cancel()
 
     @property
     def peer(self) -> Peer | None:
-        """The client, once it is identified."""
+        """The client; None until it is identified."""
         return None if self._caller is None else self._caller.peer
 
     @property
@@ -123,33 +123,33 @@ class ClientHandler(Locator):
     def check(self, command: type[amp.Command] | None) -> None:
         """See Locator."""
         if self._caller is None or not (self._greeted or command is Hello):
-            raise VersionMismatch(f"say Hello first, with version {VERSION}")
-        if not self._still_served():
-            raise NotPermitted("that requires a permission")
+            raise VersionMismatch(f"Hello with version {VERSION} must be the first command")
+        if not self._check_permission():
+            raise NotPermitted("this client has no permission")
 
-    def _still_served(self) -> bool:
-        """Return whether the client has a permission; close its connection if not."""
+    def _check_permission(self) -> bool:
+        """Return True if the client has a permission; otherwise close its connection."""
         if self._caller is None or self._caller.permission is None:
-            self._protocol.give_up(f"{self.peer} has no permission any more")
+            self._client.abort(f"the permission of {self.peer} was removed")
             return False
         return True
 
-    def answer(
+    def respond(
         self, command: type[amp.Command], function: Callable[..., Any], arguments: dict[str, Any]
     ) -> Deferred[Any]:
         """See Locator."""
-        self._protocol.began()
-        answered = Deferred.fromCoroutine(self._answer(command, function, arguments))
-        self._waiting.add(answered)
+        self._client.command_started()
+        reply = Deferred.fromCoroutine(self._respond(command, function, arguments))
+        self._in_progress.add(reply)
 
         def done(result: Any) -> Any:
-            self._waiting.discard(answered)
-            self._protocol.ended()
+            self._in_progress.discard(reply)
+            self._client.command_finished()
             return result
 
-        return answered.addBoth(done)
+        return reply.addBoth(done)
 
-    async def _answer(
+    async def _respond(
         self, command: type[amp.Command], function: Callable[..., Any], arguments: dict[str, Any]
     ) -> Any:
         caller = self._caller
@@ -157,24 +157,23 @@ class ClientHandler(Locator):
             allowed = caller.permission is Permission.OPERATE
             self._audit.record(caller, command, arguments, allowed)
             if not allowed:
-                raise NotPermitted("that requires the permission operate")
+                raise NotPermitted('this command requires the permission "operate"')
         return await maybeDeferred(function, **arguments)
 
     def _hello(self, version: int, client: str | None) -> dict[str, Any]:
-        """Agree on the version."""
         caller = self._caller
         permission = None if caller is None else caller.permission
-        assert caller is not None and permission is not None  # noqa: S101, PT018 - checked before
+        assert caller is not None and permission is not None  # noqa: S101, PT018 - see check()
         if version != VERSION:
             raise VersionMismatch(
-                f"this is tracker {__version__}, which speaks version {VERSION} and not "
-                f"{brief(str(version), 16)}: upgrade "
-                f"{'the client' if version < VERSION else 'this instance'}"
+                f"tracker {__version__} supports version {VERSION} of the protocol, not "
+                f"{brief(str(version), 16)}; upgrade "
+                f"{'the client' if version < VERSION else 'the instance'}"
             )
         self._greeted = True
         name = (client or "")[:MAX_NAME]
         caller.name = name if name.isprintable() else ascii(name)
-        self._protocol.greeted()
+        self._client.greeted()
         return {
             "version": VERSION,
             "software": __version__,
@@ -184,28 +183,26 @@ class ClientHandler(Locator):
         }
 
     def _watch(self, device_id: str) -> dict[str, Any]:
-        """Start sending events of a device."""
         if device_id not in self._watched:
             if len(self._watched) >= MAX_WATCHED:
-                raise BadArgument(f"no more than {MAX_WATCHED} devices can be watched at a time")
+                raise BadArgument(f"at most {MAX_WATCHED} devices can be watched at a time")
             if not 0 < len(device_id) <= MAX_NAME:
-                raise BadArgument(f"device_id: must be 1 to {MAX_NAME} characters long")
+                raise BadArgument(f"device_id must have 1 to {MAX_NAME} characters")
             watched = _Watched(
                 device_id=device_id,
                 instance=self._instance,
                 clock=self._clock,
-                protocol=self._protocol,
-                still_served=self._still_served,
+                client=self._client,
+                check_permission=self._check_permission,
             )
             self._watched[device_id] = watched
-            watched.begin()
+            watched.start()
         return {"here": self._instance.connection(device_id) is not None}
 
     def _unwatch(self, device_id: str) -> dict[str, Any]:
-        """Stop sending events of a device."""
         if device_id not in self._watched:
             raise NoSuchDevice(f"{brief(device_id, MAX_NAME)} is not watched")
-        self._watched.pop(device_id).end()
+        self._watched.pop(device_id).stop()
         return {}
 
 
@@ -216,7 +213,7 @@ class _Caller:
     peer: Peer
     permissions: Permissions
     name: str = ""
-    """The name that the client has given itself."""
+    """The name that the client has sent in Hello."""
 
     @property
     def permission(self) -> Permission | None:
@@ -224,10 +221,10 @@ class _Caller:
 
 
 class _Audit:
-    """Log who asks for a change: each that is made, and some of those that are denied."""
+    """Logs every permitted command that changes something; lines for denied ones are limited."""
 
     def __init__(self, clock: IReactorTime) -> None:
-        # Of a class, a logger would take the class's name for its own.
+        # Not a class attribute, which would log in the namespace of the class.
         self._log = Logger(AUDIT)
         self._denials = LimitedLog(clock, self._log)
 
@@ -243,12 +240,12 @@ class _Audit:
             "audit: {who}{client} {verb} {command} {arguments}",
             who=str(caller.peer),
             client=f" ({caller.name})" if caller.name else "",
-            verb="asks for" if allowed else "may not ask for",
+            verb="requested" if allowed else "was denied",
             command=command.commandName.decode(),
             arguments=" ".join(
                 f"{name}={brief(repr(value), MAX_NAME)}"
                 for name, value in sorted(arguments.items())
-                # A command's text may be a secret.
+                # The text of a command may contain a secret.
                 if value is not None and name != "text"
             ),
         )
@@ -261,24 +258,24 @@ class _Watched:
     device_id: str
     instance: IInstance
     clock: IReactorTime
-    protocol: IClient
-    still_served: Callable[[], bool]
+    client: IClient
+    check_permission: Callable[[], bool]
     dropped: int = 0
 
-    def begin(self) -> None:
+    def start(self) -> None:
         self.instance.watch(self.device_id, self._observe)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self.instance.unwatch(self.device_id, self._observe)
 
     def _observe(self, kind: Traffic, data: bytes) -> None:
-        if not self.still_served():
+        if not self.check_permission():
             return
-        if self.protocol.unread:
+        if self.client.unread:
             self.dropped += 1
             return
-        arguments = event(self.instance, self.device_id, kind, data)
-        self.protocol.dispatcher.callRemote(
+        arguments = event_arguments(self.instance, self.device_id, kind, data)
+        self.client.dispatcher.callRemote(
             Event, at=self.clock.seconds(), dropped=self.dropped, **arguments
         )
         self.dropped = 0

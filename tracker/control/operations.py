@@ -1,4 +1,4 @@
-"""Carry out the commands of a control port; permissions are checked before."""
+"""The commands of a control port, without the check of permissions."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import shown
 
-#: Seconds until a command expires, unless it says otherwise.
+#: Default for the seconds until a command expires.
 DEFAULT_EXPIRY: Final = 300.0
-#: Seconds until it may expire, at most.
+#: Maximum of the seconds until a command expires.
 MAX_EXPIRY: Final = 366 * 86_400.0
-#: Seconds between two looks whether a command has ended that a client waits for.
+#: Seconds between two checks for the final status of a command.
 POLL_INTERVAL: Final = 0.1
-#: Seconds beyond its time within which a janitor ends a command that was not written.
+#: Seconds after its expiry within which a janitor ends an unwritten command.
 FINAL_STATUS_GRACE: Final = 120.0
-#: Bytes that the rows of a page come to, at most: a value has 65,535.
+#: Bytes of the rows of a page; AMP allows 65,535 for a value.
 MAX_PAGE_BYTES: Final = 60_000
 #: Characters of a stream's or a group's name that are sent.
 MAX_STREAM_NAME: Final = 200
-#: Characters of a reason for which a device's connection was cut.
+#: Characters of the reason for which a device's connection was closed.
 _MAX_REASON: Final = 1000
-#: Seconds that a drain may take.
+#: Maximum of the seconds that a drain takes.
 MAX_DRAIN_SECONDS: Final = 3600.0
 
-#: States of a command that has not ended.
+#: Statuses of a command that was not claimed yet.
 QUEUED: Final = "queued"
 WAITING: Final = "waiting"
 
@@ -67,13 +67,13 @@ T = TypeVar("T")
 
 
 class Operations:
-    """The commands of an instance's control port."""
+    """Carries out the commands of an instance's control port."""
 
     def __init__(
         self, clock: IReactorTime, instance: IInstance, redis: RedisConnection, levels: LogLevels
     ) -> None:
         self.watchers: Callable[[], int] = lambda: 0
-        """Returns how many clients watch a device."""
+        """Returns the number of clients that watch a device."""
         self._clock = clock
         self._instance = instance
         self._redis = redis
@@ -124,7 +124,7 @@ class Operations:
                 device_id > (after or "")
                 and device_id.startswith(prefix or "")
                 and instance_id in (None, owner)
-                # Else it is none, and somebody else has put it there.
+                # Longer ones are not device ids; another program has written them.
                 and len(device_id) <= MAX_NAME
             )
 
@@ -144,10 +144,10 @@ class Operations:
     async def _smallest(
         self, count: int, wanted: Callable[[str, str], bool], vendor: str | None
     ) -> dict[str, str]:
-        """Return device → instance, of the devices with the smallest ids.
+        """Return device id → instance id, of the devices with the smallest ids.
 
-        The hash has no order, so each page takes a walk through all of it, of which a few pages
-        are kept.
+        The hash is not sorted, so each page requires a scan of all of it; only about twice
+        ``count`` devices are kept in memory.
         """
         found: dict[str, str] = {}
         async for page in connections(self._redis):
@@ -171,9 +171,9 @@ class Operations:
         waiting = await self._from_redis(waiting_count(self._redis, device_id))
         instance_id = self._instance.instance_id if here else registered
         if instance_id is None and not waiting:
-            which = brief(device_id, MAX_NAME)
-            raise NoSuchDevice(f"{which} is connected nowhere, and nothing waits for it")
-        told: dict[str, Any] = {
+            name = brief(device_id, MAX_NAME)
+            raise NoSuchDevice(f"{name} is not connected, and no command waits for it")
+        reply: dict[str, Any] = {
             "device_id": device_id,
             "instance_id": instance_id and brief(instance_id, MAX_NAME),
             "here": here is not None,
@@ -181,8 +181,8 @@ class Operations:
         }
         if here is not None:
             queued, outstanding = self._instance.commands(device_id)
-            told |= _connection(here) | {"queued": queued, "outstanding": outstanding}
-        return told
+            reply |= _connection(here) | {"queued": queued, "outstanding": outstanding}
+        return reply
 
     async def send_command(
         self, *, offline: str | None, wait: bool | None, **facts: Any
@@ -210,8 +210,8 @@ class Operations:
 
     async def command_status(self, command_id: str, device_id: str | None) -> dict[str, Any]:
         """See the command CommandStatus."""
-        if begun := await self._recorded_status(command_id):
-            return begun
+        if recorded := await self._recorded_status(command_id):
+            return recorded
         if self._instance.holds_command(command_id):
             return {
                 "command_id": command_id,
@@ -219,23 +219,23 @@ class Operations:
                 "status": QUEUED,
             }
         if device_id is not None:
-            place = await self._from_redis(find_command(self._redis, command_id, device_id))
-            if place is not None:
+            owner = await self._from_redis(find_command(self._redis, command_id, device_id))
+            if owner is not None:
                 return {
                     "command_id": command_id,
-                    "instance_id": brief(place, MAX_NAME) or None,
-                    "status": QUEUED if place else WAITING,
+                    "instance_id": brief(owner, MAX_NAME) or None,
+                    "status": QUEUED if owner else WAITING,
                 }
-        # Between these looks, it may have been begun with.
-        if begun := await self._recorded_status(command_id):
-            return begun
+        # The command may have been claimed between these checks.
+        if recorded := await self._recorded_status(command_id):
+            return recorded
         raise NoSuchCommand(
-            "nothing is known of this command: it was never sent, ended long ago, or is queued "
-            "elsewhere (say the device, too)"
+            "unknown command ID: it was never sent, ended long ago, or is still queued elsewhere; "
+            "give its device to search there"
         )
 
     async def _recorded_status(self, command_id: str) -> dict[str, Any] | None:
-        """Return the status of a command that an instance has begun with; None if none has."""
+        """Return the status of a command that has a record; None without a record."""
         record = await self._from_redis(read_record(self._redis, command_id))
         if record is None:
             return None
@@ -258,11 +258,11 @@ class Operations:
         self, streams: list[str] | None, skip: int | None, limit: int | None
     ) -> dict[str, Any]:
         """See the command Lag."""
-        count, left_out = _limit(limit), skip or 0
-        if left_out < 0:
-            raise BadArgument("skip must not be less than 0")
+        count, skipped = _limit(limit), skip or 0
+        if skipped < 0:
+            raise BadArgument("skip must not be negative")
         if streams is not None and len(streams) > MAX_ROWS:
-            raise BadArgument(f"no more than {MAX_ROWS} streams can be asked for at a time")
+            raise BadArgument(f"at most {MAX_ROWS} streams can be requested at a time")
         names = streams or {
             *self._instance.streams,
             *await self._from_redis(advertised_streams(self._redis)),
@@ -270,15 +270,17 @@ class Operations:
         rows: list[dict[str, Any]] = []
         for name in sorted(set(names)):
             rows += await self._lag_rows(name, named=bool(streams))
-            if len(rows) > left_out + count:
+            if len(rows) > skipped + count:
                 break
-        page = rows[left_out : left_out + count]
-        return _page(Lag, "groups", page, len(rows) > left_out + count)
+        page = rows[skipped : skipped + count]
+        return _page(Lag, "groups", page, len(rows) > skipped + count)
 
     async def _lag_rows(self, stream: str, named: bool) -> list[dict[str, Any]]:
-        """Return a row for each group of a stream, one row if it has none, none if it is absent.
+        """Return a row for each group of a stream.
 
-        :param named: whether the client has named it: then a key of another type is an error.
+        A stream without groups has one row; a missing stream has none.
+
+        :param named: True if the client has named the stream: a key of another type is an error.
         """
         try:
             found = await self._from_redis(stream_lag(self._redis, stream))
@@ -329,11 +331,13 @@ class Operations:
         timeout: float | None,
     ) -> Command:
         if expires_at is not None and expires_in is not None:
-            raise BadArgument("say when it expires by expires_at or by expires_in, not both")
+            raise BadArgument("give either expires_at or expires_in, not both")
         if expires_at is None:
             seconds = DEFAULT_EXPIRY if expires_in is None else expires_in
             if not 0 < seconds <= MAX_EXPIRY:
-                raise BadArgument(f"expires_in must be seconds, up to {MAX_EXPIRY:.0f}")
+                raise BadArgument(
+                    f"expires_in must be more than 0 and at most {MAX_EXPIRY:.0f} seconds"
+                )
             expires_at = iso_milliseconds(self._ledger.now + int(seconds * 1000))
         try:
             return Command.checked(
@@ -348,9 +352,9 @@ class Operations:
             raise BadArgument(str(error)) from None
 
     async def _wait_for_final_status(self, command: Command) -> dict[str, Any]:
-        """Return the state of a command when it has ended, or cannot end any longer."""
-        patience = command.expires_at + (command.timeout + FINAL_STATUS_GRACE) * 1000
-        while self._ledger.now <= patience and not await self._has_ended(command.command_id):
+        """Return the status of a command when it is final, or when it is overdue."""
+        deadline = command.expires_at + (command.timeout + FINAL_STATUS_GRACE) * 1000
+        while self._ledger.now <= deadline and not await self._has_ended(command.command_id):
             await deferLater(self._clock, POLL_INTERVAL)
         return await self.command_status(command.command_id, command.device_id)
 
@@ -358,25 +362,27 @@ class Operations:
         try:
             record = await read_record(self._redis, command_id)
         except (Refused, Unavailable):
-            return False  # the client goes on waiting: it may not know the command's id
+            return False  # keep waiting: the client may not know the command ID
         return record is not None and record.final
 
-    async def _from_redis(self, asked: Awaitable[T]) -> T:
+    async def _from_redis(self, result: Awaitable[T]) -> T:
         try:
-            return await asked
+            return await result
         except (Refused, Unavailable) as error:
             raise RedisUnavailable(f"Redis: {error}") from None
 
 
-def event(instance: IInstance, device_id: str, kind: Traffic, data: bytes) -> dict[str, Any]:
-    """Return the arguments of an Event, except for its time and what was dropped before it."""
-    told: dict[str, Any] = {"device_id": device_id, "kind": kind.value, "truncated": False}
+def event_arguments(
+    instance: IInstance, device_id: str, kind: Traffic, data: bytes
+) -> dict[str, Any]:
+    """Return the arguments of an Event, except for ``at`` and ``dropped``."""
+    arguments: dict[str, Any] = {"device_id": device_id, "kind": kind.value, "truncated": False}
     if kind not in (Traffic.RECEIVED, Traffic.SENT):
         text = brief(data.decode(errors="replace"), _MAX_REASON)
-        return told | {"decoded": json.dumps({"text": text})}
+        return arguments | {"decoded": json.dumps({"text": text})}
     described = instance.describe(device_id, data, kind)
     decoded = _shorten_description(described)
-    return told | {
+    return arguments | {
         "raw": data[:MAX_RAW_BYTES].hex(),
         "decoded": json.dumps(decoded),
         "truncated": len(data) > MAX_RAW_BYTES or decoded is not described,
@@ -384,11 +390,11 @@ def event(instance: IInstance, device_id: str, kind: Traffic, data: bytes) -> di
 
 
 def _shorten_description(described: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a description with fewer records if it would be too long."""
+    """Return a description, with fewer records if it is too long."""
     while len(json.dumps(described)) > 4 * MAX_TEXT:
         records = described.get("records")
         if not isinstance(records, list) or len(records) < 2:
-            return {"left_out": "too long to be shown; the digits tell"}
+            return {"left_out": "too long to be shown; see the raw bytes"}
         described = {**described, "records": records[: len(records) // 2]}
     return described
 
@@ -396,16 +402,19 @@ def _shorten_description(described: Mapping[str, Any]) -> Mapping[str, Any]:
 def _page(
     command: type[ControlCommand], name: str, rows: Iterable[dict[str, Any]], more: bool
 ) -> dict[str, Any]:
-    """Return as many of the rows as one value can hold, and whether there are more."""
+    """Return a reply with as many of the rows as one value can hold.
+
+    :param more: True if further rows follow these.
+    """
     kind = next(argument for key, argument in command.response if key.decode() == name)
-    told: list[dict[str, Any]] = []
+    page: list[dict[str, Any]] = []
     size = 0
     for row in rows:
         size += len(kind.toStringProto([row], None))
-        if told and size > MAX_PAGE_BYTES:
-            return {name: told, "more": True}
-        told.append(row)
-    return {name: told, "more": more}
+        if page and size > MAX_PAGE_BYTES:
+            return {name: page, "more": True}
+        page.append(row)
+    return {name: page, "more": more}
 
 
 def _limit(limit: int | None) -> int:

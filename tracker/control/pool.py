@@ -1,4 +1,4 @@
-"""Keep a client of each control port that instances advertise."""
+"""Clients of all control ports that instances advertise."""
 
 from __future__ import annotations
 
@@ -28,37 +28,35 @@ from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient
 from tracker.control.commands import ControlError
 
-#: Control ports that are connected to. If instances advertise more, unusable ports are replaced
-#: by others at each look.
+#: Control ports that are connected to. If instances advertise more, each call of
+#: :meth:`ControlPool.keep` replaces unusable ports by others.
 MAX_PORTS: Final = 200
 #: Seconds that connections may take to close.
 CLOSE_TIMEOUT: Final = 5.0
 
 
 class BadAddress(ControlError):
-    """The address of a control port, or a file that it needs, cannot be used."""
+    """The address of a control port, or a file that it requires, is not usable."""
 
 
 @frozen
 class Credentials:
-    """Files in PEM: a private key, its certificate, and the authority of the instances'."""
+    """PEM files for TLS: private key and certificate of the client, and the authority."""
 
     key: Path | None = None
     certificate: Path | None = None
     authority: Path | None = None
 
     def address(self, advertised: str) -> str:
-        """Return the whole address of a control port that a heartbeat advertises.
+        """Return the complete address of a control port that a heartbeat advertises.
 
-        :raises BadAddress: if it needs files that are not given; in one line.
+        :raises BadAddress: if the address requires files that are not given.
         """
         if not advertised.startswith("ssl:"):
             return advertised
         files = {"privateKey": self.key, "certKey": self.certificate, "caCert": self.authority}
         if None in files.values():
-            raise BadAddress(
-                "it has TLS: --control-key, --control-cert and --control-ca are needed"
-            )
+            raise BadAddress("TLS requires --control-key, --control-cert and --control-ca")
         quoted = (f":{name}={quoteStringArgument(str(file))}" for name, file in files.items())
         return advertised + "".join(quoted)
 
@@ -67,9 +65,10 @@ class ControlPool(Service):
     """Clients of control ports, each of which reconnects by itself.
 
     :param reactor: also an ``IReactorTCP``.
-    :param name: the clients' name in the instances' logs.
-    :param given: whole addresses that are connected to, whether an instance advertises them or not.
-    :param changed: called when a connection was made, with None, or lost, with the reason.
+    :param name: the clients' name in the logs of the instances.
+    :param given: complete addresses of ports that are always connected to.
+    :param changed: called with None when a connection becomes usable, and with the error when one
+        is lost.
     """
 
     def __init__(
@@ -87,10 +86,10 @@ class ControlPool(Service):
         self._given = given
         self._changed = changed
         self._clients: dict[str, ControlClient] = {}
-        self._last_tried = ""  # address, while there are too many
+        self._last_tried = ""  # address; used if instances advertise too many
 
     def startService(self) -> None:
-        """Connect to the ports that are given."""
+        """Connect to the given ports."""
         super().startService()
         self.keep(())
 
@@ -108,33 +107,33 @@ class ControlPool(Service):
 
     @property
     def clients(self) -> Mapping[str, ControlClient]:
-        """Address, as given or advertised → client. The preferred one is first."""
+        """Address (as given or advertised) → client; the preferred one is first."""
         return self._clients
 
     @property
     def usable(self) -> list[tuple[str, ControlClient]]:
-        """The clients that are connected, and their addresses."""
+        """Addresses and clients of usable connections."""
         return [item for item in self._clients.items() if item[1].connection_error is None]
 
     @property
     def connection_errors(self) -> dict[str, ControlError]:
-        """Address → why its client is not connected."""
+        """Address → reason why its client is not connected."""
         errors = ((address, client.connection_error) for address, client in self._clients.items())
         return {address: why for address, why in errors if why is not None}
 
     def prefer(self, address: str) -> None:
-        """Put a client first."""
+        """Make a client the first one of :attr:`clients`."""
         client = self._clients.pop(address, None)
         if client is not None:
             self._clients = {address: client, **self._clients}
 
     def disconnect_others(self, advertised: Collection[str]) -> None:
-        """Disconnect from the ports that are neither given nor advertised any longer."""
+        """Disconnect from ports that are neither given nor advertised."""
         for address in self._clients.keys() - {*advertised, *self._given}:
             self._clients.pop(address).stopService()
 
     def keep(self, advertised: Collection[str]) -> None:
-        """Connect to the ports that are advertised now, and disconnect from all others."""
+        """Connect to the given and the advertised ports, and disconnect from all others."""
         if not self.running:
             return
         chosen = self._chosen(set(map(self.key, advertised)) - set(self._given))
@@ -148,7 +147,7 @@ class ControlPool(Service):
             client.startService()
 
     def key(self, advertised: str) -> str:
-        """Return the key in :attr:`clients` of a port that an instance advertises."""
+        """Return the key in :attr:`clients` for an advertised address."""
         with suppress(BadAddress):
             whole = self._credentials.address(advertised)
             if whole in self._given:
@@ -156,12 +155,12 @@ class ControlPool(Service):
         return advertised
 
     def _chosen(self, advertised: set[str]) -> set[str]:
-        """Return the ports to connect to: all, unless there are too many."""
+        """Return the ports to connect to: all, or :data:`MAX_PORTS` of them."""
         if len(advertised) <= MAX_PORTS:
             return advertised
         usable = [address for address, _ in self.usable if address in advertised]
         chosen = set(usable[:MAX_PORTS])
-        # Continue after the last one that was tried, so that each gets its turn.
+        # Continue after the last one that was tried, so that all are tried in turn.
         others = sorted(advertised - chosen, key=lambda one: (one <= self._last_tried, one))
         tried = others[: MAX_PORTS - len(chosen)]
         self._last_tried = tried[-1] if tried else ""
@@ -170,9 +169,9 @@ class ControlPool(Service):
 
 @implementer(IStreamClientEndpoint)
 class _LazyEndpoint:
-    """Read certificates at each connection: by then there may be newer ones.
+    """An endpoint that reads certificates at each attempt, since they may have been renewed.
 
-    :param credentials: complete the address; None: it is complete.
+    :param credentials: completes the address; None if the address is complete.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Serve the clients of a control port.
+"""The server side of a control port.
 
-A client must say Hello first, and soon. A client that does not read is not read either: its events
-are dropped and counted, and in the end its connection is closed.
+A client must send Hello first, within a time limit. While a client does not read, its commands
+are not read either, its events are dropped and counted, and after a time its connection is closed.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from tracker.interfaces import IInstance
 from tracker.net.endpoints import keep_alive, readable
 from tracker.observe.ratelimit import LimitedLog
 
-#: Connections at a time.
+#: Concurrent connections.
 MAX_CONNECTIONS: Final = 64
-#: Seconds to say Hello, the TLS handshake included.
+#: Seconds until Hello must arrive, the TLS handshake included.
 HELLO_TIMEOUT: Final = 10.0
 #: Seconds for which a client may leave sent bytes unread.
 UNREAD_TIMEOUT: Final = 60.0
-#: Commands of a connection that are answered at a time; further ones are not read meanwhile.
+#: Commands of a connection that are processed concurrently; further ones are not read meanwhile.
 MAX_PENDING_COMMANDS: Final = 32
-#: Seconds that a stop gives clients to read what they were sent.
+#: Seconds that a stop gives clients to read the bytes that were sent.
 CLOSE_GRACE: Final = 2.0
 
 
@@ -64,14 +64,16 @@ class ControlProtocol(BoxProtocol):
 
     @property
     def awaits_hello(self) -> bool:
-        """True until the client has said Hello."""
+        """True until the client has sent Hello."""
         return self._hello_due is not None
 
     def connectionMade(self) -> None:
-        """Wait for Hello, for a limited time."""
+        """Start to wait for Hello."""
         keep_alive(self.transport)
         self.transport.registerProducer(self, True)
-        self._hello_due = self._clock.callLater(HELLO_TIMEOUT, self.give_up, "no Hello in time")
+        self._hello_due = self._clock.callLater(
+            HELLO_TIMEOUT, self.abort, f"no Hello within {HELLO_TIMEOUT:g} s"
+        )
         if not ISSLTransport.providedBy(self.transport):
             self._identify()
 
@@ -83,10 +85,10 @@ class ControlProtocol(BoxProtocol):
         try:
             peer = identify_peer(self.transport)
         except Unidentified as error:
-            self.give_up(str(error))
+            self.abort(str(error))
             return
         if self._factory.permissions.of(peer) is None:
-            self.give_up(f"{peer} has no permission")
+            self.abort(f"{peer} has no permission")
             return
         self.handler.identified(peer, self._factory.permissions)
 
@@ -96,31 +98,31 @@ class ControlProtocol(BoxProtocol):
             self._hello_due.cancel()
         self._hello_due = None
 
-    def began(self) -> None:
+    def command_started(self) -> None:
         """See IClient."""
         self._pending += 1
         self._update_paused()
 
-    def ended(self) -> None:
+    def command_finished(self) -> None:
         """See IClient."""
         self._pending -= 1
         self._update_paused()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End the handler."""
+        """Stop the timers and the handler."""
         self.greeted()
         self._cancel_unread_timer()
         super().connectionLost(reason)
-        self.handler.ended()
+        self.handler.connection_lost()
         self._factory.closed(self)
 
-    # The transport calls these when the client does not read what is written, or reads again.
+    # The transport calls these when the client stops reading and when it reads again.
 
     def pauseProducing(self) -> None:
         """See IPushProducer."""
         if self._unread_timer is None:
             self._unread_timer = self._clock.callLater(
-                UNREAD_TIMEOUT, self.give_up, f"has read nothing for {UNREAD_TIMEOUT:g} s"
+                UNREAD_TIMEOUT, self.abort, f"the client has not read for {UNREAD_TIMEOUT:g} s"
             )
         self._update_paused()
 
@@ -140,24 +142,24 @@ class ControlProtocol(BoxProtocol):
 
     def _update_paused(self) -> None:
         if self.unread or self._pending >= MAX_PENDING_COMMANDS:
-            self.hold()
+            self.pause()
         elif self.paused:
-            self.go_on()
+            self.resume()
 
-    def give_up(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
         """Close the connection at once, and log the reason."""
-        if not self._ended:
+        if not self._end_reason:
             peer = self.handler.peer
-            # The address of a Unix socket does not identify its peer.
+            # The address of a Unix socket does not identify the client.
             local = peer is not None and peer.kind == "unix"
             self._factory.refused(
                 str(peer) if local else readable(self.transport.getPeer()), reason
             )
-        super().give_up(reason)
+        super().abort(reason)
 
 
 class ControlFactory(Factory):
-    """Builds a :class:`ControlProtocol` for each client, if there is room for one."""
+    """Builds a :class:`ControlProtocol` for each client, up to a limit."""
 
     noisy = False
     _log = Logger()
@@ -173,41 +175,43 @@ class ControlFactory(Factory):
         self.instance = instance
         self.operations = operations
         self.permissions = permissions
-        self._protocols: dict[ControlProtocol, None] = {}  # the oldest first
+        self._protocols: dict[ControlProtocol, None] = {}  # oldest first
         self._refusals = LimitedLog(clock, self._log)
         self._all_closed: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol | None:
-        """Return a protocol for a new client, or None if there is no room."""
+        """Return a protocol for a new client; None if too many clients are connected."""
         if len(self._protocols) >= MAX_CONNECTIONS and not self._make_room():
-            self.refused(readable(addr), f"there are {MAX_CONNECTIONS} connections already")
+            self.refused(readable(addr), f"limit of {MAX_CONNECTIONS} connections reached")
             return None
         protocol = ControlProtocol(self)
         self._protocols[protocol] = None
         return protocol
 
     def _make_room(self) -> bool:
-        """Close the oldest connection without a Hello.
+        """Close the oldest connection without a Hello; return False if none was found.
 
-        Otherwise a peer that can connect, and sends nothing, could keep all others out.
+        Otherwise a peer that connects and sends nothing could lock out all other clients.
         """
         for protocol in self._protocols:
             if protocol.awaits_hello:
                 del self._protocols[protocol]
-                protocol.give_up("no Hello, and others wait")
+                protocol.abort("no Hello yet, and another client needs the connection")
                 return True
         return False
 
     def closed(self, protocol: ControlProtocol) -> None:
-        """Forget a closed connection."""
+        """Remove a closed connection."""
         self._protocols.pop(protocol, None)
         if self._all_closed is not None and not self._protocols:
             closed, self._all_closed = self._all_closed, None
             closed.callback(None)
 
     def refused(self, peer: str, reason: str) -> None:
-        """Log a client that was disconnected."""
-        self._refusals.warn("control: {peer} was cut off: {reason}", peer=peer, reason=reason)
+        """Log a client whose connection was closed by this side."""
+        self._refusals.warn(
+            "control connection of {peer} closed: {reason}", peer=peer, reason=reason
+        )
 
     @property
     def watchers(self) -> int:
@@ -215,7 +219,7 @@ class ControlFactory(Factory):
         return sum(protocol.handler.watched > 0 for protocol in self._protocols)
 
     def close_all(self) -> Deferred[None]:
-        """Close all connections; fires when they are closed."""
+        """Close all connections; return a Deferred that fires when they are closed."""
         if not self._protocols:
             return succeed(None)
         closed: Deferred[None] = Deferred()

@@ -1,4 +1,4 @@
-"""Assemble the control port of an ingest instance."""
+"""The service tree of an instance's control port."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tracker.runtime.lifecycle import Abort, Role
 
 
 class ControlPort(Role):
-    """Listen for clients, with a separate connection to Redis.
+    """The listener of the control port, its clients, and its own connection to Redis.
 
-    :param name: the endpoint's name for people.
+    :param name: the endpoint's name in messages.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ControlPort(Role):
         operations.watchers = lambda: factory.watchers
         # Stopped in reverse order: the listener, then the connections, then the one to Redis.
         _Clients(factory).setServiceParent(self)
-        # Not as root, who would own the socket.
+        # Listen after privileges are dropped; otherwise root would own the Unix socket.
         Listener(name, endpoint, factory, abort, early=False).setServiceParent(self)
 
 
@@ -58,6 +58,6 @@ class _Clients(Service):
         self._factory = factory
 
     def stopService(self) -> Deferred[None]:
-        """Close their connections."""
+        """Close the connections of all clients."""
         super().stopService()
         return self._factory.close_all()

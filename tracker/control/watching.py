@@ -1,4 +1,4 @@
-"""The devices that a client watches, and their events."""
+"""Devices that a client watches, and their events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tracker.untrusted import shown
 
 @frozen
 class DeviceEvent:
-    """Something that has happened on the connection of a device."""
+    """An event on the connection of a device."""
 
     device_id: str
     at: float
@@ -27,43 +27,43 @@ class DeviceEvent:
     decoded: str
     """JSON, as ``tracker-admin decode`` shows it."""
     truncated: bool
-    """True if a part of it is missing, since it is too long."""
+    """True if ``raw`` or ``decoded`` is incomplete because it is too long."""
     dropped: int
-    """Events before this one that were left out, since they were not read in time."""
+    """Number of events that were dropped before this one because they were not read in time."""
 
 
 Watcher = Callable[[DeviceEvent], None]
 
 
 class Watches(Locator):
-    """Pass each event of a device to its watcher."""
+    """Passes each event of a device to its watcher."""
 
     _log = Logger()
 
     def __init__(self) -> None:
-        super().__init__({Event: self.happened})
+        super().__init__({Event: self.event_received})
         self._watchers: dict[str, Watcher] = {}
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the devices that are watched."""
+        """Iterate over the ids of the watched devices."""
         return iter(list(self._watchers))
 
     def set(self, device_id: str, watcher: Watcher | None) -> Watcher | None:
-        """Replace the watcher of a device, and return the former one. None: there is none."""
+        """Set or (with None) remove the watcher of a device; return the previous one."""
         before = self._watchers.pop(device_id, None)
         if watcher is not None:
             self._watchers[device_id] = watcher
         return before
 
-    def happened(
+    def event_received(
         self, *, raw: str | None, decoded: str | None, kind: str, at: float, **facts: Any
     ) -> dict[str, Any]:
-        """Pass on an event; drop it if its time or bytes are malformed."""
+        """Pass an event to its watcher; drop it if its time or bytes are malformed."""
         try:
             digits = bytes.fromhex(raw or "")
             iso_milliseconds(int(at * 1000))
         except (ValueError, OverflowError) as error:
-            self._log.debug("an event is left out: {error}", error=shown(error))
+            self._log.debug("malformed event dropped: {error}", error=shown(error))
             return {}
         kind = shown(kind, MAX_NAME)
         event = DeviceEvent(raw=digits, decoded=decoded or "", kind=kind, at=at, **facts)
@@ -71,6 +71,6 @@ class Watches(Locator):
         if watcher is not None:
             try:
                 watcher(event)
-            except Exception:  # noqa: BLE001 - a fault of the watcher, which ends nothing here
-                self._log.failure("the watcher of {device} has failed", device=event.device_id)
+            except Exception:  # noqa: BLE001 - an error of a watcher must not end the connection
+                self._log.failure("watcher of {device} failed", device=event.device_id)
         return {}

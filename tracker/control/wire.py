@@ -1,4 +1,4 @@
-"""AMP boxes of limited size, as both ends of a control connection send them."""
+"""AMP boxes of limited size, for both sides of a control connection."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from zope.interface import implementer
 
 from tracker.control.commands import CODES, BadArgument, ControlError, InternalError, brief
 
-#: Bytes of a box, which may have any number of values.
+#: Bytes of a box.
 MAX_BOX_BYTES: Final = 128 * 1024
-#: Values in a box.
+#: Values of a box.
 MAX_BOX_VALUES: Final = 64
-#: Bytes of a value: what its length can say (twisted.protocols.amp).
+#: Bytes of a value: the maximum of AMP's two-byte length (twisted.protocols.amp).
 MAX_VALUE_BYTES: Final = 0xFFFF
 
-#: Answers a box with a box.
+#: Responds to a box with a box.
 Responder = Callable[[Any], Deferred[Any]]
 
 
@@ -30,13 +30,13 @@ class ConnectionAborted(Exception):
 
 
 class BoxProtocol(amp.BinaryBoxProtocol):
-    """Boxes over a stream, each way.
+    """Boxes over a stream, in both directions.
 
-    Twisted's own ``AMP`` switches to TLS when asked, takes boxes of any size, raises an error at a
-    malformed one, and logs each connection.
+    Twisted's own ``AMP`` is not used because it lets the peer switch to TLS, accepts boxes of any
+    size, raises an error for a malformed one, and logs each connection.
     """
 
-    # Twisted types it as optional; it is set before any method below is called.
+    # Twisted declares it as optional, but it is set before any method below is called.
     transport: Any
 
     def __init__(self, locator: Locator) -> None:
@@ -45,20 +45,20 @@ class BoxProtocol(amp.BinaryBoxProtocol):
         self._box_bytes = 0
         self._box_values = 0
         self._in_value = False  # the next string is a value
-        self._ended = ""  # the reason why nothing is read
+        self._end_reason = ""  # set when the connection has ended
         self._receiving = False
-        self._full = False  # so much is kept unread that the transport must wait
+        self._full = False  # the transport is paused because too many bytes are buffered
 
     def dataReceived(self, data: bytes) -> None:
-        """Process received boxes, unless they have to wait."""
-        if self._ended:
-            return  # TLS goes on delivering until the other side closes too
+        """Process received boxes, unless processing is paused."""
+        if self._end_reason:
+            return  # TLS delivers bytes until the other side closes, too
         self._receiving = True
         try:
             super().dataReceived(data)
         finally:
             self._receiving = False
-        # Not before: a paused transport does not see its peer leave.
+        # Pause the transport as late as possible: a paused one does not notice a disconnect.
         if self.paused and not self._full and len(self.recvd) > MAX_BOX_BYTES:
             self._full = True
             self.transport.pauseProducing()
@@ -66,20 +66,20 @@ class BoxProtocol(amp.BinaryBoxProtocol):
             self._full = False
             self.transport.resumeProducing()
 
-    def hold(self) -> None:
-        """Process no more boxes; received bytes are kept, up to a limit."""
+    def pause(self) -> None:
+        """Pause the processing of boxes; received bytes are buffered, up to a limit."""
         self.paused = True
 
-    def go_on(self) -> None:
-        """Process boxes again."""
-        if self._ended:
+    def resume(self) -> None:
+        """Resume the processing of boxes."""
+        if self._end_reason:
             return
         self.paused = False
         if not self._receiving:
             self.dataReceived(b"")
 
     def stringReceived(self, string: bytes) -> None:
-        """Count a key or a value; the empty key ends a box."""
+        """Count the bytes and values of a box, which ends with an empty key."""
         if not (self._in_value or string):
             self._box_bytes = self._box_values = 0
         else:
@@ -87,46 +87,46 @@ class BoxProtocol(amp.BinaryBoxProtocol):
             self._box_values += not self._in_value
             self._in_value = not self._in_value
             if self._box_bytes > MAX_BOX_BYTES:
-                self.give_up(f"a box of more than {MAX_BOX_BYTES} bytes")
+                self.abort(f"a box of more than {MAX_BOX_BYTES} bytes")
             elif self._box_values > MAX_BOX_VALUES:
-                self.give_up(f"a box of more than {MAX_BOX_VALUES} values")
-        if not self._ended:
+                self.abort(f"a box of more than {MAX_BOX_VALUES} values")
+        if not self._end_reason:
             try:
                 super().stringReceived(string)
             except (amp.NoEmptyBoxes, KeyError):
-                self.give_up("a box that is no command, nor the answer to one")
+                self.abort("a box that is neither a command nor a reply")
 
     def lengthLimitExceeded(self, length: int) -> None:
-        """Close the connection: a key is too long."""
-        self.give_up(f"a key of {length} bytes")
+        """Close the connection because a key is too long."""
+        self.abort(f"a key of {length} bytes")
 
     def unhandledError(self, failure: Failure) -> None:
-        """Close the connection: a command has failed that requests no answer."""
-        self.give_up("a command that asks for no answer")
+        """Close the connection because a command without a reply has failed."""
+        self.abort("a command that requests no reply")
 
-    def give_up(self, reason: str) -> None:
-        """Close the connection at once, and read nothing more."""
-        if not self._ended:
-            self._ended = reason
+    def abort(self, reason: str) -> None:
+        """Close the connection at once, without processing further bytes."""
+        if not self._end_reason:
+            self._end_reason = reason
             self.paused = True
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Fail the requests that wait for an answer, with the reason."""
-        if self._ended:
-            reason = Failure(ConnectionAborted(self._ended))
-        self._ended = self._ended or "the connection was lost"
+        """Fail commands that wait for a reply, with the reason."""
+        if self._end_reason:
+            reason = Failure(ConnectionAborted(self._end_reason))
+        self._end_reason = self._end_reason or "connection lost"
         self.paused = True
         super().connectionLost(reason)
 
 
 @implementer(amp.IResponderLocator)
 class Locator:
-    """Find what answers a command.
+    """Finds the responder of a command.
 
-    An error is sent to the peer that has caused it, and does not end the connection.
+    An error is sent to the peer, and does not end the connection.
 
-    :param responders: command → function of its arguments.
+    :param responders: command → function that takes its arguments and returns the reply.
     """
 
     _log = Logger()
@@ -144,33 +144,33 @@ class Locator:
         except ControlError as error:
             return _error_responder(CODES[type(error)], str(error))
         if command is None or function is None:
-            return _error_responder(amp.UNHANDLED_ERROR_CODE, f"there is no command {name[:64]!r}")
+            return _error_responder(amp.UNHANDLED_ERROR_CODE, f"unknown command {name[:64]!r}")
         known, responder = command, function
-        return lambda box: Deferred.fromCoroutine(self._respond(known, responder, box))
+        return lambda box: Deferred.fromCoroutine(self._respond_box(known, responder, box))
 
-    async def _respond(
+    async def _respond_box(
         self, command: type[amp.Command], function: Callable[..., Any], box: amp.AmpBox
     ) -> amp.AmpBox:
         try:
             arguments = self._arguments(command, box)
-        except BadArgument as error:  # the fault of the peer, whatever errors the command declares
+        except BadArgument as error:  # sent even if the command does not declare this error
             raise amp.RemoteAmpError(CODES[BadArgument], brief(str(error))) from None
         try:
-            objects = await self.answer(command, function, arguments)
+            objects = await self.respond(command, function, arguments)
             return _checked_size(command.makeResponse(objects, self))
         except ControlError as error:
             if (code := command.errors.get(type(error))) is not None:
                 raise amp.RemoteAmpError(code, brief(str(error))) from None
             self._log_fault(command)
         except CancelledError:
-            pass  # the peer has left
-        except Exception:  # noqa: BLE001 - the peer learns only that there is a fault
+            pass  # the peer has disconnected
+        except Exception:  # noqa: BLE001 - details are logged, and not sent to the peer
             self._log_fault(command)
-        text = "a fault in the instance, which its log tells of"
+        text = "internal error of the instance; see its log"
         raise amp.RemoteAmpError(CODES[InternalError], text)
 
     def _log_fault(self, command: type[amp.Command]) -> None:
-        self._log.failure("{command} has failed", command=command.__name__)
+        self._log.failure("{command} failed", command=command.__name__)
 
     def _arguments(self, command: type[amp.Command], box: amp.AmpBox) -> dict[str, Any]:
         """Return the arguments in a box.
@@ -178,31 +178,32 @@ class Locator:
         :raises BadArgument: if one is missing, or is malformed.
         """
         arguments: dict[str, Any] = {}
-        strings = dict(box)  # from which they are removed
+        strings = dict(box)  # fromBox removes the strings that it has read
         for name, argument in command.arguments:
             if name not in box and not argument.optional:
                 raise BadArgument(f"{name.decode()} is missing")
             try:
                 argument.fromBox(name, strings, arguments, self)
             except Exception as error:  # noqa: BLE001 - each type's parser fails in its own way
-                raise BadArgument(f"{name.decode()} cannot be read: {_describe(error)}") from None
+                raise BadArgument(f"{name.decode()} is malformed: {_describe(error)}") from None
         return arguments
 
     def check(self, command: type[amp.Command] | None) -> None:
-        """Check whether a command may be sent now; None is an unknown command.
+        """Check that the peer may send a command now.
 
-        :raises ControlError: if not.
+        :param command: None for an unknown command.
+        :raises ControlError: if the peer may not send it.
         """
 
-    def answer(
+    def respond(
         self, command: type[amp.Command], function: Callable[..., Any], arguments: dict[str, Any]
     ) -> Awaitable[Any]:
-        """Return the answer to a command.
+        """Return the reply to a command.
 
-        :param function: its responder.
+        :param function: the responder of the command.
         """
-        answered: Deferred[Any] = maybeDeferred(function, **arguments)
-        return answered
+        reply: Deferred[Any] = maybeDeferred(function, **arguments)
+        return reply
 
 
 def _error_responder(code: bytes, text: str) -> Responder:
@@ -210,13 +211,13 @@ def _error_responder(code: bytes, text: str) -> Responder:
 
 
 def _checked_size(box: amp.AmpBox) -> amp.AmpBox:
-    """Return an answer, unless it cannot be sent: trying would end the connection."""
+    """Return a reply; raise ValueError if it is too long to be sent."""
     for name, value in box.items():
         if len(value) > MAX_VALUE_BYTES:
-            raise ValueError(f"{name.decode()} comes to {len(value)} bytes")
+            raise ValueError(f"{name.decode()} has {len(value)} bytes")
     return box
 
 
 def _describe(error: Exception) -> str:
-    # The error's own text may hold all that was sent.
-    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it is not of that type"
+    # The text of the error may contain everything that was sent.
+    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else "wrong type"

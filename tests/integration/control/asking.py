@@ -9,7 +9,7 @@ from tests.integration.commands.ledgers import (
     clock_of,
 )
 from tests.servers import RedisServer
-from tests.unit.control.wire import Asked, Client, Port
+from tests.unit.control.wire import Client, PendingReply, Port
 from tests.waiting import until
 from tracker.commands.ledger import CommandLedger
 from tracker.control.commands import (
@@ -41,10 +41,10 @@ class Asking:
         """The error."""
         return (await self.settled(self.client.begin(command, **arguments))).error()
 
-    async def settled(self, asked: Asked) -> Asked:
+    async def settled(self, asked: PendingReply) -> PendingReply:
         def answered() -> bool:
             self.client.pump()
-            return asked.answered
+            return asked.has_reply
 
         await until(answered, "answered")
         return asked
@@ -54,7 +54,7 @@ class Asking:
         self.client.pump()
         await until(condition, what)
 
-    async def looked(self, asked: Asked) -> None:
+    async def looked(self, asked: PendingReply) -> None:
         """Let it look several times whether a command has ended."""
         for _ in range(5):
             self.client.pump()

@@ -157,7 +157,7 @@ async def test_who_waits_is_told_how_it_ends(asking: Asking, redis: RedisServer)
     assert await ledger.claim(entry, command) is Effect.WON
     await ledger.delivered(entry, command)
     await asking.looked(asked)
-    assert not asked.answered
+    assert not asked.has_reply
     at = iso_milliseconds(ledger.now)
     update = StatusUpdate(Status.RESPONDED, response="INI:2026/1/1 ü")
     await ledger.finish(entry, command, update, True)

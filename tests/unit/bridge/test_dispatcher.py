@@ -13,7 +13,7 @@ from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.dispatching import NOW, STAMP, Bench, device, stamp
 from tests.unit.bridge.double import BRIDGE_TOKEN, CannedResponse
 from tests.unit.bridge.queries import RequestError
-from tests.unit.control.wire import quiet, told
+from tests.unit.control.wire import log_lines, no_traceback
 from tracker.bridge.dispatcher import MAX_ANNOUNCED, STOP_TIMEOUT
 from tracker.bridge.instances import NoInstance
 from tracker.bridge.lanes import MAX_RUNNING, MAX_STARTED
@@ -310,8 +310,8 @@ def test_requests_to_a_directus_that_is_down_are_rare(subject: Doubled, logged: 
     bench.pass_(15)
     assert bench[key]["status"] == "routed"
     assert bench.reports[-1] is None
-    assert quiet(logged)
-    assert not told(logged)
+    assert no_traceback(logged)
+    assert not log_lines(logged)
 
 
 def test_retry_after_is_respected(subject: Doubled) -> None:
@@ -383,8 +383,8 @@ def test_rows_stay_pending_without_an_instance_and_without_log_flood(
     assert len(bench.instances.sent) < 100  # not 50 each time
     assert bench.pending == 50
     assert set(bench.reports) == {"cannot send commands: no instance"}
-    assert quiet(logged)
-    assert not told(logged)
+    assert no_traceback(logged)
+    assert not log_lines(logged)
     bench.instances.answer = lambda _: {"status": "queued"}
     bench.pass_(15)
     assert bench.pending == 0
@@ -405,7 +405,7 @@ def test_row_that_instances_fail_with_does_not_delay_others(bench: Bench, logged
     warnings = [event for event in logged if event["log_level"].name == "warn"]
     assert len(warnings) == 1
     assert warnings[0]["key"] == bad
-    assert quiet(logged)
+    assert no_traceback(logged)
 
 
 def fail_changes(bench: Bench, *texts: str) -> None:
@@ -497,7 +497,7 @@ def test_stop_ends_after_its_timeout(bench: Bench, logged: Sequence[LogEvent]) -
     bench.pass_(0.2)
     assert stopped == [None]
     assert [bench[key]["status"] for key in keys] == ["pending"] * 3
-    assert quiet(logged)
+    assert no_traceback(logged)
     # The next start sends them again, with the same ids.
     bench.instances.answer = lambda _: {"status": "queued"}
     bench.start()
@@ -512,7 +512,7 @@ def test_stop_cancels_requests_to_directus(bench: Bench, logged: Any) -> None:
     bench.pass_()
     assert bench.stop() == [None]
     assert not bench.clock.getDelayedCalls()
-    assert quiet(logged)
+    assert no_traceback(logged)
 
 
 def test_polls_do_not_overlap(bench: Bench) -> None:

@@ -166,7 +166,7 @@ def test_lost_connection_is_restored(bench: Bench) -> None:
     port = bench.add(ONE)
     bench.start()
     bench.lose(ONE)
-    assert "unix:/run/one.sock: the instance has closed the connection" in str(bench.reports[-1])
+    assert "unix:/run/one.sock: connection closed by the instance" in str(bench.reports[-1])
     waiting = bench.send()
     assert not waiting
     bench.ports[ONE] = port
@@ -211,7 +211,7 @@ def test_timeout_of_the_only_instance_is_reported(bench: Bench) -> None:
     port.redis.answers = {"EVALSHA": Deferred()}
     sent = bench.send()
     bench.pass_(REPLY_TIMEOUT + 1)
-    assert str(sent[0]) == f"{ONE}: no answer within 15 s"
+    assert str(sent[0]) == f"{ONE}: no reply within 15 s"
     assert isinstance(sent[0], NoInstance)
 
 
@@ -277,7 +277,7 @@ def test_missing_certificate_is_reported_for_tls(bench: Bench) -> None:
     bench.start()
     sent = bench.send()
     bench.pass_(CONNECT_TIMEOUT)
-    needed = "it has TLS: --control-key, --control-cert and --control-ca are needed"
+    needed = "TLS requires --control-key, --control-cert and --control-ca"
     assert str(sent[0]) == f"{TLS}: {needed}"
 
 

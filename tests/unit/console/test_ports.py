@@ -11,14 +11,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs
 
 from tests.unit.control.network import Network
-from tests.unit.control.wire import DEVICE, told
+from tests.unit.control.wire import DEVICE, log_lines
 from tracker.console.ports import INTERVAL, ControlPorts, NoInstance
 from tracker.control.access import Permission
 from tracker.control.commands import NoSuchDevice
 from tracker.control.pool import Credentials
 from tracker.log.redis.heartbeats import InstanceHeartbeat
 
-MISSING_FILES = "it has TLS: --control-key, --control-cert and --control-ca are needed"
+MISSING_FILES = "TLS requires --control-key, --control-cert and --control-ca"
 ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"
 
 
@@ -73,7 +73,7 @@ def test_port_that_requires_missing_files_is_logged_once(bench: Bench) -> None:
         for _ in range(2):
             ports.keep([heartbeat("one", "ssl:vm1:5091"), heartbeat("two", None)])
             bench.pass_(30)
-    assert told(logged, LogLevel.warn) == [f"control port ssl:vm1:5091: {MISSING_FILES}"]
+    assert log_lines(logged, LogLevel.warn) == [f"control port ssl:vm1:5091: {MISSING_FILES}"]
     # The reason names files, so it stands in the log only.
     assert ports.describe("one") == {
         "permission": "",
@@ -111,7 +111,7 @@ def test_instance_that_stops_replying_is_logged_once(bench: Bench) -> None:
     with capturedLogs() as logged:
         bench.lose(ONE)
         bench.pass_(10 * INTERVAL)
-    lines = told(logged)
+    lines = log_lines(logged)
     assert len(lines) == len(set(lines))
     assert lines[-1] == "control port of one does not reply: Connection refused"
     assert bench.console.describe("one")["permission"] == ""

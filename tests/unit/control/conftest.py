@@ -1,4 +1,4 @@
-"""A control port and a client, for each test."""
+"""Fixtures: a control port and its clients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from twisted.logger import LogEvent, capturedLogs
 
-from tests.unit.control.reached import Bench
+from tests.unit.control.client_bench import Bench
 from tests.unit.control.wire import Client, Port
 
 
@@ -18,7 +18,7 @@ def port() -> Port:
 
 @pytest.fixture
 def client(port: Port) -> Client:
-    """One that has said Hello."""
+    """Return a client that has sent Hello."""
     return port.client()
 
 
@@ -30,7 +30,7 @@ def logged() -> Iterator[Sequence[LogEvent]]:
 
 @pytest.fixture
 def bench() -> Bench:
-    """Return a client that is connected, and its port."""
+    """Return a connected client and its control port."""
     bench = Bench()
     bench.endpoint.succeed()
     return bench

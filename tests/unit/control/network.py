@@ -1,4 +1,4 @@
-"""Control ports by their addresses, with wires between them and their clients."""
+"""A network of control ports without sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tracker.control.access import Permission
 from tracker.control.addresses import client_endpoint
 
 
-class Near(FakeTransport):
+class ClientTransport(FakeTransport):
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol, False)
 
@@ -31,7 +31,7 @@ class Near(FakeTransport):
 
 @define(slots=False)
 class Network:
-    """Some control ports, each at an address; None: nobody listens there."""
+    """Control ports by address; None refuses connections."""
 
     clock: Clock = field(factory=Clock)
     ports: dict[str, Port | None] = field(factory=dict)
@@ -39,7 +39,7 @@ class Network:
     attempts: list[str] = field(factory=list)
 
     def add(self, address: str, permission: Permission = Permission.OPERATE) -> Port:
-        """Have somebody listen."""
+        """Add a control port that listens at an address."""
         self.ports[address] = port = Port(permission, clock=self.clock)
         return port
 
@@ -50,7 +50,7 @@ class Network:
             return fail(network.ConnectionRefusedError(errno.ECONNREFUSED, "no"))
         near: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
         server = port.build()
-        far, transport = ServerTransport(server), Near(near)
+        far, transport = ServerTransport(server), ClientTransport(near)
         server.makeConnection(far)
         near.makeConnection(transport)
         pump = IOPump(near, server, transport, far, False, clock=self.clock)
@@ -64,19 +64,19 @@ class Network:
         self.flush()
 
     def flush(self) -> None:
-        for _ in range(3):  # an answer may cause another request
+        for _ in range(3):  # a reply may cause another command
             for pump, _ in list(self.pumps.values()):
                 pump.flush()
 
     def lose(self, address: str) -> None:
-        """An instance ends."""
+        """Stop the control port at an address."""
         self.ports[address] = None
         pump, far = self.pumps.pop(address)
         far.abortConnection()
         pump.flush()
 
     def attach(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Have the addresses of a pool lead here."""
+        """Make pools connect to this network."""
         here = self
 
         @implementer(IStreamClientEndpoint)
@@ -88,7 +88,7 @@ class Network:
                 return here.connect(self.address, protocolFactory)
 
         def endpoint(reactor: object, address: str) -> IStreamClientEndpoint:
-            client_endpoint(MemoryReactorClock(), address)  # it must be one
+            client_endpoint(MemoryReactorClock(), address)  # validates the address
             return Endpoint(address)
 
         monkeypatch.setattr(pool, "client_endpoint", endpoint)

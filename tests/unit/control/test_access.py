@@ -1,4 +1,4 @@
-"""What a peer may do: the file of permissions, and what becomes of it."""
+"""Tests of the permissions file and of the identity of peers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def logged() -> Iterator[Sequence[LogEvent]]:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str], Path]:
-    """Writes the file of permissions, so that its time differs each time."""
+    """Return a function that writes the permissions file with a new modification time."""
     file = tmp_path / "permissions"
     times = iter(range(1, 100))
 
@@ -48,12 +48,12 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-def test_without_a_file_a_certificate_may_read() -> None:
+def test_certificate_may_read_without_a_permissions_file() -> None:
     assert Permissions(None).of(certified("anybody")) is READ
     assert Permissions(None).of(certified("*")) is READ
 
 
-def test_who_is_listed_has_a_role_and_who_is_not_has_none(write: Callable[[str], Path]) -> None:
+def test_only_listed_names_have_a_permission(write: Callable[[str], Path]) -> None:
     permissions = Permissions(
         write("# of the control port\n\nadmin operate  # on duty\n\tgrafana\t read\r\n")
     )
@@ -63,18 +63,18 @@ def test_who_is_listed_has_a_role_and_who_is_not_has_none(write: Callable[[str],
         assert permissions.of(certified(stranger)) is None, stranger
 
 
-@pytest.mark.parametrize("content", ["", "\n\n", "# nobody\n"])
-def test_an_empty_file_lets_nobody_in(write: Callable[[str], Path], content: str) -> None:
+@pytest.mark.parametrize("content", ["", "\n\n", "# nothing\n"])
+def test_empty_file_gives_no_permission(write: Callable[[str], Path], content: str) -> None:
     assert Permissions(write(content)).of(certified("admin")) is None
 
 
-def test_a_line_may_be_for_everybody_else(write: Callable[[str], Path]) -> None:
+def test_asterisk_applies_to_names_that_are_not_listed(write: Callable[[str], Path]) -> None:
     permissions = Permissions(write("* read\nadmin operate\n"))
     assert permissions.of(certified("admin")) is OPERATE
     assert permissions.of(certified("stranger")) is READ
 
 
-def test_a_name_may_have_spaces_and_signs(write: Callable[[str], Path]) -> None:
+def test_name_may_contain_spaces_and_signs(write: Callable[[str], Path]) -> None:
     permissions = Permissions(write("Jörg Müller operate\nhost#1 read\n"))
     assert permissions.of(certified("Jörg Müller")) is OPERATE
     assert permissions.of(certified("host#1")) is READ
@@ -82,44 +82,44 @@ def test_a_name_may_have_spaces_and_signs(write: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        ("admin\n", "line 1: must be NAME PERMISSION, as admin operate, not 'admin'"),
+        ("admin\n", "line 1: must be NAME PERMISSION, for example admin operate, not 'admin'"),
         ("# ok\nadmin root\n", "line 2: the permission must be read or operate, not 'root'"),
         ("admin Operate\n", "line 1: the permission must be read or operate"),
         (
             "admin operate read extra\n",
             "line 1: the permission must be read or operate, not 'extra'",
         ),
-        ("a read\n\nb operate\na operate\n", "line 4: a is there twice"),
+        ("a read\n\nb operate\na operate\n", "line 4: duplicate name a"),
         ("a read\x85b operate\n", "line 1: must be NAME PERMISSION"),
         ("a\x1b[2J read\n", "line 1: must be NAME PERMISSION"),
-        ("x" * (MAX_FILE_BYTES + 1), "is larger than 1048576 bytes"),
+        ("x" * (MAX_FILE_BYTES + 1), "larger than 1048576 bytes"),
     ],
 )
-def test_a_bad_line_is_told_with_its_number(
-    write: Callable[[str], Path], content: str, told: str
+def test_malformed_line_is_reported_with_its_number(
+    write: Callable[[str], Path], content: str, message: str
 ) -> None:
     file = write(content)
     with pytest.raises(ValueError, match=r".") as raised:
         Permissions(file)
-    assert str(raised.value).startswith(f"{file}: {told}")
+    assert str(raised.value).startswith(f"{file}: {message}")
     assert raised.value.args[0].isprintable()
 
 
-def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "permissions"
     file.write_bytes(b"admin read\n\xff read\n")
-    with pytest.raises(ValueError, match="line 2: is not UTF-8"):
+    with pytest.raises(ValueError, match="line 2: not UTF-8"):
         Permissions(file)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         Permissions(tmp_path / "permissions")
 
 
-def test_a_file_that_changes_is_read_again(write: Callable[[str], Path]) -> None:
+def test_changed_file_is_reloaded(write: Callable[[str], Path]) -> None:
     permissions = Permissions(write("admin read\n"))
     assert permissions.of(certified("admin")) is READ
     write("admin operate\n")
@@ -128,19 +128,19 @@ def test_a_file_that_changes_is_read_again(write: Callable[[str], Path]) -> None
     assert permissions.of(certified("admin")) is None
 
 
-def test_a_file_of_the_same_time_that_replaces_another_is_read(
+def test_replaced_file_with_the_same_time_is_reloaded(
     write: Callable[[str], Path], tmp_path: Path
 ) -> None:
     file = write("admin  operate\n")
     permissions = Permissions(file)
     other = tmp_path / "other"
-    other.write_text("nobody operate\n"[:15])
+    other.write_text("others operate\n")
     os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
     other.rename(file)
     assert permissions.of(certified("admin")) is None
 
 
-def test_a_file_that_goes_bad_leaves_the_former_roles_and_a_warning(
+def test_malformed_file_keeps_previous_permissions_and_logs_a_warning(
     write: Callable[[str], Path], logged: Sequence[LogEvent]
 ) -> None:
     permissions = Permissions(write("admin operate\n"))
@@ -155,7 +155,7 @@ def test_a_file_that_goes_bad_leaves_the_former_roles_and_a_warning(
     assert [event["log_level"].name for event in logged] == ["warn", "info"]
 
 
-def test_a_file_that_goes_away_leaves_the_former_roles_and_a_warning(
+def test_removed_file_keeps_previous_permissions_and_logs_a_warning(
     write: Callable[[str], Path], logged: Sequence[LogEvent]
 ) -> None:
     file = write("admin operate\n")
@@ -169,7 +169,7 @@ def test_a_file_that_goes_away_leaves_the_former_roles_and_a_warning(
     assert permissions.of(certified("admin")) is READ
 
 
-def test_the_file_is_not_read_again_while_it_is_the_same(
+def test_unchanged_file_is_not_reloaded(
     write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     permissions = Permissions(write("admin operate\n"))
@@ -185,17 +185,15 @@ LOCAL = [
 
 
 @pytest.mark.parametrize("peer", LOCAL, ids=str)
-def test_who_is_on_this_machine_operates_unless_told(
-    peer: Peer, write: Callable[[str], Path]
-) -> None:
+def test_local_peer_may_operate_by_default(peer: Peer, write: Callable[[str], Path]) -> None:
     assert Permissions(None).of(peer) is OPERATE
     assert Permissions(None, local=READ).of(peer) is READ
-    # The file is about certificates: neither its names nor its default mean a local peer.
+    # The file applies to certificates only, not to local peers.
     assert Permissions(write("* read\nalice read\n")).of(peer) is OPERATE
 
 
 @pytest.mark.parametrize("name", ["192.0.2.1:40000", "[2001:db8::1]:40000", "localhost:1", ""])
-def test_plain_tcp_from_elsewhere_has_no_role(name: str) -> None:
+def test_remote_peer_on_plain_tcp_has_no_permission(name: str) -> None:
     assert Permissions(None).of(Peer("tcp", name)) is None
 
 
@@ -209,12 +207,12 @@ def test_plain_tcp_from_elsewhere_has_no_role(name: str) -> None:
         (LOCAL[1], "tcp 127.0.0.1:40000"),
     ],
 )
-def test_a_peer_is_written_as_people_read_it(peer: Peer, text: str) -> None:
+def test_peer_as_text_is_printable(peer: Peer, text: str) -> None:
     assert str(peer) == text
 
 
 class PlainTransport(StringTransport):
-    """Has no socket, as a test's has not."""
+    """A transport without a socket."""
 
     def getHandle(self) -> None:
         return None
@@ -227,10 +225,10 @@ class PlainTransport(StringTransport):
         (IPv6Address("TCP", "::1", 40_000), "[::1]:40000"),
     ],
 )
-def test_over_plain_tcp_the_address_is_the_name(address: Any, name: str) -> None:
+def test_peer_on_plain_tcp_is_named_by_its_address(address: Any, name: str) -> None:
     assert identify_peer(PlainTransport(peerAddress=address)) == Peer("tcp", name)
 
 
-def test_what_is_of_no_known_kind_is_nobody() -> None:
+def test_connection_of_an_unknown_kind_is_unidentified() -> None:
     with pytest.raises(Unidentified, match="UNIXAddress"):
         identify_peer(PlainTransport(peerAddress=UNIXAddress(None)))

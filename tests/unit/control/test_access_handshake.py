@@ -1,4 +1,4 @@
-"""A client is known when it has proved who it is, not when it has said so."""
+"""Tests of the identity of a client during its TLS handshake."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Handshake:
-    """A client and a server's connection, which hear of each other what they are passed."""
+    """A client and a server whose TLS records the test passes on."""
 
     def __init__(self, folder: Path, version: Any) -> None:
         options = CertificateOptions(
@@ -52,17 +52,17 @@ class Handshake:
         self.server.makeConnection(self.sent)
 
     def from_client(self) -> Iterator[bytes]:
-        """The records of what the client has to say next."""
+        """Yield the next TLS records of the client."""
         with suppress(SSL.WantReadError):
             self.client.do_handshake()
         try:
-            said = self.client.bio_read(1 << 16)
+            data = self.client.bio_read(1 << 16)
         except SSL.WantReadError:
             return
-        while said:
-            end = 5 + int.from_bytes(said[3:5])  # RFC 8446, 5.1
-            yield said[:end]
-            said = said[end:]
+        while data:
+            end = 5 + int.from_bytes(data[3:5])  # RFC 8446, 5.1
+            yield data[:end]
+            data = data[end:]
 
     def to_client(self) -> None:
         if self.sent.value():
@@ -71,7 +71,7 @@ class Handshake:
 
 
 @pytest.mark.parametrize("version", [TLSVersion.TLSv1_2, TLSVersion.TLSv1_3])
-def test_nobody_is_known_before_the_last_message(folder: Path, version: Any) -> None:
+def test_client_is_unidentified_until_the_handshake_is_complete(folder: Path, version: Any) -> None:
     handshake = Handshake(folder, version)
     known: list[str | None] = []
     shown: list[bool] = []
@@ -82,10 +82,10 @@ def test_nobody_is_known_before_the_last_message(folder: Path, version: Any) -> 
             try:
                 known.append(identify_peer(handshake.server).name)
             except Unidentified as reason:
-                assert str(reason) == "the TLS handshake is not over"  # noqa: PT017
+                assert str(reason) == "TLS handshake not completed"  # noqa: PT017
                 known.append(None)
         handshake.to_client()
     assert known[-1] == "admin"
     assert set(known[:-1]) == {None}
-    # So there is something to mistake for a client that is known.
+    # The certificate is available before the client is identified.
     assert any(shown[:-1])

@@ -1,4 +1,4 @@
-"""Addresses of control ports: what they mean, and what is refused."""
+"""Tests of the addresses of control ports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tracker.net.unixsocket import UnixEndpoint
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What stands in braces in the addresses below."""
+    """Return the files that replace the names in braces in the addresses."""
     folder = tmp_path_factory.mktemp("files")
     certificate, other = certify(folder, "192.0.2.1"), certify(folder, "192.0.2.2")
     junk = folder / "junk.pem"
@@ -54,7 +54,7 @@ CLIENT = "ssl:localhost:5099:privateKey={key}:certKey={cert}:caCert={ca}"
         (SERVER + r":interface=\:\::extraCertChain={ca}", (5099, "::")),
     ],
 )
-def test_a_server_listens_on_loopback_unless_it_is_told(
+def test_server_listens_on_loopback_by_default(
     files: dict[str, Path], description: str, expected: tuple[int, str]
 ) -> None:
     reactor = MemoryReactor()
@@ -63,7 +63,7 @@ def test_a_server_listens_on_loopback_unless_it_is_told(
     assert (port, interface) == expected
 
 
-def test_clients_must_show_a_certificate(files: dict[str, Path]) -> None:
+def test_server_requires_client_certificates(files: dict[str, Path]) -> None:
     endpoint: Any = server_endpoint(MemoryReactor(), SERVER.format(**files))
     assert endpoint.options.verify
     assert endpoint.options.requireCertificate
@@ -72,7 +72,7 @@ def test_clients_must_show_a_certificate(files: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("rest", "mode"), [("", 0o660), (":mode=0600", 0o600), (":mode=666", 0o666)]
 )
-def test_a_unix_socket_is_for_owner_and_group_unless_it_is_told(
+def test_unix_socket_is_for_owner_and_group_by_default(
     tmp_path: Path, rest: str, mode: int
 ) -> None:
     endpoint = server_endpoint(MemoryReactor(), f"unix:{tmp_path}/control.sock{rest}")
@@ -80,14 +80,16 @@ def test_a_unix_socket_is_for_owner_and_group_unless_it_is_told(
     assert (endpoint.path, endpoint.mode) == (tmp_path / "control.sock", mode)
 
 
-def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_of_a_unix_socket_may_be_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     endpoint: Any = server_endpoint(MemoryReactor(), "unix:control.sock")
     assert endpoint.path == tmp_path / "control.sock"
 
 
 @pytest.mark.parametrize(
-    ("description", "told"),
+    ("description", "message"),
     [
         ("", "must begin with unix:PATH, ssl:PORT:"),
         ("unix", "must begin with"),
@@ -95,9 +97,9 @@ def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("systemd:domain=INET:index=0", "must begin with"),
         ("tcp6:5099:plaintext=1", "must begin with"),
         # Plain TCP.
-        ("tcp:5099", "say plaintext=1"),
-        ("tcp:5099:plaintext=0", "say plaintext=1"),
-        ("tcp:5099:plaintext=yes", "say plaintext=1"),
+        ("tcp:5099", "add plaintext=1"),
+        ("tcp:5099:plaintext=0", "add plaintext=1"),
+        ("tcp:5099:plaintext=yes", "add plaintext=1"),
         ("tcp:5099:plaintext=1:interface=0.0.0.0", "for this machine only, not for 0.0.0.0"),
         ("tcp:5099:plaintext=1:interface=192.0.2.1", "use ssl:"),
         (r"tcp:5099:plaintext=1:interface=\:\:", "for this machine only"),
@@ -112,12 +114,12 @@ def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("unix:", "the path is missing"),
         ("unix:mode=0660", "the path is missing"),
         ("unix:{folder}/", "the path is missing"),
-        ("unix:/no/such/folder/control.sock", "/no/such/folder: there is no such folder"),
-        ("unix:{cert}/control.sock", "there is no such folder"),
-        ("unix:{folder}/a.sock:mode=rw", "the mode must be like 0660, not 'rw'"),
-        ("unix:{folder}/a.sock:mode=0999", "the mode must be like"),
-        ("unix:{folder}/a.sock:mode=4755", "the mode must be like"),
-        ("unix:{folder}/a.sock:mode=", "the mode must be like"),
+        ("unix:/no/such/folder/control.sock", "/no/such/folder: no such directory"),
+        ("unix:{cert}/control.sock", "no such directory"),
+        ("unix:{folder}/a.sock:mode=rw", "the mode must be octal like 0660, not 'rw'"),
+        ("unix:{folder}/a.sock:mode=0999", "the mode must be octal"),
+        ("unix:{folder}/a.sock:mode=4755", "the mode must be octal"),
+        ("unix:{folder}/a.sock:mode=", "the mode must be octal"),
         ("unix:{folder}/a.sock:mode=0660:mode=0666", "the mode is given twice"),
         ("unix:{folder}/a.sock:0660", "too many arguments"),
         ("unix:{folder}/" + "a" * MAX_SOCKET_PATH, "at most 107 bytes"),
@@ -140,12 +142,12 @@ def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (SERVER + ":extraCertChain={folder}", "cannot be read: Is a directory"),
     ],
 )
-def test_a_mistake_in_a_servers_address_is_told_in_one_line(
-    files: dict[str, Path], description: str, told: str
+def test_invalid_server_address_is_reported_in_one_line(
+    files: dict[str, Path], description: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=r".") as raised:
         server_endpoint(MemoryReactor(), description.format(**files))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -159,20 +161,20 @@ def test_a_mistake_in_a_servers_address_is_told_in_one_line(
         ("tcp:port=5099:host=127.0.0.1", ("127.0.0.1", 5099)),
     ],
 )
-def test_a_client_goes_where_it_is_told(description: str, expected: tuple[str, int]) -> None:
+def test_client_connects_to_the_given_address(description: str, expected: tuple[str, int]) -> None:
     reactor = MemoryReactor()
     client_endpoint(reactor, description).connect(Factory())
     assert reactor.tcpClients[0][:2] == expected
 
 
-def test_a_client_finds_a_unix_socket(tmp_path: Path) -> None:
+def test_client_connects_to_a_unix_socket(tmp_path: Path) -> None:
     reactor = MemoryReactor()
     client_endpoint(reactor, f"unix:{tmp_path}/control.sock").connect(Factory())
     assert reactor.unixClients[0][0] == f"{tmp_path}/control.sock"
 
 
 @pytest.mark.parametrize(
-    ("description", "told"),
+    ("description", "message"),
     [
         ("", "must begin with unix:PATH, ssl:HOST:PORT:"),
         ("localhost:5099", "must begin with"),
@@ -183,7 +185,7 @@ def test_a_client_finds_a_unix_socket(tmp_path: Path) -> None:
         ("tcp:5099", "the port must be a number"),
         ("tcp::5099", "the host is missing"),
         ("tcp:localhost:0", "the port must not be 0"),
-        ("tcp:192.0.2.1:5099", "for this machine only, not for 192.0.2.1: use ssl:"),
+        ("tcp:192.0.2.1:5099", "for this machine only, not for 192.0.2.1; use ssl:"),
         ("tcp:example.org:5099", "for this machine only"),
         ("tcp:127.0.0.1.example.org:5099", "for this machine only"),
         ("tcp:0.0.0.0:5099", "for this machine only"),
@@ -195,18 +197,18 @@ def test_a_client_finds_a_unix_socket(tmp_path: Path) -> None:
         ("ssl:localhost:5099:privateKey={other_key}:certKey={cert}:caCert={ca}", "mismatch"),
         ("ssl:localhost:5099:privateKey={key}:certKey={cert}:caCert={junk}", "holds no cert"),
         ("ssl:localhost:5099:privateKey={key}:certKey={cert}:caCert=/no/file", "/no/file"),
-        (CLIENT + ":name=", "the name must be that of a host"),
-        (CLIENT + ":name=a b", "the name must be that of a host"),
-        (CLIENT + ":name=*.example.org", "the name must be that of a host"),
+        (CLIENT + ":name=", "the name must be a host name"),
+        (CLIENT + ":name=a b", "the name must be a host name"),
+        (CLIENT + ":name=*.example.org", "the name must be a host name"),
         (CLIENT + ":clientCA={ca}", "unknown argument 'clientCA'"),
     ],
 )
-def test_a_mistake_in_a_clients_address_is_told_in_one_line(
-    files: dict[str, Path], description: str, told: str
+def test_invalid_client_address_is_reported_in_one_line(
+    files: dict[str, Path], description: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=r".") as raised:
         client_endpoint(MemoryReactor(), description.format(**files))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -214,7 +216,7 @@ def test_a_mistake_in_a_clients_address_is_told_in_one_line(
     ("host", "expected"),
     [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("localhost", False)],
 )
-def test_loopback_is_what_stays_on_the_machine(host: str, expected: bool) -> None:
+def test_loopback_addresses_are_recognized(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
@@ -230,7 +232,7 @@ def test_loopback_is_what_stays_on_the_machine(host: str, expected: bool) -> Non
         ("unix:/run/tracker/control.sock:mode=0600", "unix:/run/tracker/control.sock"),
     ],
 )
-def test_clients_are_shown_the_address_without_the_servers_files(
+def test_advertised_address_lacks_the_files_of_the_server(
     monkeypatch: pytest.MonkeyPatch, files: dict[str, Path], description: str, address: str
 ) -> None:
     monkeypatch.setattr("socket.getfqdn", lambda: "vm1.example")

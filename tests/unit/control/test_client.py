@@ -1,4 +1,4 @@
-"""What a client asks a control port for, and what it raises."""
+"""Tests of the client: commands, replies and errors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.control.reached import Bench
-from tests.unit.control.wire import DEVICE, slow
+from tests.unit.control.client_bench import Bench
+from tests.unit.control.wire import DEVICE, delay_get_device
 from tracker.control.access import Permission
 from tracker.control.commands import (
     BadArgument,
@@ -25,13 +25,13 @@ from tracker.control.connection import (
 )
 
 
-def test_it_greets_before_it_is_asked(bench: Bench) -> None:
+def test_client_sends_hello_before_other_commands(bench: Bench) -> None:
     assert bench.client.greeting["instance_id"] == "one"
     assert bench.client.greeting["permission"] == "operate"
     assert bench.ask(bench.client.info())["instance_id"] == "one"
 
 
-def test_what_is_asked_before_it_is_connected_is_asked_then() -> None:
+def test_commands_wait_until_the_client_is_connected() -> None:
     bench = Bench()
     asked = [bench.begin(bench.client.info()) for _ in range(3)]
     assert asked == [[], [], []]
@@ -45,13 +45,13 @@ async def rows(pages: Any) -> list[str]:
     return [row["device_id"] async for row in pages]
 
 
-def test_pages_are_asked_for_as_they_are_wanted(bench: Bench) -> None:
+def test_client_requests_all_pages(bench: Bench) -> None:
     devices = [f"{number:03}" for number in range(450)]
     for device_id in devices:
         bench.port.instance.connect(device_id)
     assert bench.ask(rows(bench.client.connections())) == devices
     assert bench.ask(rows(bench.client.connections("1", limit=7))) == devices[100:200]
-    assert bench.ask(rows(bench.client.connections(vendor="nobody"))) == []
+    assert bench.ask(rows(bench.client.connections(vendor="unknown"))) == []
     scanned = [part.encode() for one in devices for part in (one, "two")]
     bench.port.redis.answers = {
         "HSCAN": [b"0", scanned],
@@ -62,7 +62,7 @@ def test_pages_are_asked_for_as_they_are_wanted(bench: Bench) -> None:
     assert bench.ask(rows(bench.client.device_registry("00", limit=3))) == devices[:10]
 
 
-def test_lag_is_asked_for_page_by_page(bench: Bench) -> None:
+def test_client_requests_all_pages_of_the_lag(bench: Bench) -> None:
     group = [b"g", 1, 0, None, None, [], 0]
     facts = [b"length", 1, b"entries-added", 1]
     bench.port.redis.answers = {
@@ -74,7 +74,7 @@ def test_lag_is_asked_for_page_by_page(bench: Bench) -> None:
     assert len(bench.ask(bench.client.lag(["s"]))) == 450
 
 
-def test_everything_else_is_asked_for_as_it_is_called(bench: Bench) -> None:
+def test_methods_of_the_client_send_their_commands(bench: Bench) -> None:
     client, port = bench.client, bench.port
     port.instance.connect(DEVICE)
     port.redis.answers = {
@@ -96,7 +96,7 @@ def test_everything_else_is_asked_for_as_it_is_called(bench: Bench) -> None:
     assert drained == [{"closed": 3, "left": 0}]
 
 
-def test_errors_are_raised_as_what_they_are(bench: Bench) -> None:
+def test_errors_of_the_instance_are_raised_by_their_class(bench: Bench) -> None:
     client = bench.client
     assert isinstance(bench.ask(client.drop_connection(DEVICE)), NoSuchDevice)
     assert isinstance(bench.ask(client.set_log_level("loud")), BadArgument)
@@ -106,41 +106,41 @@ def test_errors_are_raised_as_what_they_are(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 70_000, "\ud800"])
-def test_what_cannot_be_sent_is_a_bad_argument(bench: Bench, text: str) -> None:
+def test_argument_that_cannot_be_sent_is_a_bad_argument(bench: Bench, text: str) -> None:
     error = bench.ask(bench.client.drop_connection(text))
     assert isinstance(error, BadArgument)
     assert bench.ask(bench.client.info())
 
 
-def test_options_are_those_that_there_are(bench: Bench) -> None:
+def test_unknown_and_malformed_options_are_bad_arguments(bench: Bench) -> None:
     client = bench.client
     bench.port.redis.answers = {"EVALSHA": [b"waits", b""]}
-    for arguments, told in (
+    for arguments, message in (
         ({"offlin": "fail"}, "SendCommand has no argument offlin"),
         ({"timeout": "soon"}, "timeout cannot be sent: Bad float value"),
         ({"codec": 12}, "codec cannot be sent: "),
-        ({"codec": "\ud800"}, "codec cannot be sent: is not UTF-8"),
+        ({"codec": "\ud800"}, "codec cannot be sent: not UTF-8"),
     ):
         error = bench.ask(client.send_command(DEVICE, "getinfo", **arguments))
         assert isinstance(error, BadArgument)
-        assert told in str(error)
+        assert message in str(error)
     assert bench.ask(client.send_command(DEVICE, "getinfo", timeout=5, expires_in=60))
     bench.begin(client.drain(3))
     assert bench.port.instance.drains[0][0] == 3.0
 
 
-def test_a_command_that_the_instance_does_not_know(
+def test_unknown_command_raises_version_mismatch(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Info, "commandName", b"InfoTwo")
     error = bench.ask(bench.client.info())
     assert isinstance(error, VersionMismatch)
-    assert str(error) == "the instance does not know Info: it is of an older version"
+    assert str(error) == "the instance does not support Info; upgrade the instance"
     monkeypatch.undo()
     assert bench.ask(bench.client.info())
 
 
-def test_an_error_that_the_client_does_not_know(
+def test_unknown_error_code_raises_control_error(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes = {b"BAD_ARGUMENT": BadArgument}
@@ -151,18 +151,18 @@ def test_an_error_that_the_client_does_not_know(
     assert bench.ask(bench.client.info())
 
 
-def test_an_answer_is_waited_for_so_long(bench: Bench) -> None:
-    waiting = slow(bench.port)
+def test_reply_has_a_timeout(bench: Bench) -> None:
+    waiting = delay_get_device(bench.port)
     asked = bench.begin(bench.client.device(DEVICE))
     bench.clock.advance(REPLY_TIMEOUT)
     (error,) = asked
     assert isinstance(error, NotConnected)
-    assert str(error) == "no answer within 15 s"
-    waiting[0].callback([b"two"])  # and comes after all
+    assert str(error) == "no reply within 15 s"
+    waiting[0].callback([b"two"])  # the late reply is ignored
     assert bench.ask(bench.client.info())
 
 
-def test_for_a_command_it_waits_however_long_it_takes(bench: Bench) -> None:
+def test_waiting_for_a_final_response_has_no_timeout(bench: Bench) -> None:
     bench.port.redis.answers = {"EVALSHA": [b"waits", b""]}
     asked = bench.begin(bench.client.send_command(DEVICE, "getinfo", wait=True))
     bench.clock.pump([0.1] * 3000)

@@ -1,4 +1,4 @@
-"""How a client connects, comes back when the connection is lost, and stops."""
+"""Tests of the client's connection: connecting, reconnecting and stopping."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
-from tests.unit.control.reached import Bench, Endpoint, Near, refusal
-from tests.unit.control.wire import DEVICE, OTHER, Port, quiet, slow
+from tests.unit.control.client_bench import Bench, ClientTransport, Endpoint, refusal
+from tests.unit.control.wire import DEVICE, OTHER, Port, delay_get_device, no_traceback
 from tracker.control import connection as module
 from tracker.control.client import ControlClient
 from tracker.control.commands import (
@@ -41,7 +41,7 @@ from tracker.interfaces import Traffic
 # Connecting.
 
 
-def test_without_a_start_nothing_is_asked() -> None:
+def test_command_fails_before_the_client_is_started() -> None:
     port = Port()
     client = ControlClient(port.clock, Endpoint(port.clock, port))
     results: list[Any] = []
@@ -49,7 +49,7 @@ def test_without_a_start_nothing_is_asked() -> None:
     assert str(results[0]) == "not started"
 
 
-def test_it_tries_again_less_and_less_often() -> None:
+def test_delay_between_attempts_increases() -> None:
     bench = Bench()
     step = MIN_RETRY_DELAY
     for _ in range(8):
@@ -70,7 +70,7 @@ def test_it_tries_again_less_and_less_often() -> None:
     assert bench.port.timers == 0
 
 
-def test_who_asks_meanwhile_is_told_why_in_the_end() -> None:
+def test_command_fails_with_the_reason_of_the_last_attempt() -> None:
     bench = Bench()
     asked = bench.begin(bench.client.info())
     while bench.clock.seconds() < GREETING_TIMEOUT:
@@ -83,16 +83,16 @@ def test_who_asks_meanwhile_is_told_why_in_the_end() -> None:
     assert str(error) == "Connection refused"
 
 
-def test_an_attempt_that_takes_too_long_is_told() -> None:
+def test_command_fails_if_connecting_takes_too_long() -> None:
     bench = Bench()
     asked = bench.begin(bench.client.info())
     bench.clock.advance(GREETING_TIMEOUT)
     (error,) = asked
     assert isinstance(error, NotConnected)
-    assert str(error) == "no connection within 10 s"
+    assert str(error) == "not connected within 10 s"
 
 
-def test_without_retries_one_failure_is_the_end() -> None:
+def test_failed_attempt_is_final_without_retry() -> None:
     bench = Bench(retry=False)
     asked = bench.begin(bench.client.info())
     bench.endpoint.fail(refusal())
@@ -103,10 +103,10 @@ def test_without_retries_one_failure_is_the_end() -> None:
     assert bench.stop() == [None]
 
 
-def test_without_retries_a_connection_that_is_lost_stays_lost() -> None:
+def test_lost_connection_is_final_without_retry() -> None:
     bench = Bench(retry=False)
     bench.endpoint.succeed()
-    slow(bench.port)
+    delay_get_device(bench.port)
     asked = bench.begin(bench.client.device(DEVICE))
     bench.endpoint.lose()
     assert isinstance(asked[0], NotConnected)
@@ -117,22 +117,21 @@ def test_without_retries_a_connection_that_is_lost_stays_lost() -> None:
 
 
 @pytest.mark.parametrize("retry", [False, True])
-def test_another_version_is_told_at_once(retry: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_mismatch_is_reported_at_once(retry: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "VERSION", 2)
     bench = Bench(retry)
     asked = bench.begin(bench.client.info())
     bench.endpoint.succeed()
     (error,) = asked
     assert isinstance(error, VersionMismatch)
-    assert "and not 2: upgrade this instance" in str(error)
-    # The connection is not left behind.
+    assert "not 2; upgrade the instance" in str(error)
     assert bench.endpoint.far is not None
     assert bench.endpoint.far.disconnected
     assert bench.stop() == [None]
     assert bench.port.timers == 0
 
 
-def test_it_is_told_when_it_is_cut_off_before_it_is_greeted(
+def test_connection_closed_before_hello_is_reported(
     logged: Sequence[LogEvent],
 ) -> None:
     bench = Bench(retry=False)
@@ -141,38 +140,38 @@ def test_it_is_told_when_it_is_cut_off_before_it_is_greeted(
     bench.endpoint.succeed()
     (error,) = asked
     assert isinstance(error, NotConnected)
-    assert quiet(logged)
+    assert no_traceback(logged)
     assert bench.port.timers == 0
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (
             SSL.Error([("SSL routines", "", "certificate verify failed")]),
             "TLS: certificate verify failed",
         ),
         (VerificationError(errors=[]), "TLS: the server's certificate is for another name"),
-        (ConnectionDone(), "the instance has closed the connection"),
-        (ConnectionLost(), "the connection was cut off: the instance tells why in its log"),
+        (ConnectionDone(), "connection closed by the instance"),
+        (ConnectionLost(), "connection closed by the instance; see its log for the reason"),
         (refusal(), "Connection refused"),
         (FileNotFoundError(2, "No such file"), "[Errno 2] No such file"),
         (SSL.Error(), "Error"),
         (ValueError(), "ValueError"),
     ],
 )
-def test_the_reason_is_one_line_for_people(error: Exception, told: str) -> None:
+def test_reason_of_a_failed_attempt_is_one_line(error: Exception, message: str) -> None:
     bench = Bench(retry=False)
     asked = bench.begin(bench.client.info())
     bench.endpoint.fail(error)
-    assert str(asked[0]).startswith(told)
+    assert str(asked[0]).startswith(message)
 
 
 # TLS.
 
 
-class Secure(Near):
-    """The client's end of a connection over TLS, whose handshake the test carries out."""
+class Secure(ClientTransport):
+    """The client's transport over TLS, whose handshake the test carries out."""
 
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol)
@@ -181,7 +180,7 @@ class Secure(Near):
 
 @pytest.fixture
 def secure(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("tests.unit.control.reached.Near", Secure)
+    monkeypatch.setattr("tests.unit.control.client_bench.ClientTransport", Secure)
     return Bench(retry=False)
 
 
@@ -190,7 +189,7 @@ def client_end(bench: Bench) -> Any:
     return bench.endpoint.pump.client
 
 
-def test_nothing_is_sent_before_the_server_has_proved_who_it_is(secure: Bench) -> None:
+def test_nothing_is_sent_before_the_server_is_authenticated(secure: Bench) -> None:
     asked = secure.begin(secure.client.info())
     secure.endpoint.succeed()
     assert client_end(secure).transport.getOutBuffer() is None
@@ -199,17 +198,17 @@ def test_nothing_is_sent_before_the_server_has_proved_who_it_is(secure: Bench) -
     assert asked[0]["instance_id"] == "one"
 
 
-def test_handshake_has_a_deadline(secure: Bench) -> None:
+def test_tls_handshake_has_a_timeout(secure: Bench) -> None:
     secure.endpoint.succeed()
     asked = secure.begin(secure.client.info())
     secure.clock.advance(GREETING_TIMEOUT)
     secure.flush()
-    assert str(asked[0]) == f"no TLS within {GREETING_TIMEOUT:g} s"
+    assert str(asked[0]) == f"TLS handshake not completed within {GREETING_TIMEOUT:g} s"
     assert secure.endpoint.far is not None
     assert secure.endpoint.far.disconnected
 
 
-def test_connection_that_is_lost_during_the_handshake_is_told_with_the_reason(
+def test_connection_lost_during_the_handshake_is_reported_with_the_reason(
     secure: Bench,
 ) -> None:
     secure.endpoint.succeed()
@@ -218,7 +217,7 @@ def test_connection_that_is_lost_during_the_handshake_is_told_with_the_reason(
     assert str(asked[0]) == "TLS: unknown ca"
 
 
-# Coming back.
+# Reconnecting.
 
 
 def happened(bench: Bench, device_id: str = DEVICE) -> None:
@@ -226,7 +225,7 @@ def happened(bench: Bench, device_id: str = DEVICE) -> None:
     bench.flush()
 
 
-def test_what_is_watched_is_watched_on_over_reconnections(bench: Bench) -> None:
+def test_watched_devices_are_watched_again_after_a_reconnect(bench: Bench) -> None:
     events: list[DeviceEvent] = []
     assert bench.ask(bench.client.watch(DEVICE, events.append)) is False
     happened(bench)
@@ -246,7 +245,7 @@ def test_what_is_watched_is_watched_on_over_reconnections(bench: Bench) -> None:
     assert not bench.port.instance.watched
 
 
-def test_what_is_not_watched_any_more_by_the_next_connection_is_not(bench: Bench) -> None:
+def test_device_unwatched_while_disconnected_is_not_watched_again(bench: Bench) -> None:
     bench.ask(bench.client.watch(DEVICE, lambda event: None))
     bench.endpoint.lose()
     assert bench.ask(bench.client.unwatch(DEVICE)) is None
@@ -256,7 +255,7 @@ def test_what_is_not_watched_any_more_by_the_next_connection_is_not(bench: Bench
     assert isinstance(bench.ask(bench.client.unwatch(DEVICE)), NoSuchDevice)
 
 
-def test_a_device_that_could_not_be_watched_does_not_keep_it_from_coming_back(
+def test_refused_watch_does_not_prevent_a_reconnect(
     bench: Bench,
 ) -> None:
     for number in range(MAX_WATCHED):
@@ -270,7 +269,7 @@ def test_a_device_that_could_not_be_watched_does_not_keep_it_from_coming_back(
     assert len(bench.port.instance.watched) == MAX_WATCHED
 
 
-def test_a_watcher_may_be_replaced_by_another(bench: Bench) -> None:
+def test_watcher_can_be_replaced(bench: Bench) -> None:
     first: list[DeviceEvent] = []
     second: list[DeviceEvent] = []
     bench.ask(bench.client.watch(DEVICE, first.append))
@@ -279,7 +278,7 @@ def test_a_watcher_may_be_replaced_by_another(bench: Bench) -> None:
     assert (len(first), len(second)) == (0, 1)
 
 
-def test_a_watcher_that_fails_harms_nobody(bench: Bench, logged: Sequence[LogEvent]) -> None:
+def test_failing_watcher_does_not_affect_others(bench: Bench, logged: Sequence[LogEvent]) -> None:
     def fails(event: DeviceEvent) -> None:
         raise RuntimeError("a fault")
 
@@ -293,8 +292,8 @@ def test_a_watcher_that_fails_harms_nobody(bench: Bench, logged: Sequence[LogEve
     assert len([event for event in logged if "log_failure" in event]) == 1
 
 
-def test_what_was_under_way_fails_and_is_not_asked_again(bench: Bench) -> None:
-    slow(bench.port)
+def test_command_in_progress_fails_when_the_connection_is_lost(bench: Bench) -> None:
+    delay_get_device(bench.port)
     asked = bench.begin(bench.client.device(DEVICE))
     bench.endpoint.lose()
     (error,) = asked
@@ -307,8 +306,8 @@ def test_what_was_under_way_fails_and_is_not_asked_again(bench: Bench) -> None:
 # Stopping.
 
 
-def test_a_stop_disconnects(bench: Bench) -> None:
-    slow(bench.port)
+def test_stop_disconnects(bench: Bench) -> None:
+    delay_get_device(bench.port)
     asked = bench.begin(bench.client.device(DEVICE))
     assert bench.stop() == [None]
     assert isinstance(asked[0], NotConnected)
@@ -318,7 +317,7 @@ def test_a_stop_disconnects(bench: Bench) -> None:
     assert not bench.endpoint.attempts
 
 
-def test_a_stop_gives_an_attempt_up() -> None:
+def test_stop_cancels_the_attempt_to_connect() -> None:
     bench = Bench()
     asked = bench.begin(bench.client.info())
     assert bench.stop() == [None]
@@ -327,14 +326,14 @@ def test_a_stop_gives_an_attempt_up() -> None:
     assert bench.port.timers == 0
 
 
-def test_a_stop_between_two_attempts_is_at_once() -> None:
+def test_stop_between_two_attempts_is_immediate() -> None:
     bench = Bench()
     bench.endpoint.fail(refusal())
     assert bench.stop() == [None]
     assert bench.port.timers == 0
 
 
-def test_connection_that_cannot_be_cancelled_any_longer_is_closed() -> None:
+def test_connection_made_during_a_stop_is_closed() -> None:
     bench = Bench()
     bench.endpoint.cancelling = bench.endpoint.succeed
     assert bench.stop() == [None]
@@ -343,15 +342,15 @@ def test_connection_that_cannot_be_cancelled_any_longer_is_closed() -> None:
     assert bench.port.timers == 0
 
 
-def test_it_may_be_started_again(bench: Bench) -> None:
+def test_client_can_be_started_again(bench: Bench) -> None:
     assert bench.stop() == [None]
     bench.client.startService()
     bench.endpoint.succeed()
     assert bench.ask(bench.client.info())
 
 
-def test_a_failure_is_not_lost_on_the_way() -> None:
-    """What the loop does not expect is told to whoever asks, too."""
+def test_unexpected_error_is_reported_to_callers() -> None:
+    """Report errors that the loop does not expect to callers."""
     bench = Bench(retry=False)
     bench.endpoint.attempts.pop(0)[1].errback(Failure(MemoryError("too much")))
     assert str(bench.ask(bench.client.info())) == "too much"
@@ -362,20 +361,20 @@ def test_a_failure_is_not_lost_on_the_way() -> None:
     [{"at": math.nan}, {"at": math.inf}, {"at": -1.0}, {"at": 1e300}, {"raw": "zz"}],
     ids=repr,
 )
-def test_a_malformed_event_is_left_out(facts: dict[str, Any]) -> None:
+def test_malformed_event_is_dropped(facts: dict[str, Any]) -> None:
     events: list[DeviceEvent] = []
     watches = Watches()
     watches.set(DEVICE, events.append)
     good = {"device_id": DEVICE, "at": 1.0, "kind": "sent", "raw": "01", "decoded": "{}"}
     about = {"truncated": False, "dropped": 0}
     for one in (facts, {"kind": "\x1b" * 1000}):
-        watches.happened(**{**good, **about, **one})
+        watches.event_received(**{**good, **about, **one})
     (event,) = events
     assert event.kind.isprintable()
     assert len(event.kind) < 100
 
 
-def test_an_event_without_its_arguments_is_refused_and_not_logged(
+def test_event_without_arguments_is_refused_without_logging(
     logged: Sequence[LogEvent],
 ) -> None:
     refused = Watches().locateResponder(b"Event")(amp.AmpBox(device_id=DEVICE.encode()))
@@ -387,7 +386,7 @@ def test_an_event_without_its_arguments_is_refused_and_not_logged(
     assert not logged
 
 
-def test_an_instance_that_repeats_a_page_for_ever_is_not_followed(bench: Bench) -> None:
+def test_repeated_page_raises_an_error(bench: Bench) -> None:
     async def walk() -> None:
         async for _ in bench.client.device_registry():
             pass
@@ -400,7 +399,7 @@ def test_an_instance_that_repeats_a_page_for_ever_is_not_followed(bench: Bench) 
     async def same(*arguments: Any, **options: Any) -> dict[str, Any]:
         return {"devices": [{"device_id": "1"}], "more": True}
 
-    bench.client._ask = same  # type: ignore[method-assign]
+    bench.client._call = same  # type: ignore[method-assign]
     asked = bench.begin(walk())
     bench.flush()
     assert isinstance(asked[0], ControlError)

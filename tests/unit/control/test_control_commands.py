@@ -1,4 +1,4 @@
-"""What each command of a control port answers, over wires."""
+"""Tests of the reply of each command of a control port."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.control.wire import (
     DEVICE,
-    GOOD,
     OTHER,
+    VALID,
     Client,
     Port,
 )
@@ -37,7 +37,7 @@ from tracker.control.commands import (
 from tracker.control.operations import MAX_DRAIN_SECONDS
 
 
-def test_info(port: Port, client: Client) -> None:
+def test_info_describes_the_instance(port: Port, client: Client) -> None:
     port.instance.connect(DEVICE)
     port.instance.held.add("c1")
     watching = port.client()
@@ -56,7 +56,7 @@ def test_info(port: Port, client: Client) -> None:
     }
 
 
-def test_a_connection_is_told_with_its_facts(port: Port, client: Client) -> None:
+def test_list_connections_returns_facts_of_each_connection(port: Port, client: Client) -> None:
     port.instance.connect(DEVICE)
     assert client.ask(ListConnections) == {
         "connections": [
@@ -90,29 +90,33 @@ def test_connections_are_paged_by_id(port: Port, client: Client) -> None:
     assert listed(client, limit=2, after=devices[1]) == devices[2:4]
     assert listed(client, limit=2, after=devices[3]) == devices[4:]
     assert listed(client, after=devices[4]) == []
-    assert listed(client, after="0" * 14 + "25") == devices[3:]  # one that is there no more
+    assert (
+        listed(client, after="0" * 14 + "25") == devices[3:]
+    )  # after a device that has disconnected
 
 
-def test_connections_may_be_of_one_prefix_or_vendor(port: Port, client: Client) -> None:
+def test_connections_are_filtered_by_prefix_and_vendor(port: Port, client: Client) -> None:
     for device_id, vendor in (("11", "teltonika"), ("12", "other"), ("21", "other")):
         port.instance.connect(device_id, vendor)
     assert listed(client, prefix="1") == ["11", "12"]
     assert listed(client, vendor="other") == ["12", "21"]
     assert listed(client, vendor="other", prefix="2", after="12") == ["21"]
-    assert listed(client, vendor="nobody") == []
+    assert listed(client, vendor="unknown") == []
     assert listed(client, prefix="", after="", vendor="other", limit=1) == ["12"]
 
 
 @pytest.mark.parametrize("limit", [0, -1, MAX_ROWS + 1])
 @pytest.mark.parametrize("command", [ListConnections, ListDeviceRegistry, Lag])
-def test_a_page_has_a_limit(client: Client, command: type[ControlCommand], limit: int) -> None:
+def test_limit_out_of_range_is_refused(
+    client: Client, command: type[ControlCommand], limit: int
+) -> None:
     error = client.refusal(command, limit=limit)
     assert isinstance(error, BadArgument)
     assert str(error) == f"limit must be between 1 and {MAX_ROWS}"
-    assert client.lives
+    assert client.is_open
 
 
-def test_the_registry_is_listed(port: Port, client: Client) -> None:
+def test_device_registry_is_listed(port: Port, client: Client) -> None:
     port.redis.answers = {
         "HSCAN": [b"0", [b"2", b"two", b"1", b"one", b"x" * 65, b"one"]],
         "HMGET": lambda key, *devices: [b"teltonika" if one == "1" else None for one in devices],
@@ -130,10 +134,10 @@ def test_the_registry_is_listed(port: Port, client: Client) -> None:
     assert [row["device_id"] for row in rows] == ["1"]
 
 
-def test_a_device_that_is_here(port: Port, client: Client) -> None:
+def test_get_device_returns_the_state_of_a_local_connection(port: Port, client: Client) -> None:
     port.instance.connect(DEVICE)
     port.instance.loads[DEVICE] = (2, True)
-    port.redis.answers = {"HMGET": [b"two"], "XLEN": 3}  # it has just come here
+    port.redis.answers = {"HMGET": [b"two"], "XLEN": 3}  # the device has just moved here
     answer = client.ask(GetDevice, device_id=DEVICE)
     assert answer["here"] is True
     assert answer["instance_id"] == "one"
@@ -141,7 +145,7 @@ def test_a_device_that_is_here(port: Port, client: Client) -> None:
     assert (answer["vendor"], answer["records"]) == ("teltonika", 3)
 
 
-def test_a_device_that_is_elsewhere(port: Port, client: Client) -> None:
+def test_get_device_names_another_instance(port: Port, client: Client) -> None:
     port.redis.answers = {"HMGET": [b"two"], "XLEN": 0}
     answer = client.ask(GetDevice, device_id=DEVICE)
     assert {key: value for key, value in answer.items() if value is not None} == {
@@ -152,34 +156,36 @@ def test_a_device_that_is_elsewhere(port: Port, client: Client) -> None:
     }
 
 
-def test_a_device_that_is_nowhere_and_is_waited_for(port: Port, client: Client) -> None:
+def test_get_device_counts_commands_that_wait_for_an_unconnected_device(
+    port: Port, client: Client
+) -> None:
     port.redis.answers = {"HMGET": [None], "XLEN": 1}
     answer = client.ask(GetDevice, device_id=DEVICE)
     assert (answer["instance_id"], answer["here"], answer["waiting"]) == (None, False, 1)
 
 
-def test_a_device_that_nobody_knows(port: Port, client: Client) -> None:
+def test_get_device_refuses_an_unknown_device(port: Port, client: Client) -> None:
     port.redis.answers = {"HMGET": [None], "XLEN": 0}
     error = client.refusal(GetDevice, device_id=DEVICE)
     assert isinstance(error, NoSuchDevice)
-    assert str(error) == f"{DEVICE} is connected nowhere, and nothing waits for it"
+    assert str(error) == f"{DEVICE} is not connected, and no command waits for it"
 
 
 @pytest.mark.parametrize(
-    ("step", "instance_id", "status"),
+    ("effect", "instance_id", "status"),
     [(b"moved", b"two", "queued"), (b"waits", b"", "waiting")],
 )
-def test_a_command_is_put_on_its_way(
-    port: Port, client: Client, step: bytes, instance_id: bytes, status: str
+def test_send_command_returns_whether_the_command_is_queued_or_waits(
+    port: Port, client: Client, effect: bytes, instance_id: bytes, status: str
 ) -> None:
-    port.redis.answers = {"EVALSHA": [step, instance_id]}
+    port.redis.answers = {"EVALSHA": [effect, instance_id]}
     answer = client.ask(SendCommand, device_id=DEVICE, text="getinfo", command_id="c1")
     assert answer["command_id"] == "c1"
     assert answer["instance_id"] == (instance_id.decode() or None)
     assert answer["status"] == status
 
 
-def test_a_command_has_an_id_in_any_case(port: Port, client: Client) -> None:
+def test_send_command_generates_an_id(port: Port, client: Client) -> None:
     port.redis.answers = {"EVALSHA": [b"waits", b""]}
     first, second = (
         client.ask(SendCommand, device_id=DEVICE, text="getinfo")["command_id"] for _ in range(2)
@@ -189,7 +195,7 @@ def test_a_command_has_an_id_in_any_case(port: Port, client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"device_id": "1"}, "device_id: must be an IMEI of 15 digits"),
         ({"text": ""}, "payload: must be 1 to 4096 bytes long"),
@@ -197,25 +203,25 @@ def test_a_command_has_an_id_in_any_case(port: Port, client: Client) -> None:
         ({"command_id": "a b"}, "command_id: must be 1 to 64 printable ASCII"),
         ({"codec": "x" * 17}, "codec: must be at most 16 letters"),
         ({"expires_at": "tomorrow"}, "expires_at: must have the form"),
-        ({"expires_in": 0.0}, "expires_in must be seconds, up to"),
-        ({"expires_in": float("nan")}, "expires_in must be seconds, up to"),
-        ({"expires_in": float("inf")}, "expires_in must be seconds, up to"),
+        ({"expires_in": 0.0}, "expires_in must be more than 0 and at most"),
+        ({"expires_in": float("nan")}, "expires_in must be more than 0 and at most"),
+        ({"expires_in": float("inf")}, "expires_in must be more than 0 and at most"),
         ({"expires_in": 1.0, "expires_at": "2026-11-22T10:00:00Z"}, "not both"),
         ({"timeout": 0.0}, "timeout: must be a number of seconds"),
         ({"timeout": float("nan")}, "timeout: must be a number of seconds"),
         ({"offline": "perhaps"}, "offline must be wait or fail"),
     ],
 )
-def test_a_command_that_is_none_is_refused(
-    port: Port, client: Client, arguments: dict[str, Any], told: str
+def test_malformed_command_is_refused(
+    port: Port, client: Client, arguments: dict[str, Any], message: str
 ) -> None:
-    error = client.refusal(SendCommand, **GOOD[SendCommand] | arguments)
+    error = client.refusal(SendCommand, **VALID[SendCommand] | arguments)
     assert isinstance(error, BadArgument)
-    assert told in str(error)
+    assert message in str(error)
     assert not port.redis.asked
 
 
-def test_what_is_known_of_a_command_is_told(port: Port, client: Client) -> None:
+def test_command_status_is_read_from_the_record(port: Port, client: Client) -> None:
     port.redis.answers = {"GET": b"delivered commands:outbound:two 1-1"}
     answer = client.ask(CommandStatus, command_id="c1")
     assert (answer["status"], answer["instance_id"]) == ("delivered", "two")
@@ -233,7 +239,7 @@ def test_what_is_known_of_a_command_is_told(port: Port, client: Client) -> None:
     }
 
 
-def test_a_command_that_nobody_has_begun_with(port: Port, client: Client) -> None:
+def test_command_status_of_a_queued_and_of_an_unknown_command(port: Port, client: Client) -> None:
     port.instance.held.add("c1")
     port.redis.answers = {"XRANGE": [], "HMGET": [None]}
     answer = client.ask(CommandStatus, command_id="c1")
@@ -255,14 +261,14 @@ def test_a_command_that_nobody_has_begun_with(port: Port, client: Client) -> Non
         b"a b c",
     ],
 )
-def test_what_somebody_else_has_written_of_a_command_tells_nothing(
+def test_malformed_record_counts_as_unknown_command(
     port: Port, client: Client, value: bytes
 ) -> None:
     port.redis.answers = {"GET": value}
     assert isinstance(client.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
 
 
-def test_a_response_that_is_none_tells_no_more_than_the_fate(port: Port, client: Client) -> None:
+def test_malformed_response_leaves_the_status_of_the_record(port: Port, client: Client) -> None:
     port.redis.answers = {
         "GET": b"done responded 1-1",
         "XRANGE": [[b"1-1", [b"status", b"well"]]],
@@ -270,7 +276,7 @@ def test_a_response_that_is_none_tells_no_more_than_the_fate(port: Port, client:
     assert client.ask(CommandStatus, command_id="c1")["status"] == "responded"
 
 
-def test_a_connection_is_dropped(port: Port, client: Client) -> None:
+def test_drop_connection_returns_the_address(port: Port, client: Client) -> None:
     port.instance.connect(DEVICE)
     assert client.ask(DropConnection, device_id=DEVICE) == {"address": "192.0.2.1:40000"}
     assert port.instance.dropped == [DEVICE]
@@ -279,7 +285,7 @@ def test_a_connection_is_dropped(port: Port, client: Client) -> None:
     assert str(error) == f"{DEVICE} is not connected to this instance"
 
 
-def test_log_levels_are_set(port: Port, client: Client) -> None:
+def test_set_log_level_returns_the_previous_level(port: Port, client: Client) -> None:
     assert client.ask(SetLogLevel, level="debug") == {"before": "info"}
     answer = client.ask(SetLogLevel, level="warn", namespace="tracker.ingestion")
     assert answer == {"before": "debug"}
@@ -287,7 +293,7 @@ def test_log_levels_are_set(port: Port, client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"level": "loud"}, "the level must be one of debug, info, warn, error, critical"),
         ({"level": ""}, "the level must be one of"),
@@ -295,35 +301,35 @@ def test_log_levels_are_set(port: Port, client: Client) -> None:
         ({"level": "info", "namespace": "a" * 101}, "the namespace must be a module name"),
     ],
 )
-def test_a_log_level_that_is_none_is_refused(
-    client: Client, arguments: dict[str, Any], told: str
+def test_malformed_log_level_is_refused(
+    client: Client, arguments: dict[str, Any], message: str
 ) -> None:
     error = client.refusal(SetLogLevel, **arguments)
     assert isinstance(error, BadArgument)
-    assert told in str(error)
+    assert message in str(error)
 
 
-def test_a_drain_is_answered_when_it_is_over(port: Port, client: Client) -> None:
+def test_drain_replies_when_it_is_complete(port: Port, client: Client) -> None:
     asked = client.begin(Drain, seconds=2.5)
     client.pump()
     ((seconds, drained),) = port.instance.drains
     assert seconds == 2.5
-    assert not asked.answered
-    assert client.ask(Info)["draining"] is True  # and others are answered meanwhile
+    assert not asked.has_reply
+    assert client.ask(Info)["draining"] is True  # other commands are processed meanwhile
     drained.callback((7, 1))
     client.pump()
     assert asked.result() == {"closed": 7, "left": 1}
 
 
 @pytest.mark.parametrize("seconds", [-0.1, MAX_DRAIN_SECONDS + 1, float("nan"), float("inf")])
-def test_a_drain_has_a_limit(port: Port, client: Client, seconds: float) -> None:
+def test_drain_outside_its_limits_is_refused(port: Port, client: Client, seconds: float) -> None:
     error = client.refusal(Drain, seconds=seconds)
     assert isinstance(error, BadArgument)
     assert str(error) == "seconds must be between 0 and 3600"
     assert not port.instance.drains
 
 
-#: What the script answers that reads a stream's lag.
+#: Reply of the script that reads the lag of a stream.
 STREAM = [
     [b"1000", b"0"],
     [b"length", 5, b"entries-added", 5],
@@ -331,7 +337,7 @@ STREAM = [
 ]
 
 
-def test_lag_is_told_of_each_group(port: Port, client: Client) -> None:
+def test_lag_has_a_row_for_each_group(port: Port, client: Client) -> None:
     port.redis.answers = {"SCAN": [b"0", []], "EVALSHA": STREAM}
     row = {
         "stream": "telemetry:teltonika",
@@ -351,7 +357,7 @@ def test_lag_is_told_of_each_group(port: Port, client: Client) -> None:
     assert (page["groups"], page["more"]) == ([row | {"stream": "b"}], False)
 
 
-def test_a_stream_without_groups_is_told_and_one_that_is_not_there_is_not(
+def test_lag_lists_a_stream_without_groups_but_not_a_missing_one(
     port: Port, client: Client
 ) -> None:
     found: dict[str, Any] = {"a": [*STREAM[:2], []]}
@@ -361,20 +367,20 @@ def test_a_stream_without_groups_is_told_and_one_that_is_not_there_is_not(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        ({"skip": -1}, "skip must not be less than 0"),
-        ({"streams": ["s"] * (MAX_ROWS + 1)}, f"no more than {MAX_ROWS} streams"),
+        ({"skip": -1}, "skip must not be negative"),
+        ({"streams": ["s"] * (MAX_ROWS + 1)}, f"at most {MAX_ROWS} streams"),
         ({"streams": ["s"]}, "s is not a stream"),
     ],
 )
-def test_a_lag_that_cannot_be_told_is_refused(
-    port: Port, client: Client, arguments: dict[str, Any], told: str
+def test_malformed_lag_request_is_refused(
+    port: Port, client: Client, arguments: dict[str, Any], message: str
 ) -> None:
     port.redis.answers = {"EVALSHA": "WRONGTYPE Operation against a key"}
     error = client.refusal(Lag, **arguments)
     assert isinstance(error, BadArgument)
-    assert told in str(error)
+    assert message in str(error)
 
 
 def test_lag_leaves_out_an_advertised_name_that_is_not_a_stream(port: Port, client: Client) -> None:
@@ -394,14 +400,14 @@ def test_lag_leaves_out_an_advertised_name_that_is_not_a_stream(port: Port, clie
     ids=lambda command: command.__name__,
 )
 @pytest.mark.parametrize("refused", [False, True])
-def test_without_redis_it_is_said_so(
+def test_error_of_redis_is_reported(
     port: Port, client: Client, command: type[ControlCommand], refused: bool
 ) -> None:
     port.redis.connected = refused
     for name in ("HSCAN", "HMGET", "EVALSHA", "GET", "SCAN", "XLEN"):
         port.redis.answers[name] = "ERR no"
-    error = client.refusal(command, **GOOD[command])
+    error = client.refusal(command, **VALID[command])
     assert isinstance(error, RedisUnavailable)
     assert str(error) == ("Redis: ERR no" if refused else "Redis: not connected")
-    assert client.lives
+    assert client.is_open
     assert client.ask(Info)

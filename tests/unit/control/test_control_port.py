@@ -1,4 +1,4 @@
-"""Who is heard by a control port, who may do what, and how it ends."""
+"""Tests of the control port: Hello, permissions, audit log and stop."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from zope.interface.verify import verifyObject
 
 from tests.unit.control.wire import (
     DEVICE,
-    GOOD,
+    VALID,
     Client,
     Port,
-    box_of,
-    quiet,
-    slow,
-    told,
+    command_box,
+    delay_get_device,
+    log_lines,
+    no_traceback,
 )
 from tests.unit.fakes import FakeInstance
 from tracker import __version__
@@ -53,18 +53,18 @@ OPERATE = [command for command in COMMANDS if command.operates]
 named = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
 
 
-def test_the_double_keeps_to_the_interface() -> None:
+def test_fake_instance_provides_its_interface() -> None:
     assert verifyObject(IInstance, FakeInstance())
 
 
-def test_the_protocol_is_the_client_of_its_conversation(port: Port) -> None:
+def test_protocol_provides_the_interface_of_a_client(port: Port) -> None:
     assert verifyObject(IClient, port.build())
 
 
 # Hello.
 
 
-def test_both_sides_say_what_they_are(port: Port) -> None:
+def test_hello_returns_versions_and_identities(port: Port) -> None:
     answer = port.connect().ask(Hello, version=VERSION, client="admin")
     assert answer == {
         "version": VERSION,
@@ -77,69 +77,75 @@ def test_both_sides_say_what_they_are(port: Port) -> None:
 
 
 @named
-def test_before_hello_nothing_else_is_answered(
+def test_other_commands_are_refused_before_hello(
     port: Port, command: type[ControlCommand], logged: Sequence[LogEvent]
 ) -> None:
     if command is Hello:
         return
     client = port.connect()
-    error = client.refusal(command, **GOOD[command])
+    error = client.refusal(command, **VALID[command])
     assert isinstance(error, VersionMismatch)
-    assert str(error) == f"say Hello first, with version {VERSION}"
-    assert client.lives
+    assert str(error) == f"Hello with version {VERSION} must be the first command"
+    assert client.is_open
     assert not port.redis.asked
-    assert not told(logged)
+    assert not log_lines(logged)
     client.hello()
 
 
-def test_before_hello_nobody_learns_which_commands_and_arguments_there_are(port: Port) -> None:
+def test_errors_before_hello_reveal_no_commands_and_arguments(port: Port) -> None:
     client = port.connect()
     unknown = amp.AmpBox(_ask=b"1", _command=b"Unknown").serialize()
-    for data in (box_of(GetDevice), box_of(GetDevice, device_id=b"\xff"), unknown):
+    for data in (command_box(GetDevice), command_box(GetDevice, device_id=b"\xff"), unknown):
         assert client.raw(data)[b"_error_code"] == b"VERSION_MISMATCH"
-    assert client.lives
+    assert client.is_open
 
 
 @pytest.mark.parametrize(
-    ("version", "told"),
+    ("version", "message"),
     [
-        (0, "and not 0: upgrade the client"),
-        (VERSION + 1, f"and not {VERSION + 1}: upgrade this instance"),
-        (-1, "and not -1: upgrade the client"),
-        pytest.param(10**4000, "and not 100000000000000…: upgrade this instance", id="4001 digits"),
+        (0, "not 0; upgrade the client"),
+        (VERSION + 1, f"not {VERSION + 1}; upgrade the instance"),
+        (-1, "not -1; upgrade the client"),
+        pytest.param(10**4000, "not 100000000000000…; upgrade the instance", id="4001 digits"),
     ],
 )
-def test_another_version_is_refused_in_clear_words(port: Port, version: int, told: str) -> None:
+def test_other_version_is_refused_with_the_side_to_upgrade(
+    port: Port, version: int, message: str
+) -> None:
     client = port.connect()
     error = client.refusal(Hello, version=version)
     assert isinstance(error, VersionMismatch)
-    assert str(error) == f"this is tracker {__version__}, which speaks version {VERSION} {told}"
-    # It may try another one, as long as its time lasts; nothing else is answered meanwhile.
+    assert str(error) == (
+        f"tracker {__version__} supports version {VERSION} of the protocol, {message}"
+    )
+    # The client may send another Hello; other commands are refused until then.
     assert isinstance(client.refusal(Info), VersionMismatch)
     client.hello()
 
 
-def test_who_does_not_say_hello_is_cut_off(port: Port, logged: Sequence[LogEvent]) -> None:
+def test_connection_without_hello_is_closed(port: Port, logged: Sequence[LogEvent]) -> None:
     client = port.connect()
     port.clock.advance(HELLO_TIMEOUT - 0.1)
-    assert client.lives
+    assert client.is_open
     port.clock.advance(0.1)
     client.pump()
-    assert client.cut_off
-    assert told(logged, LogLevel.warn) == ["control: 127.0.0.1:40000 was cut off: no Hello in time"]
-    assert quiet(logged)
+    assert client.aborted
+    assert log_lines(logged, LogLevel.warn) == [
+        "control connection of 127.0.0.1:40000 closed: no Hello within 10 s"
+    ]
+    assert no_traceback(logged)
     assert port.timers == 0
 
 
-def test_who_is_refused_its_version_has_no_more_time(port: Port) -> None:
+def test_refused_hello_does_not_extend_the_timeout(port: Port) -> None:
     client = port.connect()
     client.refusal(Hello, version=VERSION + 1)
     port.clock.advance(HELLO_TIMEOUT)
     client.pump()
-    assert client.cut_off
+    assert client.aborted
 
 
-def test_those_that_were_silent_leave_their_place_to_others(
+def test_silent_connections_do_not_block_new_ones_after_the_timeout(
     port: Port, logged: Sequence[LogEvent]
 ) -> None:
     for _ in range(3):
@@ -148,32 +154,34 @@ def test_those_that_were_silent_leave_their_place_to_others(
         for client in silent:
             client.pump()
     port.client()
-    assert len(told(logged, LogLevel.warn)) <= MAX_LINES
-    assert quiet(logged)
+    assert len(log_lines(logged, LogLevel.warn)) <= MAX_LINES
+    assert no_traceback(logged)
 
 
-def test_who_has_said_hello_may_be_silent(port: Port, client: Client) -> None:
+def test_client_may_be_silent_after_hello(port: Port, client: Client) -> None:
     port.clock.advance(86_400)
     assert client.ask(Info)["instance_id"] == "one"
 
 
-def test_who_has_no_role_is_cut_off(port: Port, logged: Sequence[LogEvent]) -> None:
+def test_client_without_a_permission_is_disconnected(
+    port: Port, logged: Sequence[LogEvent]
+) -> None:
     port.factory.permissions.local = None  # type: ignore[assignment]
     client = port.connect()
-    assert client.cut_off
-    assert told(logged, LogLevel.warn) == [
-        "control: 127.0.0.1:40000 was cut off: tcp 127.0.0.1:40000 has no permission"
+    assert client.aborted
+    assert log_lines(logged, LogLevel.warn) == [
+        "control connection of 127.0.0.1:40000 closed: tcp 127.0.0.1:40000 has no permission"
     ]
     assert port.timers == 0
 
 
-def test_a_client_is_told_in_the_log_by_its_name(port: Port, logged: Sequence[LogEvent]) -> None:
+def test_log_contains_the_name_of_the_client(port: Port, logged: Sequence[LogEvent]) -> None:
     for name, shown in (("admin", "admin"), ("a\nb{c}", r"'a\nb{c}'"), ("x" * 100, "x" * 64)):
         client = port.connect()
         client.ask(Hello, version=VERSION, client=name)
         client.ask(SetLogLevel, level="info")
-        assert told(logged)[-1] == (
-            f"audit: tcp 127.0.0.1:40000 ({shown}) asks for SetLogLevel level='info'"
+        assert log_lines(logged)[-1] == (
+            f"audit: tcp 127.0.0.1:40000 ({shown}) requested SetLogLevel level='info'"
         )
 
 
@@ -181,18 +189,18 @@ def test_a_client_is_told_in_the_log_by_its_name(port: Port, logged: Sequence[Lo
 
 
 @named
-def test_who_may_only_read_may_read_all(
+def test_permission_read_allows_only_commands_that_read(
     command: type[ControlCommand], logged: Sequence[LogEvent]
 ) -> None:
     port = Port(Permission.READ)
     client = port.connect()
     assert client.ask(Hello, version=VERSION)["permission"] == "read"
-    asked = client.begin(command, **GOOD[command])
+    asked = client.begin(command, **VALID[command])
     client.pump()
     if command.operates:
         error = asked.error()
         assert isinstance(error, NotPermitted)
-        assert str(error) == "that requires the permission operate"
+        assert str(error) == 'this command requires the permission "operate"'
         assert not port.redis.asked
         assert not port.instance.drains
     else:
@@ -200,15 +208,15 @@ def test_who_may_only_read_may_read_all(
             asked.result()
         except NotPermitted:
             raise
-        except Exception:  # noqa: BLE001 - as that there is no such device
+        except Exception:  # noqa: BLE001 - other errors do not matter here
             pass
-    assert client.lives
+    assert client.is_open
     assert port.levels.set("info") == "info"
-    lines = [line for line in told(logged) if line.startswith("audit: ")]
+    lines = [line for line in log_lines(logged) if line.startswith("audit: ")]
     assert len(lines) == command.operates
 
 
-def test_a_role_that_changes_holds_from_the_next_command_on(port: Port) -> None:
+def test_changed_permission_applies_to_the_next_command(port: Port) -> None:
     client = port.client()
     client.ask(SetLogLevel, level="info")
     port.factory.permissions.local = Permission.READ
@@ -217,19 +225,22 @@ def test_a_role_that_changes_holds_from_the_next_command_on(port: Port) -> None:
     assert client.ask(Hello, version=VERSION)["permission"] == "read"
 
 
-def test_who_has_no_role_any_more_is_cut_off(port: Port, logged: Sequence[LogEvent]) -> None:
+def test_client_is_disconnected_when_its_permission_is_removed(
+    port: Port, logged: Sequence[LogEvent]
+) -> None:
     client = port.client()
     port.factory.permissions.local = None  # type: ignore[assignment]
     client.begin(Info)
     client.pump()
-    assert client.cut_off
-    assert told(logged, LogLevel.warn) == [
-        "control: 127.0.0.1:40000 was cut off: tcp 127.0.0.1:40000 has no permission any more"
+    assert client.aborted
+    assert log_lines(logged, LogLevel.warn) == [
+        "control connection of 127.0.0.1:40000 closed: "
+        "the permission of tcp 127.0.0.1:40000 was removed"
     ]
-    assert quiet(logged)
+    assert no_traceback(logged)
 
 
-def test_to_operate_takes_a_role() -> None:
+def test_operating_commands_declare_not_permitted() -> None:
     assert set(OPERATE) == {SendCommand, DropConnection, SetLogLevel, Drain}
     for command in COMMANDS:
         assert (NotPermitted in command.errors) == (command.operates or command is Hello)
@@ -237,11 +248,11 @@ def test_to_operate_takes_a_role() -> None:
 
 @pytest.mark.parametrize("permission", [Permission.READ, Permission.OPERATE])
 @pytest.mark.parametrize("command", OPERATE, ids=lambda command: command.__name__)
-def test_it_is_told_in_the_log_who_asks_for_what(
+def test_operating_commands_are_logged_with_client_and_arguments(
     permission: Permission, command: type[ControlCommand], logged: Sequence[LogEvent]
 ) -> None:
     client = Port(permission).client()
-    client.begin(command, **GOOD[command])
+    client.begin(command, **VALID[command])
     client.pump()
     arguments = {
         SendCommand: f"device_id='{DEVICE}'",
@@ -249,21 +260,21 @@ def test_it_is_told_in_the_log_who_asks_for_what(
         SetLogLevel: "level='debug'",
         Drain: "seconds=1.0",
     }
-    verb = "asks for" if permission is Permission.OPERATE else "may not ask for"
-    (line,) = [line for line in told(logged) if line.startswith("audit: ")]
+    verb = "requested" if permission is Permission.OPERATE else "was denied"
+    (line,) = [line for line in log_lines(logged) if line.startswith("audit: ")]
     assert line == (
         f"audit: tcp 127.0.0.1:40000 (test) {verb} {command.__name__} {arguments[command]}"
     )
 
 
-def test_no_level_hides_who_asks_for_what(client: Client, logged: Sequence[LogEvent]) -> None:
+def test_audit_log_ignores_the_log_level(client: Client, logged: Sequence[LogEvent]) -> None:
     client.ask(SetLogLevel, level="critical")
     client.ask(SetLogLevel, level="info")
     events = [event for event in logged if formatEvent(event).startswith("audit: ")]
     assert [event["log_namespace"] for event in events] == [AUDIT, AUDIT]
 
 
-def test_what_a_device_is_told_is_not_told_in_the_log(
+def test_text_of_a_command_is_not_logged(
     port: Port, client: Client, logged: Sequence[LogEvent]
 ) -> None:
     port.redis.answers = {"EVALSHA": [b"waits", b""]}
@@ -281,27 +292,27 @@ async def _answer(text: str) -> dict[str, Any]:
     return {"text": text}
 
 
-def test_what_is_told_in_the_log_is_short(client: Client, logged: Sequence[LogEvent]) -> None:
+def test_audit_line_is_short(client: Client, logged: Sequence[LogEvent]) -> None:
     client.refusal(DropConnection, device_id="\n" * 60_000)
-    (line,) = told(logged)
+    (line,) = log_lines(logged)
     assert len(line) < 200
     assert "\n" not in line
 
 
-def test_who_asks_in_vain_again_and_again_does_not_fill_the_log(
+def test_log_lines_for_denied_commands_are_limited(
     logged: Sequence[LogEvent],
 ) -> None:
     port = Port(Permission.READ)
     client = port.client()
     for _ in range(100):
         client.refusal(SetLogLevel, level="debug")
-    assert len(told(logged)) == MAX_LINES
+    assert len(log_lines(logged)) == MAX_LINES
     port.clock.advance(60)
     client.refusal(SetLogLevel, level="debug")
-    assert told(logged)[-1].endswith(f"(and {100 - MAX_LINES} more, not shown)")
+    assert log_lines(logged)[-1].endswith(f"(and {100 - MAX_LINES} more, not shown)")
 
 
-# The end.
+# Stopping.
 
 
 def closing(port: Port) -> list[Any]:
@@ -310,7 +321,7 @@ def closing(port: Port) -> list[Any]:
     return closed
 
 
-def test_a_stop_closes_all_connections(port: Port, client: Client) -> None:
+def test_stop_closes_all_connections(port: Port, client: Client) -> None:
     other = port.connect()
     client.ask(Watch, device_id=DEVICE)
     closed = closing(port)
@@ -322,24 +333,24 @@ def test_a_stop_closes_all_connections(port: Port, client: Client) -> None:
     assert port.timers == 0
 
 
-def test_a_stop_without_connections_is_done_at_once(port: Port) -> None:
+def test_stop_without_connections_is_immediate(port: Port) -> None:
     assert closing(port) == [None]
 
 
-def test_a_stop_waits_for_nobody_for_long(port: Port, client: Client) -> None:
+def test_stop_aborts_connections_after_a_grace_period(port: Port, client: Client) -> None:
     closed = closing(port)
-    client.far.disconnecting = False  # it does not take what it was sent
+    client.far.disconnecting = False  # the client does not read what it was sent
     port.clock.advance(CLOSE_GRACE)
     client.pump()
-    assert client.cut_off
+    assert client.aborted
     assert closed == [None]
     assert port.timers == 0
 
 
-def test_whoever_waits_on_the_other_side_is_told_why_the_connection_ended() -> None:
+def test_pending_command_fails_with_the_reason_of_the_abort() -> None:
     port = Port()
     client = port.client()
-    slow(port)
+    delay_get_device(port)
     asked = client.begin(GetDevice, device_id=DEVICE)
     client.pump()
     client.protocol.dataReceived(b"\xff\xff")

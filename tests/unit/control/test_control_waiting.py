@@ -1,4 +1,4 @@
-"""Commands that a client waits for, and commands that it looks for, over wires."""
+"""Tests of waiting for a command's final response, and of finding commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.control.wire import DEVICE, OTHER, Asked, Client, Port
+from tests.unit.control.wire import DEVICE, OTHER, Client, PendingReply, Port
 from tracker.control.commands import (
     CommandStatus,
     NoSuchCommand,
@@ -20,7 +20,7 @@ WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 AT = "2026-11-22T10:00:00.000Z"
 
 
-def begin(port: Port, client: Client, **options: Any) -> Asked:
+def begin(port: Port, client: Client, **options: Any) -> PendingReply:
     """Send a command that waits for its device, and for its final response."""
     port.redis.answers["EVALSHA"] = [b"waits", b""]
     asked = client.begin(
@@ -30,22 +30,22 @@ def begin(port: Port, client: Client, **options: Any) -> Asked:
     return asked
 
 
-def ends(port: Port, **outcome: str) -> None:
-    """Have the command end."""
-    fields = {"command_id": "c1", "instance_id": "two", "at": AT} | outcome
+def ends(port: Port, **final: str) -> None:
+    """Store a final response of the command."""
+    fields = {"command_id": "c1", "instance_id": "two", "at": AT} | final
     content = [part.encode() for pair in fields.items() for part in pair]
-    port.redis.answers["GET"] = f"done {outcome['status']} 1-1".encode()
+    port.redis.answers["GET"] = f"done {final['status']} 1-1".encode()
     port.redis.answers["XRANGE"] = [[b"1-1", content]]
 
 
 def look(port: Port, client: Client) -> None:
-    """Let the instance look whether the command has ended."""
+    """Let the instance check once for the final response."""
     port.clock.advance(POLL_INTERVAL)
     client.pump()
 
 
 @pytest.mark.parametrize(
-    "outcome",
+    "final",
     [
         {"status": "responded", "response": "INI:2026/1/1 ü"},
         {"status": "rejected"},
@@ -53,36 +53,36 @@ def look(port: Port, client: Client) -> None:
         {"status": "failed", "reason": "disconnected"},
         {"status": "expired"},
     ],
-    ids=lambda outcome: " ".join(outcome.values()),
+    ids=lambda final: " ".join(final.values()),
 )
-def test_a_waiting_client_receives_the_final_response(
-    port: Port, client: Client, outcome: dict[str, str]
+def test_waiting_client_receives_the_final_response(
+    port: Port, client: Client, final: dict[str, str]
 ) -> None:
     asked = begin(port, client)
     for value in (None, b"sent commands:outbound:two 1-1", b"delivered commands:outbound:two 1-1"):
         port.redis.answers["GET"] = value
         look(port, client)
-        assert not asked.answered
-    ends(port, **outcome)
+        assert not asked.has_reply
+    ends(port, **final)
     look(port, client)
     assert asked.result() == {
         "command_id": "c1",
         "instance_id": "two",
-        "status": outcome["status"],
-        "reason": outcome.get("reason"),
-        "response": outcome.get("response"),
+        "status": final["status"],
+        "reason": final.get("reason"),
+        "response": final.get("response"),
         "truncated": False,
         "at": AT,
     }
     assert port.timers == 0
 
 
-def test_a_client_waits_no_longer_than_any_command_takes(port: Port, client: Client) -> None:
+def test_client_stops_waiting_when_the_command_is_overdue(port: Port, client: Client) -> None:
     asked = begin(port, client, expires_in=10.0, timeout=5.0)
     port.clock.advance(10 + 5 + FINAL_STATUS_GRACE)
     client.pump()
-    assert not asked.answered
-    # It is found in the stream of its device, where no janitor has expired it.
+    assert not asked.has_reply
+    # The command still waits in the stream of its device, because no janitor has expired it.
     port.redis.answers["HMGET"] = [None]
     port.redis.answers["XRANGE"] = [[b"1-1", [b"command_id", b"c1"]]]
     look(port, client)
@@ -90,7 +90,7 @@ def test_a_client_waits_no_longer_than_any_command_takes(port: Port, client: Cli
     assert port.timers == 0
 
 
-def test_a_waiting_client_is_told_if_its_command_disappears(port: Port, client: Client) -> None:
+def test_waiting_client_gets_an_error_if_the_command_disappears(port: Port, client: Client) -> None:
     asked = begin(port, client, expires_in=10.0, timeout=5.0)
     port.redis.answers |= {"HMGET": [None], "XRANGE": []}
     port.clock.advance(10 + 5 + FINAL_STATUS_GRACE)
@@ -100,19 +100,19 @@ def test_a_waiting_client_is_told_if_its_command_disappears(port: Port, client: 
     assert port.timers == 0
 
 
-def test_a_client_waits_through_an_outage_of_redis(port: Port, client: Client) -> None:
+def test_client_keeps_waiting_during_an_outage_of_redis(port: Port, client: Client) -> None:
     asked = begin(port, client)
     port.redis.connected = False
     for _ in range(10):
         look(port, client)
-    assert not asked.answered
+    assert not asked.has_reply
     port.redis.connected = True
     ends(port, status="responded", response="fine")
     look(port, client)
     assert asked.result()["response"] == "fine"
 
 
-def test_a_command_that_cannot_be_submitted_is_not_waited_for(port: Port, client: Client) -> None:
+def test_client_does_not_wait_if_submitting_fails(port: Port, client: Client) -> None:
     port.redis.connected = False
     asked = begin(port, client)
     assert isinstance(asked.error(), RedisUnavailable)
@@ -120,7 +120,7 @@ def test_a_command_that_cannot_be_submitted_is_not_waited_for(port: Port, client
 
 
 @pytest.mark.parametrize(("offline", "waits"), [(None, 1), ("wait", 1), ("fail", 0)])
-def test_a_device_that_is_offline_is_waited_for_unless_the_client_objects(
+def test_option_offline_decides_whether_the_command_waits(
     port: Port, client: Client, offline: str | None, waits: int
 ) -> None:
     submitted: list[tuple[Any, ...]] = []
@@ -139,7 +139,7 @@ def test_a_device_that_is_offline_is_waited_for_unless_the_client_objects(
 
 
 @pytest.mark.parametrize("wait", [False, True])
-def test_a_command_that_is_known_is_not_sent_again(port: Port, client: Client, wait: bool) -> None:
+def test_known_command_is_not_sent_again(port: Port, client: Client, wait: bool) -> None:
     port.redis.answers["EVALSHA"] = [b"known", b""]
     ends(port, status="responded", response="fine")
     answer = client.ask(SendCommand, device_id=DEVICE, text="x", command_id="c1", wait=wait)
@@ -153,12 +153,12 @@ def status(client: Client, **about: Any) -> tuple[Any, ...]:
 
 
 def holding(port: Port, *streams: str) -> None:
-    """Have these streams hold the command."""
+    """Put the command into these streams."""
     entry = [[b"1-1", [b"command_id", b"c1"]]]
     port.redis.answers["XRANGE"] = lambda stream, *_: entry if stream in streams else []
 
 
-def test_a_command_is_found_where_its_device_is(port: Port, client: Client) -> None:
+def test_command_is_found_in_the_streams_of_its_device(port: Port, client: Client) -> None:
     port.redis.answers["HMGET"] = [b"two"]
     holding(port, outbound("two"))
     assert status(client, device_id=DEVICE) == ("queued", "two")
@@ -169,13 +169,13 @@ def test_a_command_is_found_where_its_device_is(port: Port, client: Client) -> N
         assert isinstance(error, NoSuchCommand)
 
 
-def test_a_command_that_begins_during_the_search_is_found(port: Port, client: Client) -> None:
+def test_command_claimed_during_the_search_is_found(port: Port, client: Client) -> None:
     statuses = iter([None, b"sent commands:outbound:two 1-1"])
     port.redis.answers |= {"GET": lambda _: next(statuses), "HMGET": [b"two"], "XRANGE": []}
     assert status(client, device_id=DEVICE) == ("sent", "two")
 
 
-def test_a_stream_of_another_type_does_not_hide_a_command(port: Port, client: Client) -> None:
+def test_key_of_another_type_does_not_hide_a_command(port: Port, client: Client) -> None:
     port.redis.answers["HMGET"] = [b"two"]
     port.redis.answers["XRANGE"] = lambda stream, *_: (
         WRONG_TYPE if stream == waiting_commands(DEVICE) else [[b"1-1", [b"command_id", b"c1"]]]

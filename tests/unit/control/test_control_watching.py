@@ -1,4 +1,4 @@
-"""Clients that watch a device, and those that do not read what they are told."""
+"""Tests of watching devices, and of clients that do not read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.unit.control.wire import (
     OTHER,
     Client,
     Port,
-    quiet,
-    told,
+    log_lines,
+    no_traceback,
 )
 from tracker.control.commands import (
     BadArgument,
@@ -32,7 +32,7 @@ from tracker.control.server import (
 from tracker.interfaces import Traffic
 
 
-def test_a_watcher_is_told_of_what_happens(port: Port, client: Client) -> None:
+def test_watcher_receives_all_events_of_a_device(port: Port, client: Client) -> None:
     port.clock.advance(1000)
     assert client.ask(Watch, device_id=DEVICE) == {"here": False}
     port.instance.connect(DEVICE)
@@ -56,17 +56,19 @@ def test_a_watcher_is_told_of_what_happens(port: Port, client: Client) -> None:
     ]
 
 
-def test_a_watcher_who_has_no_role_any_more_is_told_nothing(port: Port, client: Client) -> None:
+def test_watcher_receives_nothing_after_its_permission_is_removed(
+    port: Port, client: Client
+) -> None:
     client.ask(Watch, device_id=DEVICE)
     port.factory.permissions.local = None  # type: ignore[assignment]
     port.instance.happened(DEVICE, Traffic.SENT)
     client.pump()
-    assert client.cut_off
+    assert client.aborted
     assert client.events == []
     assert not port.instance.watched
 
 
-def test_to_watch_twice_is_to_watch_once(port: Port, client: Client) -> None:
+def test_watching_twice_has_no_further_effect(port: Port, client: Client) -> None:
     port.instance.connect(DEVICE)
     for _ in range(2):
         assert client.ask(Watch, device_id=DEVICE) == {"here": True}
@@ -79,7 +81,7 @@ def test_to_watch_twice_is_to_watch_once(port: Port, client: Client) -> None:
     assert isinstance(client.refusal(Unwatch, device_id=DEVICE), NoSuchDevice)
 
 
-def test_what_is_not_watched_cannot_be_unwatched(port: Port, client: Client) -> None:
+def test_unwatch_refuses_a_device_that_is_not_watched(port: Port, client: Client) -> None:
     port.client().ask(Watch, device_id=DEVICE)
     error = client.refusal(Unwatch, device_id=DEVICE)
     assert isinstance(error, NoSuchDevice)
@@ -87,7 +89,7 @@ def test_what_is_not_watched_cannot_be_unwatched(port: Port, client: Client) -> 
     assert len(port.instance.watched) == 1
 
 
-def test_two_may_watch_the_same_device(port: Port, client: Client) -> None:
+def test_two_clients_may_watch_the_same_device(port: Port, client: Client) -> None:
     other = port.client()
     for one in (client, other):
         one.ask(Watch, device_id=DEVICE)
@@ -101,7 +103,7 @@ def test_two_may_watch_the_same_device(port: Port, client: Client) -> None:
     assert (len(client.events), len(other.events)) == (1, 2)
 
 
-def test_who_leaves_watches_no_more(port: Port, client: Client) -> None:
+def test_disconnect_stops_watching(port: Port, client: Client) -> None:
     other = port.client()
     for device_id in (DEVICE, OTHER):
         client.ask(Watch, device_id=device_id)
@@ -113,30 +115,30 @@ def test_who_leaves_watches_no_more(port: Port, client: Client) -> None:
     assert (len(client.events), len(other.events)) == (0, 1)
 
 
-def test_so_many_devices_may_be_watched(port: Port, client: Client) -> None:
+def test_number_of_watched_devices_is_limited(port: Port, client: Client) -> None:
     for number in range(MAX_WATCHED):
         client.ask(Watch, device_id=str(number))
     error = client.refusal(Watch, device_id="one more")
     assert isinstance(error, BadArgument)
-    assert str(error) == f"no more than {MAX_WATCHED} devices can be watched at a time"
-    assert client.ask(Watch, device_id="0")  # watched already
+    assert str(error) == f"at most {MAX_WATCHED} devices can be watched at a time"
+    assert client.ask(Watch, device_id="0")  # already watched
     client.ask(Unwatch, device_id="0")
     assert client.ask(Watch, device_id="one more")
     assert len(port.instance.watched) == MAX_WATCHED
 
 
 @pytest.mark.parametrize("device_id", ["", "1" * 65, "1" * 60_000])
-def test_what_is_no_id_is_not_watched(port: Port, client: Client, device_id: str) -> None:
+def test_watch_refuses_a_malformed_device_id(port: Port, client: Client, device_id: str) -> None:
     assert isinstance(client.refusal(Watch, device_id=device_id), BadArgument)
     assert not port.instance.watched
 
 
-# A client that does not read.
+# Clients that do not read.
 
 
 def fill(port: Port, client: Client, *others: Client) -> int:
-    """Have so many events sent as the client does not take, and others do; how many were."""
-    client.far.taken = False
+    """Send events until the client's transport is full; return their number."""
+    client.far.client_reads = False
     count = 0
     while not client.server.unread:
         port.instance.happened(DEVICE, Traffic.RECEIVED, b"x" * 1000)
@@ -147,14 +149,16 @@ def fill(port: Port, client: Client, *others: Client) -> int:
     return count
 
 
-def test_who_does_not_read_misses_events_and_is_told_how_many(port: Port, client: Client) -> None:
+def test_events_are_dropped_and_counted_while_the_client_does_not_read(
+    port: Port, client: Client
+) -> None:
     client.ask(Watch, device_id=DEVICE)
     sent = fill(port, client)
     waiting = client.far.waiting
     for _ in range(500):
         port.instance.happened(DEVICE, Traffic.RECEIVED, b"x" * 1000)
     assert client.far.waiting == waiting
-    client.far.taken = True
+    client.far.client_reads = True
     client.pump()
     assert len(client.events) == sent
     port.instance.happened(DEVICE, Traffic.SENT)
@@ -164,7 +168,7 @@ def test_who_does_not_read_misses_events_and_is_told_how_many(port: Port, client
     assert port.timers == 0
 
 
-def test_who_does_not_read_holds_up_nobody_else(port: Port, client: Client) -> None:
+def test_client_that_does_not_read_does_not_delay_others(port: Port, client: Client) -> None:
     other = port.client()
     for one in (client, other):
         one.ask(Watch, device_id=DEVICE)
@@ -175,49 +179,51 @@ def test_who_does_not_read_holds_up_nobody_else(port: Port, client: Client) -> N
     assert other.ask(Info)
 
 
-def test_who_does_not_read_is_not_read(port: Port, client: Client) -> None:
+def test_commands_of_a_client_that_does_not_read_wait(port: Port, client: Client) -> None:
     client.ask(Watch, device_id=DEVICE)
     fill(port, client)
     asked = client.begin(DropConnection, device_id=DEVICE)
     client.pump()
     port.instance.connect(DEVICE)
     assert not port.instance.dropped
-    client.far.taken = True
+    client.far.client_reads = True
     client.pump()
     assert asked.result()
     assert port.timers == 0
 
 
-def test_who_does_not_read_for_long_is_cut_off(
+def test_client_that_does_not_read_for_long_is_disconnected(
     port: Port, client: Client, logged: Sequence[LogEvent]
 ) -> None:
     client.ask(Watch, device_id=DEVICE)
     fill(port, client)
     port.clock.advance(UNREAD_TIMEOUT - 0.1)
-    assert client.lives
+    assert client.is_open
     port.clock.advance(0.1)
-    client.far.taken = True
+    client.far.client_reads = True
     client.pump()
-    assert client.cut_off
+    assert client.aborted
     assert not port.instance.watched
     assert port.timers == 0
-    (line,) = told(logged, LogLevel.warn)
-    assert line.endswith("has read nothing for 60 s")
-    assert quiet(logged)
+    (line,) = log_lines(logged, LogLevel.warn)
+    assert line.endswith("the client has not read for 60 s")
+    assert no_traceback(logged)
 
 
-def test_who_reads_in_the_last_moment_is_not(port: Port, client: Client) -> None:
+def test_client_that_reads_before_the_timeout_stays_connected(port: Port, client: Client) -> None:
     client.ask(Watch, device_id=DEVICE)
     for _ in range(3):
         fill(port, client)
         port.clock.advance(UNREAD_TIMEOUT - 0.1)
-        client.far.taken = True
+        client.far.client_reads = True
         client.pump()
-    assert client.lives
+    assert client.is_open
     assert port.timers == 0
 
 
-def test_who_leaves_without_reading_leaves_no_timer(port: Port, client: Client) -> None:
+def test_disconnect_of_a_client_that_does_not_read_leaves_no_timer(
+    port: Port, client: Client
+) -> None:
     client.ask(Watch, device_id=DEVICE)
     fill(port, client)
     client.server.connectionLost()
@@ -225,13 +231,13 @@ def test_who_leaves_without_reading_leaves_no_timer(port: Port, client: Client) 
     assert not port.instance.watched
 
 
-def test_answers_that_are_not_taken_hold_up_further_commands(port: Port, client: Client) -> None:
+def test_unread_replies_delay_further_commands(port: Port, client: Client) -> None:
     port.instance.streams = ["s" * 200] * 100
-    client.far.taken = False
+    client.far.client_reads = False
     asked = [client.begin(Info) for _ in range(100)]
     client.pump()
     assert client.server.unread
     assert client.far.waiting < FULL + 30_000
-    client.far.taken = True
+    client.far.client_reads = True
     client.pump()
-    assert all(one.answered for one in asked)
+    assert all(one.has_reply for one in asked)

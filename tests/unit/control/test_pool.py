@@ -1,4 +1,4 @@
-"""Clients of the control ports that instances advertise."""
+"""Tests of the pool of clients of advertised control ports."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ WHOLE = r"ssl:vm1:5091:privateKey=/k\:ey:certKey=/cert:caCert=/ca"
 
 
 @define
-class Nowhere:
-    """Connections that are attempted, and never made."""
+class UnreachableNetwork:
+    """A network in which attempts to connect never end."""
 
     clock: Clock = field(factory=Clock)
     attempts: list[str] = field(factory=list)
@@ -44,7 +44,7 @@ class Nowhere:
 @implementer(IStreamClientEndpoint)
 @define
 class Endpoint:
-    network: Nowhere
+    network: UnreachableNetwork
     address: str
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
@@ -53,13 +53,13 @@ class Endpoint:
 
 
 @pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> Nowhere:
-    network = Nowhere()
+def network(monkeypatch: pytest.MonkeyPatch) -> UnreachableNetwork:
+    network = UnreachableNetwork()
     monkeypatch.setattr(module, "client_endpoint", network.endpoint)
     return network
 
 
-def test_each_port_has_one_client_until_it_is_gone(network: Nowhere) -> None:
+def test_each_advertised_port_has_one_client(network: UnreachableNetwork) -> None:
     pool = network.pool()
     pool.keep([ONE, TWO])
     first = pool.clients[ONE]
@@ -72,7 +72,9 @@ def test_each_port_has_one_client_until_it_is_gone(network: Nowhere) -> None:
     assert network.cancelled == [TWO, ONE]
 
 
-def test_given_port_is_kept_and_has_one_client_if_it_is_advertised_too(network: Nowhere) -> None:
+def test_given_port_is_kept_and_has_one_client(
+    network: UnreachableNetwork,
+) -> None:
     pool = network.pool(FILES, WHOLE, ONE)
     assert pool.clients.keys() == {WHOLE, ONE}
     pool.keep([TLS, ONE])
@@ -81,7 +83,9 @@ def test_given_port_is_kept_and_has_one_client_if_it_is_advertised_too(network: 
     assert not network.cancelled
 
 
-def test_advertised_port_with_tls_is_connected_to_with_our_files(network: Nowhere) -> None:
+def test_advertised_tls_port_is_completed_with_the_credentials(
+    network: UnreachableNetwork,
+) -> None:
     network.pool().keep([TLS])
     assert network.attempts == [WHOLE]
 
@@ -89,11 +93,13 @@ def test_advertised_port_with_tls_is_connected_to_with_our_files(network: Nowher
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        (TLS, "it has TLS: --control-key, --control-cert and --control-ca are needed"),
+        (TLS, "TLS requires --control-key, --control-cert and --control-ca"),
         ("bad", "must begin with unix:PATH"),
     ],
 )
-def test_bad_address_is_the_error_of_its_client(network: Nowhere, address: str, why: str) -> None:
+def test_bad_address_is_the_error_of_its_client(
+    network: UnreachableNetwork, address: str, why: str
+) -> None:
     pool = network.pool(Credentials())
     pool.keep([ONE, address])
     errors = pool.connection_errors
@@ -103,7 +109,7 @@ def test_bad_address_is_the_error_of_its_client(network: Nowhere, address: str, 
     assert pool.usable == []
 
 
-def test_preferred_port_is_first(network: Nowhere) -> None:
+def test_preferred_port_is_first(network: UnreachableNetwork) -> None:
     pool = network.pool()
     pool.keep([ONE, TWO])
     pool.prefer(TWO)
@@ -111,7 +117,7 @@ def test_preferred_port_is_first(network: Nowhere) -> None:
     assert list(pool.clients) == [TWO, ONE]
 
 
-def test_of_too_many_ports_each_gets_its_turn(network: Nowhere) -> None:
+def test_excess_ports_are_tried_in_turn(network: UnreachableNetwork) -> None:
     pool = network.pool()
     advertised = [f"tcp:127.0.0.1:{number}" for number in range(1, 2 * MAX_PORTS + 11)]
     for _ in range(3):
@@ -120,7 +126,7 @@ def test_of_too_many_ports_each_gets_its_turn(network: Nowhere) -> None:
     assert set(network.attempts) == set(advertised)
 
 
-def test_nothing_is_connected_to_after_a_stop(network: Nowhere) -> None:
+def test_nothing_is_connected_to_after_a_stop(network: UnreachableNetwork) -> None:
     pool = network.pool()
     pool.keep([ONE])
     stopped: list[Any] = []

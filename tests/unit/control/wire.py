@@ -1,4 +1,4 @@
-"""A control port and its clients, with wires between them instead of sockets."""
+"""A control port and its clients, connected without sockets."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ from tracker.observe.levels import LogLevels
 
 DEVICE: Final = "356307042441013"
 OTHER: Final = "356307042441021"
-#: A command of each kind that is well formed.
-GOOD: dict[type[ControlCommand], dict[str, Any]] = {
+#: Command → valid arguments.
+VALID: dict[type[ControlCommand], dict[str, Any]] = {
     Hello: {"version": VERSION},
     Info: {},
     ListConnections: {},
@@ -59,44 +59,44 @@ GOOD: dict[type[ControlCommand], dict[str, Any]] = {
     Drain: {"seconds": 1.0},
 }
 
-#: Bytes that a transport holds before it asks to be spared: as Twisted's.
+#: Bytes that a transport buffers before it pauses its producer, as in Twisted.
 FULL: Final = 65_536
 
 
 class ServerTransport(FakeTransport):
-    """The server's end, which pauses and is paused as a socket is.
+    """The server's transport, which pauses and can be paused like a socket.
 
-    ``taken`` says whether the client reads what it is sent.
+    :ivar client_reads: True: the client reads the bytes that it is sent.
     """
 
     def __init__(self, protocol: ControlProtocol) -> None:
         super().__init__(protocol, True, peerAddress=IPv4Address("TCP", "127.0.0.1", 40_000))
-        self.taken = True
+        self.client_reads = True
         self.aborted = False
         self.reading = True
-        self.arrived = b""  # and was not read
-        self._spared = False
+        self.arrived = b""  # received while reading is paused
+        self._producer_paused = False
 
     def getHandle(self) -> object:
         return None
 
     def write(self, data: bytes) -> None:
         super().write(data)
-        if self.waiting > FULL and not self._spared and self.producer is not None:
-            self._spared = True
+        if self.waiting > FULL and not self._producer_paused and self.producer is not None:
+            self._producer_paused = True
             self.producer.pauseProducing()
 
     @property
     def waiting(self) -> int:
-        """Bytes that the client has not taken."""
+        """Number of bytes that the client has not read."""
         return sum(map(len, self.stream))
 
     def getOutBuffer(self) -> bytes | None:
-        if not self.taken:
+        if not self.client_reads:
             return None
         data: bytes | None = super().getOutBuffer()
-        if self._spared and self.producer is not None:
-            self._spared = False
+        if self._producer_paused and self.producer is not None:
+            self._producer_paused = False
             self.producer.resumeProducing()
         return data
 
@@ -122,8 +122,8 @@ class ServerTransport(FakeTransport):
         self.loseConnection()
 
 
-class Hearing(Locator):
-    """Keeps the events that come."""
+class EventRecorder(Locator):
+    """Records the events that arrive."""
 
     def __init__(self) -> None:
         super().__init__({Event: self._event})
@@ -135,11 +135,11 @@ class Hearing(Locator):
 
 
 class Client:
-    """One that may send what it likes."""
+    """A client that can send commands and arbitrary bytes."""
 
     def __init__(self, port: Port) -> None:
-        self.hearing = Hearing()
-        self.protocol = BoxProtocol(self.hearing)
+        self.recorder = EventRecorder()
+        self.protocol = BoxProtocol(self.recorder)
         self.server = port.build()
         self.near = FakeTransport(self.protocol, False)
         self.far = ServerTransport(self.server)
@@ -151,56 +151,56 @@ class Client:
         self.pump()
 
     def pump(self) -> None:
-        """Let all arrive that was sent."""
+        """Deliver all bytes that were sent."""
         self._pump.flush()
 
-    def begin(self, command: type[amp.Command], **arguments: Any) -> Asked:
-        """Ask for something."""
-        return Asked(self.protocol.dispatcher.callRemote(command, **arguments))
+    def begin(self, command: type[amp.Command], **arguments: Any) -> PendingReply:
+        """Send a command."""
+        return PendingReply(self.protocol.dispatcher.callRemote(command, **arguments))
 
     def ask(self, command: type[amp.Command], **arguments: Any) -> dict[str, Any]:
-        """Ask for something; the answer, or the error that it is."""
+        """Send a command; return the reply, or raise the error."""
         asked = self.begin(command, **arguments)
         self.pump()
         return asked.result()
 
     def refusal(self, command: type[amp.Command], **arguments: Any) -> BaseException:
-        """The error that a command is answered with."""
+        """Send a command; return the error."""
         asked = self.begin(command, **arguments)
         self.pump()
         return asked.error()
 
     def hello(self) -> Client:
-        """Be greeted."""
+        """Send Hello."""
         assert self.ask(Hello, version=VERSION, client="test")["version"] == VERSION
         return self
 
     def send(self, data: bytes) -> None:
-        """Send what may be no box."""
+        """Send arbitrary bytes."""
         self.near.write(data)
         self.pump()
 
     def raw(self, data: bytes) -> dict[bytes, bytes]:
-        """Send a box as it is; the box that answers it."""
-        taken: list[bytes] = []
-        self.near.protocol = Taking(taken)
+        """Send a serialized box; return the box of the reply."""
+        received: list[bytes] = []
+        self.near.protocol = ByteRecorder(received)
         self.send(data)
         self.near.protocol = self.protocol
-        (box,) = amp.parseString(b"".join(taken))
+        (box,) = amp.parseString(b"".join(received))
         found: dict[bytes, bytes] = box
         return found
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        return self.hearing.events
+        return self.recorder.events
 
     @property
-    def cut_off(self) -> bool:
-        """Whether the server has ended the connection at once."""
+    def aborted(self) -> bool:
+        """True if the server has aborted the connection."""
         return self.far.aborted and bool(self.far.disconnected or self.near.disconnected)
 
     @property
-    def lives(self) -> bool:
+    def is_open(self) -> bool:
         return not (self.far.disconnecting or self.near.disconnecting)
 
     def leave(self) -> None:
@@ -209,24 +209,24 @@ class Client:
 
 
 @define
-class Taking:
-    """Stands where a client's protocol does, and keeps what comes."""
+class ByteRecorder:
+    """Records received bytes in place of the client's protocol."""
 
-    taken: list[bytes]
+    received: list[bytes]
 
     def dataReceived(self, data: bytes) -> None:
-        self.taken.append(data)
+        self.received.append(data)
 
 
-class Asked:
-    """Something that was asked for."""
+class PendingReply:
+    """The reply to a command that was sent."""
 
     def __init__(self, deferred: Deferred[dict[str, Any]]) -> None:
         self._results: list[Any] = []
         deferred.addBoth(self._results.append)
 
     @property
-    def answered(self) -> bool:
+    def has_reply(self) -> bool:
         return bool(self._results)
 
     def result(self) -> dict[str, Any]:
@@ -236,8 +236,8 @@ class Asked:
         found: dict[str, Any] = result
         return found
 
-    def outcome(self) -> object:
-        """The answer or the error; None if there is neither."""
+    def reply_or_error(self) -> object:
+        """Return the reply or the error; None before it has arrived."""
         result = self._results[0] if self._results else None
         return result.value if isinstance(result, Failure) else result
 
@@ -251,8 +251,8 @@ class Asked:
 class Port:
     """A control port.
 
-    :param permission: of whoever connects.
-    :param redis: what stands for a RedisConnection, or is one.
+    :param permission: permission of local clients.
+    :param redis: a RedisConnection, or a fake of one.
     """
 
     def __init__(
@@ -273,44 +273,44 @@ class Port:
         self.operations.watchers = lambda: self.factory.watchers
 
     def build(self) -> ControlProtocol:
-        """A server's end."""
+        """Return the protocol for a new connection."""
         protocol = self.factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 40_000))
         assert protocol is not None
         return protocol
 
     def connect(self) -> Client:
-        """A client that has not said Hello."""
+        """Return a client that has not sent Hello."""
         return Client(self)
 
     def client(self) -> Client:
-        """One that has."""
+        """Return a client that has sent Hello."""
         return Client(self).hello()
 
     @property
     def timers(self) -> int:
-        """Timers that are still to fire."""
+        """Number of active timers."""
         return len(self.clock.getDelayedCalls())
 
 
-def told(logged: Sequence[LogEvent], level: LogLevel = LogLevel.info) -> list[str]:
-    """What our own code has logged at a level."""
+def log_lines(logged: Sequence[LogEvent], level: LogLevel = LogLevel.info) -> list[str]:
+    """Return the lines that Tracker has logged at a level."""
     ours = [event for event in logged if event["log_namespace"].startswith("tracker.")]
     return [formatEvent(event) for event in ours if event["log_level"] is level]
 
 
-def quiet(logged: Sequence[LogEvent]) -> bool:
-    """Whether there is no traceback, of whoever."""
+def no_traceback(logged: Sequence[LogEvent]) -> bool:
+    """Return True if no traceback was logged, by Tracker or Twisted."""
     return not [event for event in logged if "log_failure" in event or "failure" in event]
 
 
-def box_of(command: type[amp.Command], **arguments: bytes) -> bytes:
-    """A question as it is sent, by the number 1."""
+def command_box(command: type[amp.Command], **arguments: bytes) -> bytes:
+    """Return a serialized command with the tag 1."""
     box: bytes = amp.AmpBox(_ask=b"1", _command=command.commandName, **arguments).serialize()
     return box
 
 
-def slow(port: Port) -> list[Deferred[Any]]:
-    """Have each GetDevice wait until the test answers it."""
+def delay_get_device(port: Port) -> list[Deferred[Any]]:
+    """Delay the replies of Redis to each GetDevice until the test fires the Deferreds."""
     waiting: list[Deferred[Any]] = []
 
     def ask(*_: object) -> Deferred[Any]:

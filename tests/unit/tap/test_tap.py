@@ -111,14 +111,17 @@ def test_invalid_option_is_reported_in_one_line(arguments: tuple[str, ...], expe
     ("arguments", "expected"),
     [
         (("--control", "pigeon:1"), "--control pigeon:1: must begin with unix:PATH, ssl:PORT:…"),
-        (("--control", "tcp:0"), "--control tcp:0: tcp: is not encrypted: use ssl: or unix:"),
+        (("--control", "tcp:0"), "--control tcp:0: tcp: is not encrypted; use ssl: or unix:"),
         (("--control", "tcp:x:plaintext=1"), "the port must be a number up to 65535, not 'x'"),
         (("--control", "tcp:0:plaintext=1:interface=0.0.0.0"), "is for this machine only"),
-        (("--control", "unix:"), "the path is missing, as in unix:/run/tracker/control.sock"),
-        (("--control", "unix:/no/such/folder/s"), "there is no such folder: make it first"),
-        (("--control", "unix:s:mode=999"), "the mode must be like 0660, not '999'"),
+        (("--control", "unix:"), "the path is missing, for example unix:/run/tracker/control.sock"),
+        (
+            ("--control", "unix:/no/such/folder/s"),
+            "/no/such/folder: no such directory; create it first",
+        ),
+        (("--control", "unix:s:mode=999"), "the mode must be octal like 0660, not '999'"),
         (("--control", f"unix:{'x' * 200}"), "the path must have at most 107 bytes"),
-        (("--control", "ssl:0"), "privateKey=FILE is missing: tracker-admin certs makes such"),
+        (("--control", "ssl:0"), "privateKey=FILE is missing; tracker-admin certs creates such"),
         (
             ("--control", "ssl:0:privateKey=no:certKey=no:clientCA=no"),
             "no: cannot be read: No such file or directory",

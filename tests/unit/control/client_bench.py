@@ -1,4 +1,4 @@
-"""A client, and a control port that it reaches when the test says so."""
+"""A client and a control port whose connections the test controls."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tracker.control.client import ControlClient
 
 
 def refusal() -> Exception:
-    """What nobody listening comes to."""
+    """Return the error of a refused connection."""
     return network.ConnectionRefusedError(errno.ECONNREFUSED, "no")
 
 
 @implementer(IStreamClientEndpoint)
 @define
 class Endpoint:
-    """Leads to a control port, while there is one; the test says when."""
+    """An endpoint whose attempts to connect succeed or fail when the test decides."""
 
     clock: Clock
     port: Port | None = None
@@ -47,13 +47,13 @@ class Endpoint:
         return attempt
 
     def succeed(self) -> None:
-        """The attempt that is under way succeeds."""
+        """Let the current attempt succeed."""
         assert self.port is not None
         factory, attempt = self.attempts.pop(0)
         near: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
         server = self.port.build()
         self.far = ServerTransport(server)
-        transport = Near(near)
+        transport = ClientTransport(near)
         server.makeConnection(self.far)
         near.makeConnection(transport)
         self.pump = IOPump(near, server, transport, self.far, False, clock=self.clock)
@@ -61,18 +61,18 @@ class Endpoint:
         self.pump.flush()
 
     def fail(self, error: Exception) -> None:
-        """It fails."""
+        """Let the current attempt fail."""
         self.attempts.pop(0)[1].errback(error)
 
     def lose(self) -> None:
-        """The instance goes away."""
+        """Let the instance close the connection."""
         assert self.far is not None
         assert self.pump is not None
         self.far.abortConnection()
         self.pump.flush()
 
 
-class Near(FakeTransport):
+class ClientTransport(FakeTransport):
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol, False)
         self.aborted = False
@@ -83,7 +83,7 @@ class Near(FakeTransport):
 
 
 class Bench:
-    """A client, and the port that it may reach."""
+    """A client, and the control port that it connects to."""
 
     def __init__(self, retry: bool = True, permission: Permission = Permission.OPERATE) -> None:
         self.port = Port(permission)
@@ -93,7 +93,7 @@ class Bench:
         self.client.startService()
 
     def begin(self, coroutine: Coroutine[Any, Any, Any]) -> list[Any]:
-        """Has the result, or the exception, when there is one."""
+        """Start a coroutine; return a list that receives its result or exception."""
         results: list[Any] = []
         Deferred.fromCoroutine(coroutine).addCallbacks(
             results.append, lambda failure: results.append(failure.value)
@@ -102,7 +102,7 @@ class Bench:
         return results
 
     def ask(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """The result, or the exception, that is there at once."""
+        """Return the immediate result or exception of a coroutine."""
         (result,) = self.begin(coroutine)
         return result
 
