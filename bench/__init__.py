@@ -1,1 +1,1 @@
-"""Measurements of Tracker: ``make bench``, or each module as a script, with ``--help``."""
+"""Benchmarks of Tracker. ``make bench`` runs all; each module is also a script with ``--help``."""

@@ -1,4 +1,4 @@
-"""Processes that act as hostile peers, each as fast as it can."""
+"""Processes that attack a server as fast as they can."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
 
-#: Datagrams a second of a flood.
-FLOOD: Final = 17_000
-#: Devices that attack over TCP at once.
+#: Datagrams per second of a flood.
+FLOOD_RATE: Final = 17_000
+#: Number of devices that attack over TCP at the same time.
 DEVICES: Final = 3
 
-_FIRST: Final = 50_000  # number of the first device that attacks: no other has as high a one
+#: Lowest number of an attacking device, above those of all other devices.
+_FIRST_DEVICE: Final = 50_000
 _SOURCES: Final = 500
 _NICE: Final = 19
-_SLICE: Final = 0.002  # seconds between two bursts of a flood
-_LOOK: Final = 256  # datagrams between two checks whether to stop
+_BURST_INTERVAL: Final = 0.002  # seconds
+_STOP_CHECK_INTERVAL: Final = 256  # datagrams
 
-#: Sends until the second argument returns True; returns the number of units sent.
+#: Sends until the second argument returns True; returns how often it has sent.
 _Attack = Callable[["Target", Callable[[], bool]], int]
 
 
@@ -52,10 +53,10 @@ def _message(text: bytes) -> bytes:
 
 
 def _stream(target: Target, stopped: Callable[[], bool], frames: Sequence[bytes]) -> int:
-    """Send frames from some devices without a pause, and read the answers."""
-    sockets = log_in(target.tcp, _FIRST, DEVICES)
+    """Send frames from some devices without a pause, and read the replies."""
+    sockets = log_in(target.tcp, _FIRST_DEVICE, DEVICES)
     pending = dict.fromkeys(sockets, b"")
-    turns = {one: count() for one in sockets}
+    counters = {one: count() for one in sockets}
     poll = select.poll()
     by_number = {one.fileno(): one for one in sockets}
     for one in sockets:
@@ -70,7 +71,7 @@ def _stream(target: Target, stopped: Callable[[], bool], frames: Sequence[bytes]
                     raise ConnectionError("a device was disconnected")
                 if event & select.POLLOUT:
                     if not pending[one]:
-                        pending[one] = frames[next(turns[one]) % len(frames)]
+                        pending[one] = frames[next(counters[one]) % len(frames)]
                         sent += 1
                     written = one.send(pending[one])
                     pending[one] = pending[one][written:]
@@ -84,7 +85,7 @@ def _long_messages(target: Target, stopped: Callable[[], bool]) -> int:
 
 
 def _tiny(target: Target, stopped: Callable[[], bool], frame: bytes) -> int:
-    # Many in one write, so that the receiver and not the sender is the bottleneck.
+    # Many frames per write, because the receiver has to be the bottleneck, not the sender.
     number = 4096 // len(frame)
     return _stream(target, stopped, [frame * number]) * number
 
@@ -118,7 +119,7 @@ def _flood(
     datagrams: Iterator[bytes],
     sources: int,
 ) -> int:
-    """Send :data:`FLOOD` datagrams a second, in bursts, from ``sources`` addresses."""
+    """Send :data:`FLOOD_RATE` datagrams per second, in bursts, from ``sources`` addresses."""
     sockets = []
     for number in range(sources):
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -129,43 +130,47 @@ def _flood(
     start = time.monotonic()
     sent = 0
     while not stopped():
-        due = int((time.monotonic() - start) * FLOOD)
+        due = int((time.monotonic() - start) * FLOOD_RATE)
         while sent < due:
             with suppress(BlockingIOError, ConnectionError):
                 sockets[sent % sources].sendto(next(datagrams), to)
             sent += 1
-            if sent % _LOOK == 0 and stopped():
+            if sent % _STOP_CHECK_INTERVAL == 0 and stopped():
                 break
-        time.sleep(_SLICE)
+        time.sleep(_BURST_INTERVAL)
     for made in sockets:
         made.close()
     return sent
 
 
-def _rubbish() -> Iterator[bytes]:
-    """Yield in turn random bytes, no bytes, and datagrams that are valid up to the codec."""
+def _garbage() -> Iterator[bytes]:
+    """Yield random bytes, empty datagrams, and datagrams that are valid up to the codec."""
     chance = random.Random(1)  # noqa: S311 - the same in each run
     noise = [chance.randbytes(60) for _ in range(64)]
     for number in count():
         yield noise[number % 64]
         yield b""
-        yield encode_datagram(Datagram(number % 65536, 1, imei(_FIRST + number % 999), noise[0]))
+        yield encode_datagram(
+            Datagram(number % 65536, 1, imei(_FIRST_DEVICE + number % 999), noise[0])
+        )
 
 
 def _records_of_one() -> Iterator[bytes]:
     data = [packet(start, 1) for start in range(1_000_000, 1_000_512)]
     for number in count():
-        datagram = Datagram(number % 65536, number // 65536 % 256, imei(_FIRST), data[number % 512])
+        datagram = Datagram(
+            number % 65536, number // 65536 % 256, imei(_FIRST_DEVICE), data[number % 512]
+        )
         yield encode_datagram(datagram)
 
 
 def _reconnections(target: Target, stopped: Callable[[], bool]) -> int:
-    """Make connections with a malformed login, or with a login and a damaged frame."""
+    """Open connections with a malformed login, or with a login and a damaged frame."""
     bad_frame = bytearray(_message(b"x" * 60_000))
     bad_frame[-1] ^= 1
     sends = [
         *(b"GET / HTTP/1.1\r\n\r\n", b"\x00\x0f12345678901234x"),
-        encode_login(imei(_FIRST)) + bad_frame,
+        encode_login(imei(_FIRST_DEVICE)) + bad_frame,
     ]
     sent = 0
     while not stopped():
@@ -177,12 +182,12 @@ def _reconnections(target: Target, stopped: Callable[[], bool]) -> int:
     return sent
 
 
-def _left_over(target: Target, stopped: Callable[[], bool]) -> int:
-    """Connections that end with as many unread messages as are buffered for a connection."""
+def _unread_messages(target: Target, stopped: Callable[[], bool]) -> int:
+    """Open and close connections with as many unread messages as the server buffers."""
     records = encode_frame(encode_packet(CODEC_8, [record(1, 0)]))
     message = _message(b"x")
     sends = [
-        encode_login(imei(_FIRST + number)) + records + message * (60_000 // len(message))
+        encode_login(imei(_FIRST_DEVICE + number)) + records + message * (60_000 // len(message))
         for number in range(200)
     ]
     sent = 0
@@ -196,8 +201,8 @@ def _left_over(target: Target, stopped: Callable[[], bool]) -> int:
 #: Name → attack.
 ATTACKS: Final[dict[str, _Attack]] = {
     "long messages": _long_messages,
-    "rubbish, 1 source": lambda t, s: _flood(t, s, _rubbish(), 1),
-    "rubbish, many": lambda t, s: _flood(t, s, _rubbish(), _SOURCES),
+    "garbage, 1 source": lambda t, s: _flood(t, s, _garbage(), 1),
+    "garbage, many": lambda t, s: _flood(t, s, _garbage(), _SOURCES),
     "datagrams, 1 source": lambda t, s: _flood(t, s, _records_of_one(), 1),
     "datagrams, many": lambda t, s: _flood(t, s, _records_of_one(), _SOURCES),
     "tiny messages": _tiny_messages,
@@ -205,14 +210,14 @@ ATTACKS: Final[dict[str, _Attack]] = {
     "tiny records": _tiny_records,
     "slow records": _slow_records,
     "reconnections": _reconnections,
-    "left over": _left_over,
+    "unread messages": _unread_messages,
 }
 
 
 class Attacker:
-    """A process that attacks while the context lasts, at the lowest priority.
+    """A process of lowest priority that attacks while the context lasts.
 
-    :ivar rate: units that it has sent a second, once it has ended.
+    :ivar rate: frames, datagrams or connections per second, once the process has ended.
     """
 
     def __init__(self, attack: str, target: Target, cpus: set[int]) -> None:
@@ -226,7 +231,7 @@ class Attacker:
 
     def __enter__(self) -> Attacker:
         self._process.start()
-        self._pipe.recv()  # it has begun
+        self._pipe.recv()  # the attack begins
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -241,7 +246,7 @@ def _serve(attack: str, target: Target, cpus: set[int], stop: Any, pipe: Any) ->
     os.sched_setaffinity(0, cpus)
     if os.sched_getscheduler(0) == os.SCHED_OTHER:
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    else:  # all others have a real-time priority, and so go first
+    else:  # the other processes have a real-time priority, which takes precedence
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     pipe.send(None)
     start = time.monotonic()

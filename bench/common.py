@@ -1,4 +1,4 @@
-"""What all measurements share: servers, what a process used, options and the report."""
+"""Shared parts of the benchmarks: servers, resource usage, options and the report."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ ROOT: Final = Path(__file__).parents[1]
 RESULTS: Final = ROOT / "bench" / "results"
 STREAM: Final = telemetry_stream("teltonika")
 
-#: Cores' worth of work of others from which on a figure is to be doubted.
-OTHERS_WORTH_A_WARNING: Final = 0.2
+#: Cores used by other processes above which a warning is printed.
+OTHERS_WARNING_CORES: Final = 0.2
 
-# Rewriting the append-only file forks in the middle of a measurement, or does not, as it
-# happens; each measurement has a new file instead.
+# Each measurement starts with a new append-only file. A rewrite during a measurement would fork
+# at an arbitrary time.
 _REDIS_OPTIONS: Final = ("--auto-aof-rewrite-percentage", "0")
-#: All devices come from one address, and at once.
+#: Options that let all devices connect from one address at the same time.
 INGEST_OPTIONS: Final = (
     *("--connection-rate", "1000000", "--connection-rate-per-address", "1000000"),
 )
@@ -42,7 +42,7 @@ INGEST_OPTIONS: Final = (
 
 @contextmanager
 def running_redis(folder: Path, fsync: str) -> Iterator[RedisServer]:
-    """A server that evicts nothing and writes an append-only file.
+    """Run a Redis server with an append-only file and without eviction.
 
     :param fsync: ``everysec`` or ``always``.
     """
@@ -56,7 +56,7 @@ def running_redis(folder: Path, fsync: str) -> Iterator[RedisServer]:
 
 @contextmanager
 def running_ingest(folder: Path, redis: RedisServer) -> Iterator[Ingest]:
-    """``twistd tracker ingest`` that no limit throttles."""
+    """Run ``twistd tracker ingest`` without limits on connections."""
     ingest = Ingest(folder, redis, *INGEST_OPTIONS, "--connections-per-address", "10000000")
     ingest.daemon.start()
     try:
@@ -66,30 +66,30 @@ def running_ingest(folder: Path, redis: RedisServer) -> Iterator[Ingest]:
 
 
 def redis_pid(redis: RedisServer) -> int:
-    """Its process id."""
+    """Return the process id of a server."""
     pid: int = redis.client.info("server")["process_id"]
     return pid
 
 
 @frozen
 class Usage:
-    """What processes had used up to a moment."""
+    """CPU time that processes have used up to one moment."""
 
     time: float
-    """Seconds of the monotonic clock."""
+    """Time of the monotonic clock, in seconds."""
     cpu: Mapping[str, float]
-    """Name of the process → its seconds of CPU, of all its threads."""
+    """Name of the process → CPU seconds of all its threads."""
     machine: float
-    """Seconds of CPU that all cores have worked."""
+    """CPU seconds of all processes of the machine."""
 
     @classmethod
     def now(
         cls, processes: Mapping[str, int], parents: Mapping[str, int] = MappingProxyType({})
     ) -> Usage:
-        """What they have used.
+        """Return the usage up to now.
 
         :param processes: name → process id.
-        :param parents: the same of those that work by way of children.
+        :param parents: name → process id; their children are included.
         """
         cpu = {name: _cpu_seconds(pid) for name, pid in processes.items()}
         cpu |= {name: _family_seconds(pid) for name, pid in parents.items()}
@@ -98,28 +98,28 @@ class Usage:
 
 @frozen
 class Window:
-    """What was used between two moments."""
+    """CPU time that was used between two moments."""
 
     seconds: float
     cpu: Mapping[str, float] = field(factory=dict)
-    """Name of the process → its seconds of CPU."""
+    """Name of the process → CPU seconds."""
     others: float = 0.0
-    """Seconds of CPU of all other processes together."""
+    """CPU seconds of all other processes."""
 
     @classmethod
     def between(cls, before: Usage, after: Usage) -> Window:
-        """From ``before`` to ``after``."""
+        """Return the window from ``before`` to ``after``."""
         cpu = {name: seconds - before.cpu[name] for name, seconds in after.cpu.items()}
         others = after.machine - before.machine - sum(cpu.values())
         return cls(after.time - before.time, cpu, max(0.0, others))
 
     def share(self, name: str) -> float:
-        """How much of one core a process had."""
+        """Return the share of one core that a process has used."""
         return self.cpu[name] / self.seconds
 
     @property
     def others_share(self) -> float:
-        """How many cores others had."""
+        """Number of cores that other processes have used."""
         return self.others / self.seconds
 
 
@@ -129,43 +129,43 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _family_seconds(pid: int) -> float:
-    """Of a process, its children, and the children that it has had."""
+    """Return the CPU seconds of a process, its children and its ended children."""
     ticks = 0
     for child in _children(pid):
-        with suppress(OSError):  # it has just ended, and counts as one that it has had
+        with suppress(OSError):  # the child has ended and is counted with its parent
             ticks += sum(_ticks(child))
-    # The parent last: better to count one twice that ends just now than not at all.
+    # The parent comes last: a child that ends meanwhile is counted twice rather than never.
     return (ticks + sum(_ticks(pid))) / os.sysconf("SC_CLK_TCK")
 
 
 def _ticks(pid: int) -> Sequence[int]:
-    """utime, stime, cutime and cstime, which are fields 14 to 17."""
-    # The name, in parentheses, may hold anything.
+    """Return utime, stime, cutime and cstime (fields 14 to 17 of the file)."""
+    # The name of the process, in parentheses, may contain any character.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return [int(field) for field in fields[11:15]]
 
 
 def _children(parent: int) -> Sequence[int]:
-    # Of its main thread, which is the only one that those we ask about have.
+    # Only those of the main thread: the measured parents have no other.
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory that a process has now."""
+    """Return the resident memory of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1]) * 1024
 
 
 def _machine_seconds() -> float:
-    # user nice system idle iowait irq softirq steal; guests' time is in user already.
+    # Fields: user nice system idle iowait irq softirq steal; user includes guests.
     with Path("/proc/stat").open() as stat:
         user, nice, system, _, _, irq, softirq, steal, *_ = map(int, stat.readline().split()[1:])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The value that so many percent do not exceed; not a number when there is none.
+    """Return a percentile; NaN without values.
 
     :param ordered: values in ascending order.
     """
@@ -175,14 +175,14 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def raise_file_limit() -> int:
-    """Let this process, and those it starts, have as many files as they may; that number."""
+    """Raise the limit of open files to the hard limit and return it; child processes inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def fsync_milliseconds(folder: Path) -> float:
-    """What it costs to make 4 KiB durable there; on a tmpfs, nothing."""
+    """Return the median time of an fsync of 4 KiB in a folder; about 0 on a tmpfs."""
     took = []
     file = folder / "fsync"
     with file.open("wb", buffering=0) as written:
@@ -196,28 +196,37 @@ def fsync_milliseconds(folder: Path) -> float:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that all measurements have."""
+    """Return a parser with the options of all benchmarks."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--quick", action="store_true", help="only see whether it works")
     made.add_argument(
-        "--output", type=Path, metavar="FILE", help="where the JSON goes [bench/results/…]"
+        "--quick", action="store_true", help="run briefly, only to check that the benchmark works"
     )
     made.add_argument(
-        "--json", action="store_true", help="JSON to the standard output, the table to stderr"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write the JSON document to FILE [bench/results/…]",
+    )
+    made.add_argument(
+        "--json",
+        action="store_true",
+        help="write the JSON document to stdout and the table to stderr",
     )
     return made
 
 
 def numbers(text: str) -> list[int]:
-    """``1,10,30`` → those numbers."""
+    """Parse numbers with commas between them, such as ``1,10,30``."""
     try:
         found = [int(part.replace("_", "")) for part in text.split(",")]
     except ValueError:
         found = []
     if not found or min(found) < 0:
-        raise argparse.ArgumentTypeError(f"must be numbers with commas between: {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of numbers with commas between them"
+        )
     return found
 
 
@@ -227,20 +236,20 @@ class Column:
 
     title: str
     key: str
-    """Of a result."""
+    """Key in the results."""
     layout: str = ""
-    """As in ``format()``."""
+    """Format specification, see ``format()``."""
 
     def cell(self, result: Mapping[str, Any]) -> str:
-        """What stands in it; a dash where a result has no such figure."""
+        """Return the text of the cell; a dash if the result has no such figure."""
         value = result.get(self.key)
         return "-" if value is None else format(value, self.layout)
 
 
 class Report:
-    """The table, printed as results come, and the JSON document, written in the end.
+    """A table that is printed row by row, and a JSON document that is written at the end.
 
-    As a context manager: what there is is written even when a measurement fails.
+    A context manager: the document is written even if a measurement fails.
     """
 
     def __init__(
@@ -250,7 +259,10 @@ class Report:
         columns: Sequence[Column],
         **settings: Any,
     ) -> None:
-        """:param settings: what the results depend on, for the document."""
+        """Prepare a report.
+
+        :param settings: settings of the benchmark, for the document.
+        """
         self._columns = columns
         self._to_stdout: bool = options.json
         self._table: TextIO = sys.stderr if options.json else sys.stdout
@@ -276,15 +288,15 @@ class Report:
         if self._output is not None:
             self._output.parent.mkdir(parents=True, exist_ok=True)
             self._output.write_text(text + "\n")
-            print(f"written to {self._output}", file=self._table)
+            print(f"Results written to {self._output}.", file=self._table)
 
     def add(self, result: Mapping[str, Any]) -> None:
-        """A row of the table; what no column shows is in the document only."""
+        """Add a result; figures without a column are only in the document."""
         self._document["results"].append(result)
         self._print([column.cell(result) for column in self._columns])
 
     def warn(self, text: str) -> None:
-        """Something that makes the row above doubtful."""
+        """Add a warning about the last result."""
         self._document["results"][-1].setdefault("warnings", []).append(text)
         print(f"  warning: {text}", file=self._table, flush=True)
 
@@ -302,7 +314,7 @@ def _machine() -> dict[str, Any]:
                 model = line.partition(":")[2].strip()
     with suppress(OSError):
         described = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],  # noqa: S607 - whichever git there is
+            ["git", "describe", "--always", "--dirty"],  # noqa: S607 - any installed git
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         commit = described.stdout.strip()

@@ -1,11 +1,15 @@
-"""Memory of one ingest process for each device that is logged in and idle (plain TCP).
+"""Measure the memory of one ingest process per idle device (plain TCP).
 
-Columns: before: RSS with a few devices, in MiB; idle: the same with all of them logged
-in; KiB each: the difference by connection; KiB used: the same after each has delivered a
-packet of ten records and waits again. What the kernel keeps for a socket is not in it.
+Columns:
+  before MiB  RSS with a few devices
+  idle MiB    RSS with all devices logged in
+  KiB each    difference per connection
+  KiB used    difference per connection after each device has sent a packet of ten records
 
-Ingest, and the devices' process too, may have as many connections as a process may have
-files: raise the hard limit (ulimit -Hn) for more.
+The memory of the kernel for sockets is not included.
+
+The hard limit of open files (ulimit -Hn) limits the connections of ingest and of the process
+that simulates the devices.
 """
 
 from __future__ import annotations
@@ -26,13 +30,13 @@ from bench.common import (
     running_ingest,
     running_redis,
 )
-from bench.devices import BrokenPromise, log_in
+from bench.devices import ContractViolation, log_in
 from bench.frames import device_frames
 from tests.system.raw import Ingest
 
-#: Connections that are there before the first figure, so that all code is loaded.
+#: Connections before the first measurement; they cause all code to be loaded.
 _FIRST: Final = 50
-#: Files that a process needs for other things than connections.
+#: Open files that are not connections.
 _RESERVED_FILES: Final = 128
 _RECORDS: Final = 10
 
@@ -46,9 +50,9 @@ _COLUMNS: Final = (
 
 
 def measure(connections: int, settle: float) -> dict[str, Any]:
-    """Connect so many devices to a new process.
+    """Measure one number of connections with a new process.
 
-    :param settle: seconds until memory is looked at.
+    :param settle: seconds before each measurement of memory.
     """
     with (
         tempfile.TemporaryDirectory(prefix="tracker-bench-") as name,
@@ -80,34 +84,34 @@ def _settled(ingest: Ingest, seconds: float) -> int:
 
 
 def _deliver(sockets: list[socket.socket], first: int) -> None:
-    """One packet each, one device after the other."""
+    """Send one packet from each device, one device after the other."""
     for number, connection in enumerate(sockets, first):
         connection.sendall(device_frames(number, _RECORDS, 1)[0])
         if (answer := connection.recv(8)) != _RECORDS.to_bytes(4, "big"):
-            raise BrokenPromise(f"acknowledged by {answer!r}")
+            raise ContractViolation(f"unexpected ACK: {answer!r}")
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     made = parser(__doc__)
     made.add_argument("--connections", type=numbers, metavar="N,…", help="[1000,10000]")
     given = made.parse_args()
     given.connections = given.connections or ([200] if given.quick else [1000, 10_000])
     if not min(given.connections):
-        made.error("--connections: one at least")
+        made.error("--connections: the minimum is 1")
     return given
 
 
 def main() -> None:
     """Measure each number of connections."""
     given = options()
-    most = raise_file_limit() - _RESERVED_FILES - _FIRST
+    max_connections = raise_file_limit() - _RESERVED_FILES - _FIRST
     settle = 0.1 if given.quick else 2.0
     with Report("connections", given, _COLUMNS, settle=settle) as report:
         for asked in given.connections:
-            report.add(measure(min(asked, most), settle))
-            if asked > most:
-                report.warn(f"{asked} connections asked for; the limit of open files allows {most}")
+            report.add(measure(min(asked, max_connections), settle))
+            if asked > max_connections:
+                report.warn(f"limit of open files allows {max_connections} of {asked} connections")
 
 
 if __name__ == "__main__":

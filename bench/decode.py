@@ -1,11 +1,14 @@
-"""Microseconds a record from the data of a frame (its checksum checked) to stream entries.
+"""Measure the conversion of the data of a frame to stream entries, in microseconds per record.
 
-"general" is the decoder that reads all there is; "compiled" is what ingestion uses: it
-remembers how a device's last records were laid out, and falls back to the general one.
-"elements" counts the IO elements of a record, "layouts" the different sets of them that
-a device's records have in turn. One column for each number of records in a packet. Each
-figure is the best of several rounds: what else the machine does can only make a round
-slower.
+The decoder "general" handles all records. The decoder "compiled" is that of ingestion: it uses
+compiled layouts of the device's last records, and the general decoder for others.
+
+Columns:
+  elements  IO elements of a record
+  layouts   number of different sets of elements among which the records of a device alternate
+  µs of N   microseconds per record in packets of N records
+
+Each figure is the best of several rounds, because other load only makes a round slower.
 """
 
 from __future__ import annotations
@@ -17,14 +20,14 @@ from types import MappingProxyType
 from typing import Final
 
 from bench.common import Column, Report, numbers, parser
-from bench.frames import ELEMENTS, MAX_ELEMENTS, imei, nothing, packet, stream_entries
+from bench.frames import ELEMENTS, MAX_ELEMENTS, ignore_repeated_id, imei, packet, stream_entries
 from tracker.outcomes import Rejected
 from tracker.position import Entry
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.reader import EntryReader
 
 Decoder = Callable[[bytes, str], Sequence[Entry]]
-"""The data of a frame and the device's id → stream entries."""
+"""Function of the data of a frame and a device id that returns stream entries."""
 
 
 def _general() -> Decoder:
@@ -35,7 +38,7 @@ def _compiled() -> Decoder:
     reader = EntryReader(Layouts(), 255)
 
     def decode(data: bytes, device_id: str) -> Sequence[Entry]:
-        reading = reader.read(device_id, data, 0.0, nothing)
+        reading = reader.read(device_id, data, 0.0, ignore_repeated_id)
         if isinstance(reading, Rejected):
             raise ValueError(reading.reason)
         return reading.entries
@@ -43,22 +46,22 @@ def _compiled() -> Decoder:
     return decode
 
 
-#: Name → what makes a decoder for one device.
+#: Name → factory of a decoder for one device.
 DECODERS: Final[Mapping[str, Callable[[], Decoder]]] = MappingProxyType(
     {"general": _general, "compiled": _compiled}
 )
 
 _ROUNDS: Final = 5
-#: Different packets, so that nothing is quicker for having been seen just before.
+#: Number of different packets; repeating one packet would favour caches.
 _PACKETS: Final = 50
 
 
 def microseconds(
     decode: Decoder, elements: int, layouts: int, records: int, seconds: float
 ) -> float:
-    """What one record costs.
+    """Return the microseconds per record.
 
-    :param seconds: of one round, about.
+    :param seconds: approximate duration of one round.
     """
     packets = [packet(n * records, records, elements, layouts) for n in range(_PACKETS)]
     device_id = imei(1)
@@ -69,24 +72,29 @@ def microseconds(
             decode(data, device_id)
         return time.perf_counter() - start
 
-    once()  # what a decoder learns, it has learnt now
+    once()  # the decoder learns the layouts
     repeats = max(1, int(seconds / once()))
     best = min(sum(once() for _ in range(repeats)) for _ in range(_ROUNDS))
     return best / (repeats * _PACKETS * records) * 1_000_000
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     made = parser(__doc__)
     names = ",".join(DECODERS)
     made.add_argument("--decoders", metavar="NAME,…", default=names, help=f"[{names}]")
     made.add_argument(
-        "--elements", type=numbers, metavar="N,…", help=f"of a record [0,5,{ELEMENTS},40]"
+        "--elements", type=numbers, metavar="N,…", help=f"elements of a record [0,5,{ELEMENTS},40]"
     )
     made.add_argument(
-        "--layouts", type=numbers, metavar="N,…", help=f"of {ELEMENTS} elements and less [1,3,8]"
+        "--layouts",
+        type=numbers,
+        metavar="N,…",
+        help=f"layouts of up to {ELEMENTS} elements [1,3,8]",
     )
-    made.add_argument("--records", type=numbers, metavar="N,…", help="in a packet [1,10,30]")
+    made.add_argument(
+        "--records", type=numbers, metavar="N,…", help="records in a packet [1,10,30]"
+    )
     given = made.parse_args()
     quick = given.quick
     given.decoders = given.decoders.split(",")
@@ -94,13 +102,13 @@ def options() -> argparse.Namespace:
     given.layouts = given.layouts or ([1] if quick else [1, 3, 8])
     given.records = given.records or ([10] if quick else [1, 10, 30])
     if not set(given.decoders) <= set(DECODERS):
-        made.error(f"--decoders: there are {names}")
+        made.error(f"--decoders: choose from {names}")
     if max(given.elements) > MAX_ELEMENTS:
-        made.error(f"--elements: up to {MAX_ELEMENTS}")
+        made.error(f"--elements: the maximum is {MAX_ELEMENTS}")
     if not 0 < min(given.records) <= max(given.records) <= 255:
-        made.error("--records: 1 to 255 in a packet")
+        made.error("--records: choose from 1 to 255")
     if not 0 < min(given.layouts) <= max(given.layouts) <= ELEMENTS:
-        made.error(f"--layouts: 1 to {ELEMENTS}")
+        made.error(f"--layouts: choose from 1 to {ELEMENTS}")
     return given
 
 

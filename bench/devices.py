@@ -1,7 +1,7 @@
-"""The load: devices of which each sends a frame, waits for its acknowledgement, sends the next.
+"""Simulated devices, which each send a frame, wait for its ACK, and send the next one.
 
-All frames are encoded before the first is sent; after that a packet costs the process
-that plays the devices three system calls and little else.
+All frames are encoded before the first one is sent. A packet then costs the process of the
+devices three system calls and little else.
 """
 
 from __future__ import annotations
@@ -24,81 +24,81 @@ from bench.common import Usage, Window, percentile
 from bench.frames import device_frames, imei
 from tracker.vendors.teltonika.login import ACCEPT, encode_login
 
-#: Name of the process that plays the devices, in :attr:`Phase.window`.
+#: Name of the process of the devices in :attr:`Phase.window`.
 GENERATOR: Final = "generator"
 
-#: Different frames of a device, as a rule; after the last it begins again.
+#: Number of different frames of a device, which it repeats.
 _FRAMES: Final = 4
-#: Connections that are opened before the first of them logs in; less than a listen backlog.
-_AT_ONCE: Final = 200
-#: Connections from one address: less than it has ephemeral ports.
-_PER_SOURCE: Final = 20_000
-#: Seconds without an acknowledgement of anybody.
-_PATIENCE: Final = 30.0
-#: From <linux/in.h>; Python names it from 3.12 on. Lets the port be chosen at connect().
+#: Connections that are opened before the first of them logs in; below the listen backlog.
+_LOGIN_BATCH: Final = 200
+#: Below the number of ephemeral ports of an address.
+_CONNECTIONS_PER_ADDRESS: Final = 20_000
+#: Seconds without an ACK for any device.
+_TIMEOUT: Final = 30.0
+#: From <linux/in.h>, in Python since 3.12: the kernel chooses the port at connect().
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 
 
-class BrokenPromise(Exception):
-    """The server did not do what a device relies on."""
+class ContractViolation(Exception):
+    """The server has broken the protocol, or has lost data."""
 
 
 @frozen
 class Phase:
-    """What devices saw while they sent."""
+    """Measurements of the devices during one phase."""
 
     packets: int
-    """Acknowledged within the window."""
+    """Packets acknowledged within the window."""
     window: Window
     acknowledged: int
-    """Packets acknowledged before the window, in it and after it."""
+    """Packets acknowledged before, within and after the window."""
     latencies: Sequence[float] = ()
-    """Seconds from when a packet was due to its acknowledgement, in ascending order."""
+    """Seconds from the due time of a packet to its ACK, in ascending order."""
     lateness: Sequence[float] = ()
-    """Seconds that packets of devices with nothing under way were sent too late."""
+    """Seconds by which packets of idle devices were sent too late, in ascending order."""
 
     @property
     def packets_per_second(self) -> float:
-        """The rate within the window."""
+        """Packets per second within the window."""
         return self.packets / self.window.seconds
 
     def latency(self, percent: float) -> float:
-        """A percentile of the latencies, in milliseconds."""
+        """Return a percentile of the latencies, in milliseconds."""
         return percentile(self.latencies, percent) * 1000
 
 
 def log_in(port: int, first: int, count: int) -> list[socket.socket]:
-    """Connections of the devices ``first``, ``first + 1``, …, logged in, blocking.
+    """Log in the devices ``first``, ``first + 1``, … and return their blocking sockets.
 
-    :raises BrokenPromise: when one is not accepted.
+    :raises ContractViolation: if a login is not accepted.
     """
     result: list[socket.socket] = []
     numbers = range(first, first + count)
-    for start in range(0, count, _AT_ONCE):
-        some = numbers[start : start + _AT_ONCE]
+    for start in range(0, count, _LOGIN_BATCH):
+        some = numbers[start : start + _LOGIN_BATCH]
         opened = [_connect(port, number) for number in some]
         for number, connection in zip(some, opened, strict=True):
             connection.sendall(encode_login(imei(number)))
         for connection in opened:
             if (answer := connection.recv(8)) != ACCEPT:
-                raise BrokenPromise(f"a login was answered by {answer!r}")
+                raise ContractViolation(f"unexpected reply to a login: {answer!r}")
         result += opened
     return result
 
 
 def _connect(port: int, number: int) -> socket.socket:
     made = socket.socket()
-    made.settimeout(_PATIENCE)
+    made.settimeout(_TIMEOUT)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if number >= _PER_SOURCE:
+    if number >= _CONNECTIONS_PER_ADDRESS:
         made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-        made.bind((f"127.0.0.{1 + number // _PER_SOURCE}", 0))
+        made.bind((f"127.0.0.{1 + number // _CONNECTIONS_PER_ADDRESS}", 0))
     made.connect(("127.0.0.1", port))
     return made
 
 
 class _Device:
-    """One connection. ``due``: when the packet under way was to be sent; None without one."""
+    """One connection. ``due`` is the due time of the unacknowledged packet, or None."""
 
     __slots__ = ("_frames", "_send", "due", "queue", "recv", "socket")
 
@@ -112,15 +112,15 @@ class _Device:
         self._frames: Callable[[], bytes] = cycle(frames).__next__
 
     def send(self, due: float) -> None:
-        """Send the next frame. The socket's buffer is empty, so it takes all of it."""
+        """Send the next frame; the empty buffer of the socket has room for all of it."""
         frame = self._frames()
         if self._send(frame) != len(frame):
-            raise BrokenPromise("a frame did not fit into the socket's buffer")
+            raise ContractViolation("frame did not fit into the buffer of the socket")
         self.due = due
 
 
 class _Fleet:
-    """All devices of a process."""
+    """The devices of one process."""
 
     def __init__(
         self,
@@ -131,15 +131,15 @@ class _Fleet:
         processes: Mapping[str, int],
         frames: int,
     ) -> None:
-        """Log them in.
+        """Log the devices in.
 
-        :param records: in a packet.
+        :param records: records in a packet.
         :param layouts: see :func:`bench.frames.record`.
-        :param processes: name → id of those whose use of CPU is to be told.
-        :param frames: how many different ones a device has; after the last it begins again.
+        :param processes: name → process id of the processes whose CPU time is measured.
+        :param frames: number of different frames of a device, which it repeats.
         """
         sent = [device_frames(number, records, frames, layouts) for number in range(connections)]
-        self._epoll = select.epoll()  # before the connections: select() takes only low numbers
+        self._epoll = select.epoll()  # first, because select() requires a low file number
         sockets = log_in(port, 0, connections)
         self._devices = [_Device(*pair) for pair in zip(sockets, sent, strict=True)]
         self._by_number = {device.socket.fileno(): device for device in self._devices}
@@ -147,13 +147,13 @@ class _Fleet:
             self._epoll.register(number, select.EPOLLIN)
         self._acknowledgement = records.to_bytes(4, "big")
         self._processes = {**processes, GENERATOR: os.getpid()}
-        self._last_heard = 0.0
+        self._last_ack_at = 0.0
 
-    def top(self, warm_up: float, seconds: float) -> Phase:
-        """Everybody sends as soon as the packet before is acknowledged."""
+    def full_speed(self, warm_up: float, seconds: float) -> Phase:
+        """Let each device send as soon as its previous packet is acknowledged."""
         before: Usage | None = None
         acknowledged = counted_from = 0
-        mark = self._last_heard = time.monotonic()
+        mark = self._last_ack_at = time.monotonic()
         mark += warm_up
         for device in self._devices:
             device.send(mark)
@@ -169,18 +169,18 @@ class _Fleet:
             before, counted_from = usage, acknowledged
             mark = usage.time + seconds
         packets = acknowledged - counted_from
-        self._drain(len(self._devices))  # one packet each is under way
+        self._drain(len(self._devices))  # each device has one unacknowledged packet
         acknowledged += len(self._devices)
         return Phase(packets, Window.between(before, usage), acknowledged)
 
     def paced(self, rate: float, warm_up: float, seconds: float) -> Phase:
-        """Packets are due at even intervals, of one device after the other.
+        """Let the devices send at even intervals, one device after the other.
 
-        A packet that is due while the one before of its device is under way waits, and
-        its latency counts from when it was due: a server that stalls is not spared the
-        packets that would have come meanwhile.
+        A packet whose device still waits for an ACK is sent later, but its latency counts from
+        its due time. The latencies therefore include the effect of a stall on all packets that
+        were due during the stall.
 
-        :param rate: packets a second.
+        :param rate: packets per second of all devices.
         """
         latencies: list[float] = []
         lateness: list[float] = []
@@ -189,7 +189,7 @@ class _Fleet:
         acknowledged = in_window = sent = 0
         interval = 1 / rate
         total = int((warm_up + seconds) * rate)
-        start = self._last_heard = time.monotonic()
+        start = self._last_ack_at = time.monotonic()
         measured_from, end = start + warm_up, start + warm_up + seconds
         devices = cycle(self._devices)
         while acknowledged < total:
@@ -210,7 +210,7 @@ class _Fleet:
             for device in self._acknowledged(max(0.0, until_next)):
                 now = time.monotonic()
                 acknowledged += 1
-                # It had one under way: _acknowledged has seen to that.
+                # Not None: _acknowledged() returns only devices with an unacknowledged packet.
                 due, device.due = device.due, None  # type: ignore[assignment]
                 if due >= measured_from:
                     latencies.append(now - due)
@@ -224,24 +224,24 @@ class _Fleet:
         return Phase(in_window, window, acknowledged, latencies, lateness)
 
     def _acknowledged(self, timeout: float) -> Iterator[_Device]:
-        """The devices that have got an acknowledgement, after waiting for one.
+        """Yield the devices that have received an ACK; wait for one if necessary.
 
         ``due`` stays set until the next frame is sent, or the caller clears it.
         """
         events = self._epoll.poll(0)
         if not events and timeout > 0:
-            # epoll waits for whole milliseconds, which would be seen in the latencies.
+            # epoll waits for whole milliseconds, which would distort the latencies.
             select.select([self._epoll], [], [], timeout)
             events = self._epoll.poll(0)
         if events:
-            self._last_heard = time.monotonic()
-        elif time.monotonic() > self._last_heard + _PATIENCE:
-            raise BrokenPromise(f"no acknowledgement within {_PATIENCE:g} s")
+            self._last_ack_at = time.monotonic()
+        elif time.monotonic() > self._last_ack_at + _TIMEOUT:
+            raise ContractViolation(f"no ACK within {_TIMEOUT:g} s")
         for number, _ in events:
             device = self._by_number[number]
             answer = device.recv(8)
             if answer != self._acknowledgement or device.due is None:
-                raise BrokenPromise(f"acknowledged by {answer!r}")
+                raise ContractViolation(f"unexpected ACK: {answer!r}")
             yield device
 
     def _drain(self, packets: int) -> None:
@@ -252,7 +252,7 @@ class _Fleet:
 
 
 class DeviceProcess:
-    """A process that plays devices; a context manager."""
+    """A process with simulated devices; a context manager."""
 
     def __init__(
         self,
@@ -275,7 +275,7 @@ class DeviceProcess:
         theirs.close()
 
     def __enter__(self) -> DeviceProcess:
-        self._answer()  # they are logged in
+        self._answer()  # the devices are logged in
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -283,30 +283,34 @@ class DeviceProcess:
         self._process.kill()
         self._process.join()
 
-    def top(self, warm_up: float, seconds: float) -> Phase:
-        """All send as fast as they may.
+    def full_speed(self, warm_up: float, seconds: float) -> Phase:
+        """Let each device send as soon as its previous packet is acknowledged.
 
-        :raises BrokenPromise: as all methods do, when the server fails a device.
+        :raises ContractViolation: if the server breaks the protocol.
         """
-        self._pipe.send(("top", warm_up, seconds))
+        self._pipe.send(("full_speed", warm_up, seconds))
         return self._phase()
 
     def paced(self, rate: float, warm_up: float, seconds: float) -> Phase:
-        """So many packets a second in all, evenly spread."""
+        """Let the devices send at even intervals.
+
+        :param rate: packets per second of all devices.
+        :raises ContractViolation: if the server breaks the protocol.
+        """
         self._pipe.send(("paced", rate, warm_up, seconds))
         return self._phase()
 
     def _phase(self) -> Phase:
         answer = self._answer()
         if not isinstance(answer, Phase):
-            raise TypeError(f"no phase: {answer!r}")
+            raise TypeError(f"not a Phase: {answer!r}")
         return answer
 
     def _answer(self) -> Any:
         try:
             answer = self._pipe.recv()
         except EOFError:
-            raise BrokenPromise("the process that plays the devices has ended") from None
+            raise ContractViolation("process of the devices has ended") from None
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -321,7 +325,7 @@ def _serve(
     processes: Mapping[str, int],
     frames: int,
 ) -> None:
-    gc.disable()  # nothing here makes cycles, and a collection would be seen in the latencies
+    gc.disable()  # a collection would distort the latencies; the code creates no cycles
     try:
         fleet = _Fleet(port, connections, records, layouts, processes, frames)
         pipe.send(None)
@@ -330,5 +334,5 @@ def _serve(
             pipe.send(getattr(fleet, name)(*arguments))
     except EOFError:
         pass
-    except (BrokenPromise, OSError) as error:
+    except (ContractViolation, OSError) as error:
         pipe.send(error)

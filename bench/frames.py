@@ -1,4 +1,7 @@
-"""What a simulated device sends: records as an FMB's, and the same record for the same number."""
+"""Frames of simulated devices, with records like those of an FMB device.
+
+The same number always gives the same record.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,17 @@ from tracker.vendors.teltonika.content import decode_data
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.positions import entries
 
-#: IO elements of a usual record.
+#: IO elements of a typical record.
 ELEMENTS: Final = 19
 
 _START: Final = 1_790_000_000_000  # milliseconds since 1970
-_SPREAD: Final = 0x9E37_79B9_7F4A_7C15  # Fibonacci hashing, for want of a drive
-# Of the places' south-western corner, in 1e-7 degrees.
+_SPREAD: Final = 0x9E37_79B9_7F4A_7C15  # Fibonacci hashing varies the values
+# South-western corner of the positions, in 1e-7 degrees.
 _LONGITUDE: Final = 252_000_000
 _LATITUDE: Final = 546_000_000
 
-#: Id, width in bytes and largest value, as the dictionary of the FMB family has them. The
-#: first 19 are what such a device sends by default or nearly so; the widths of the first
-#: few are mixed, too.
+#: Id, width in bytes and largest value of elements of the FMB family. A device sends about the
+#: first 19 by default; the widths of the first few are mixed.
 _ELEMENTS: Final = (
     *((239, 1, 1), (66, 2, 14_800), (16, 4, 400_000_000), (240, 1, 1), (78, 8, 0)),
     *((21, 1, 5), (181, 2, 30), (241, 4, 24_800), (69, 1, 3), (182, 2, 20)),
@@ -36,21 +38,21 @@ _ELEMENTS: Final = (
     *((17, 2, 8_000), (18, 2, 8_000), (19, 2, 8_000), (74, 4, 1_250), (3, 1, 1)),
     *((180, 1, 1), (12, 4, 90_000), (15, 2, 1_000), (75, 4, 1_250), (207, 8, 1 << 48), (4, 4, 99)),
 )
-#: The most that :func:`record` can be asked for.
+#: Maximum number of elements of :func:`record`.
 MAX_ELEMENTS: Final = len(_ELEMENTS)
 
 
 def imei(number: int) -> str:
-    """The IMEI of a device."""
+    """Return the IMEI of a device."""
     return f"35{number:013d}"
 
 
 def record(number: int, elements: int = ELEMENTS, layouts: int = 1) -> Record:
-    """A record of Codec 8 Extended; each number gives another.
+    """Return a record of Codec 8 Extended; each number gives a different one.
 
-    :param elements: how many IO elements it has, up to :data:`MAX_ELEMENTS`.
-    :param layouts: with more than 1, records in turn lack none of these elements, the last
-        of them, the last two, …, as those of a device that does not always send all.
+    :param elements: number of IO elements, up to :data:`MAX_ELEMENTS`.
+    :param layouts: number of sets of elements among which the records alternate: all elements,
+        all but the last, all but the last two, …
     """
     elements = max(0, elements - number % layouts)
     varied = number * _SPREAD % (1 << 64)
@@ -67,8 +69,8 @@ def record(number: int, elements: int = ELEMENTS, layouts: int = 1) -> Record:
         elements=tuple(
             sorted(
                 (
-                    (element_id, width, varied * element_id % (most + 1))
-                    for element_id, width, most in _ELEMENTS[:elements]
+                    (element_id, width, varied * element_id % (max_value + 1))
+                    for element_id, width, max_value in _ELEMENTS[:elements]
                 ),
                 key=lambda element: element[1],
             )
@@ -77,26 +79,26 @@ def record(number: int, elements: int = ELEMENTS, layouts: int = 1) -> Record:
 
 
 def packet(first: int, records: int, elements: int = ELEMENTS, layouts: int = 1) -> bytes:
-    """The data of a frame with the records ``first``, ``first + 1``, …"""
+    """Return the data of a frame with ``records`` records, the first of number ``first``."""
     numbers = range(first, first + records)
     return encode_packet(CODEC_8E, [record(number, elements, layouts) for number in numbers])
 
 
 def device_frames(device: int, records: int, frames: int, layouts: int = 1) -> list[bytes]:
-    """Some frames of one device, no record twice among them or among other devices'."""
+    """Return frames of one device; each record is unique among all devices."""
     starts = range(device * records * frames, (device + 1) * records * frames, records)
     return [encode_frame(packet(start, records, layouts=layouts)) for start in starts]
 
 
 def fleet_entries(devices: int, records: int, total: int) -> Iterator[Entry]:
-    """What is in the stream when devices that record once a second all send in turn.
+    """Yield the stream entries of devices that record once per second and send alternately.
 
-    :param records: in a packet, one after the other in the stream.
-    :param total: at least so many entries; no two have device and time in common.
+    :param records: records in a packet; they are consecutive in the stream.
+    :param total: minimum number of entries; each has a unique device and time.
     """
     for sent in range(-(-total // records)):
-        turn, device = divmod(sent, devices)
-        second = turn * records
+        packet_number, device = divmod(sent, devices)
+        second = packet_number * records
         packet_ = [
             evolve(
                 record(sent * records + each),
@@ -108,15 +110,15 @@ def fleet_entries(devices: int, records: int, total: int) -> Iterator[Entry]:
 
 
 def stream_entries(data: bytes, device_id: str) -> Sequence[Entry]:
-    """The stream entries of a frame's data, by the general decoder.
+    """Return the stream entries of the data of a frame, by the general decoder.
 
-    :raises ValueError: when the data makes no sense.
+    :raises ValueError: if the data is invalid.
     """
     outcome = decode_data(data)
     if not isinstance(outcome, Decoded):
         raise ValueError(outcome.reason)
-    return entries(device_id, outcome.value, 0.0, nothing)
+    return entries(device_id, outcome.value, 0.0, ignore_repeated_id)
 
 
-def nothing() -> None:
-    """What is done about an element that occurs twice; none does here."""
+def ignore_repeated_id() -> None:
+    """Ignore an IO id that occurs more than once; these records have none."""

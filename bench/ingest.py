@@ -1,21 +1,24 @@
-"""Records a second that one ingest process takes, beside what Redis alone would take.
+"""Measure the records per second of one ingest process, and compare them with Redis alone.
 
-Each case starts a Redis with an append-only file and lets a bare writer XADD the same
-entries as fast as Redis takes them: the limit. It then starts Redis afresh and one
-`twistd tracker ingest`, and connects devices that send a packet, wait for its ACK, and
-send the next: the top rate. At half that rate, packets are due at even intervals, and
-latencies count from when a packet was due. Every phase lasts as long, after a warm-up.
+Each case has three phases of the same length, each after a warm-up:
+  limit       a writer sends the same entries to Redis by XADD, as fast as Redis accepts them
+  full speed  devices each send a packet to `twistd tracker ingest`, wait for its ACK, and
+              send the next one
+  paced       packets are due at even intervals, at half the rate of the full-speed phase
 
-Columns: ratio: records/s over the limit; "s/M": seconds of CPU for a million records;
-p50, p99: ACK latency at half the top rate, in milliseconds; RSS: of ingest, in MiB,
-after the top rate; gen %: share of a core that the devices' process took.
+Columns:
+  ratio       records/s at full speed, divided by the limit
+  s/M         CPU seconds per million records, at full speed
+  p50, p99    ACK latency in milliseconds in the paced phase, from the due time of a packet
+  RSS MiB     resident memory of ingest after the full-speed phase
+  gen %       share of one core that the process of the devices used
 
-By default all records have the same elements, which is what ingestion is quickest at.
+By default, all records have the same elements, for which ingestion is fastest.
 
-Redis holds everything in memory until the phase ends: half a GB and more for every ten
-seconds of the limit. What other processes take is told: rates and latencies suffer from
-it at once, seconds of CPU least. Where the machine has fewer than four cores to itself,
-the devices' process takes its CPU from the two that are measured.
+Redis keeps all entries in memory until a phase ends: 500 MB or more per ten seconds of the
+limit phase. A warning is printed if other processes use the CPU: this affects rates and
+latencies most, and CPU seconds least. On a machine with fewer than four free cores, the process
+of the devices competes with ingest and Redis for the CPU.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from attrs import frozen
 
 from bench import limit
 from bench.common import (
-    OTHERS_WORTH_A_WARNING,
+    OTHERS_WARNING_CORES,
     STREAM,
     Column,
     Report,
@@ -46,7 +49,7 @@ from bench.common import (
     running_ingest,
     running_redis,
 )
-from bench.devices import GENERATOR, BrokenPromise, DeviceProcess, Phase
+from bench.devices import GENERATOR, ContractViolation, DeviceProcess, Phase
 from bench.frames import ELEMENTS, packet
 from bench.limit import REDIS, WRITER, Limit
 from tests.servers import RedisServer
@@ -54,14 +57,14 @@ from tests.servers import RedisServer
 _INGEST: Final = "ingest"
 _FSYNCS: Final = ("everysec", "always")
 
-#: As many as fit into the 8 KiB that ingestion takes for a frame by default.
-_MOST_RECORDS: Final = 60
-#: Share of a core from which on the load, and not what is loaded, sets the rate.
-_BOTTLENECK: Final = 0.9
-#: Share of the packets that were due in the paced phase that have to be acknowledged in it.
-_KEPT_UP: Final = 0.98
-#: Milliseconds that packets may be sent too late until latencies are to be doubted.
-_LATE: Final = 2.0
+#: Records that fit into the default limit of a frame, 8 KiB.
+_MAX_RECORDS: Final = 60
+#: Share of a core above which the load generator limits the rate.
+_BOTTLENECK_SHARE: Final = 0.9
+#: Minimum share of the due packets that are acknowledged in the paced phase.
+_MIN_ACKNOWLEDGED_SHARE: Final = 0.98
+#: Lateness of packets above which latencies are doubtful, in milliseconds.
+_MAX_LATENESS_MS: Final = 2.0
 
 _COLUMNS: Final = (
     *(Column("fsync", "fsync"), Column("rec/pkt", "records"), Column("conns", "connections")),
@@ -76,18 +79,18 @@ _COLUMNS: Final = (
 
 @frozen
 class Case:
-    """What is varied."""
+    """Parameters that vary between measurements."""
 
     fsync: str
-    """Redis's appendfsync."""
+    """Setting ``appendfsync`` of Redis."""
     records: int
-    """In a packet."""
+    """Records in a packet."""
     connections: int
 
 
 @frozen
-class Course:
-    """What all cases have in common."""
+class Settings:
+    """Parameters that are the same in all cases."""
 
     warm_up: float
     seconds: float
@@ -98,24 +101,23 @@ class Course:
 
 @frozen
 class Measured:
-    """All phases of one case."""
+    """Measurements of all phases of one case."""
 
     limit: Limit
-    top: Phase
-    asked: float
-    """Packets a second in the paced phase."""
+    full_speed: Phase
+    due_rate: float
+    """Due packets per second in the paced phase."""
     paced: Phase
-    rss: int
-    """Bytes."""
+    rss_bytes: int
 
 
-def measure(case: Case, course: Course) -> Measured:
-    """Run the phases of one case, with servers of its own."""
-    with tempfile.TemporaryDirectory(prefix="tracker-bench-", dir=course.data) as name:
+def measure(case: Case, settings: Settings) -> Measured:
+    """Run the phases of one case with new servers."""
+    with tempfile.TemporaryDirectory(prefix="tracker-bench-", dir=settings.data) as name:
         folder = Path(name)
         with running_redis(folder / "limit", case.fsync) as redis:
             _check_settings(redis, case.fsync)
-            highest = limit.measure(redis, course.warm_up, course.seconds, course.own_writer)
+            highest = limit.measure(redis, settings.warm_up, settings.seconds, settings.own_writer)
         with (
             running_redis(folder / "redis", case.fsync) as redis,
             running_ingest(folder, redis) as ingest,
@@ -123,43 +125,43 @@ def measure(case: Case, course: Course) -> Measured:
                 ingest.port,
                 case.connections,
                 case.records,
-                course.layouts,
+                settings.layouts,
                 {_INGEST: ingest.daemon.pid, REDIS: redis_pid(redis)},
             ) as devices,
         ):
-            top = devices.top(course.warm_up, course.seconds)
-            check_appended(redis, top, case.records)
+            full_speed = devices.full_speed(settings.warm_up, settings.seconds)
+            check_appended(redis, full_speed, case.records)
             rss = ingest.memory()
             redis.client.flushall()
-            asked = top.packets_per_second / 2
-            paced = devices.paced(asked, course.warm_up, course.seconds)
+            due_rate = full_speed.packets_per_second / 2
+            paced = devices.paced(due_rate, settings.warm_up, settings.seconds)
             check_appended(redis, paced, case.records)
-    return Measured(highest, top, asked, paced, rss)
+    return Measured(highest, full_speed, due_rate, paced, rss)
 
 
 def _check_settings(redis: RedisServer, fsync: str) -> None:
     wanted = {"appendonly": "yes", "appendfsync": fsync, "maxmemory-policy": "noeviction"}
     for name, value in (wanted | {"save": ""}).items():
-        if (there := redis.client.config_get(name)[name]) != value:
-            raise RuntimeError(f"Redis has {name} {there!r} instead of {value!r}")
+        if (actual := redis.client.config_get(name)[name]) != value:
+            raise RuntimeError(f"Redis has {name} {actual!r} instead of {value!r}")
 
 
 def check_appended(redis: RedisServer, phase: Phase, records: int) -> None:
-    """The stream, which was empty before the phase, holds all that was acknowledged in it.
+    """Check that the stream, empty before the phase, has all records acknowledged in it.
 
-    :param records: in a packet.
-    :raises BrokenPromise: when it does not.
+    :param records: records in a packet.
+    :raises ContractViolation: if records are missing.
     """
     acknowledged = phase.acknowledged * records
     if (length := redis.client.xlen(STREAM)) < acknowledged:
-        raise BrokenPromise(f"{acknowledged} records acknowledged, {length} appended")
+        raise ContractViolation(f"{acknowledged} records acknowledged, {length} appended")
 
 
 def result(case: Case, measured: Measured) -> dict[str, Any]:
-    """The figures of one case, rounded to what they are worth."""
-    top, paced, highest = measured.top, measured.paced, measured.limit
-    records = top.packets * case.records
-    per_second = records / top.window.seconds
+    """Return the figures of one case, rounded to their precision."""
+    full, paced, highest = measured.full_speed, measured.paced, measured.limit
+    records = full.packets * case.records
+    per_second = records / full.window.seconds
 
     def per_million(window: Window, process: str, count: int) -> float:
         return round(window.cpu[process] / count * 1_000_000, 2)
@@ -168,16 +170,16 @@ def result(case: Case, measured: Measured) -> dict[str, Any]:
         "fsync": case.fsync,
         "records": case.records,
         "connections": case.connections,
-        "seconds": round(top.window.seconds, 3),
+        "seconds": round(full.window.seconds, 3),
         "records_per_second": round(per_second, 1),
-        "packets_per_second": round(top.packets_per_second, 1),
-        "ingest_cpu_seconds_per_million": per_million(top.window, _INGEST, records),
-        "redis_cpu_seconds_per_million": per_million(top.window, REDIS, records),
-        "ingest_percent": round(top.window.share(_INGEST) * 100, 1),
-        "redis_percent": round(top.window.share(REDIS) * 100, 1),
-        "generator_percent": round(top.window.share(GENERATOR) * 100, 1),
-        "others_percent": round(top.window.others_share * 100, 1),
-        "ingest_rss_mib": round(measured.rss / 1024**2, 1),
+        "packets_per_second": round(full.packets_per_second, 1),
+        "ingest_cpu_seconds_per_million": per_million(full.window, _INGEST, records),
+        "redis_cpu_seconds_per_million": per_million(full.window, REDIS, records),
+        "ingest_percent": round(full.window.share(_INGEST) * 100, 1),
+        "redis_percent": round(full.window.share(REDIS) * 100, 1),
+        "generator_percent": round(full.window.share(GENERATOR) * 100, 1),
+        "others_percent": round(full.window.others_share * 100, 1),
+        "ingest_rss_mib": round(measured.rss_bytes / 1024**2, 1),
         "limit_records_per_second": round(highest.records_per_second, 1),
         "limit_writer": highest.writer,
         "limit_redis_cpu_seconds_per_million": per_million(highest.window, REDIS, highest.records),
@@ -185,7 +187,7 @@ def result(case: Case, measured: Measured) -> dict[str, Any]:
         "limit_writer_percent": round(highest.window.share(WRITER) * 100, 1),
         "limit_others_percent": round(highest.window.others_share * 100, 1),
         "ratio": round(per_second / highest.records_per_second, 4),
-        "paced_packets_per_second_asked": round(measured.asked, 1),
+        "paced_packets_per_second_asked": round(measured.due_rate, 1),
         "paced_packets_per_second": round(paced.packets_per_second, 1),
         "paced_ingest_percent": round(paced.window.share(_INGEST) * 100, 1),
         "paced_generator_percent": round(paced.window.share(GENERATOR) * 100, 1),
@@ -197,44 +199,55 @@ def result(case: Case, measured: Measured) -> dict[str, Any]:
     }
 
 
-def doubts(measured: Measured) -> Iterator[str]:
-    """What speaks against the figures of a case."""
-    top, paced, highest = measured.top.window, measured.paced.window, measured.limit.window
-    if top.share(GENERATOR) > _BOTTLENECK:
-        yield f"the devices were the bottleneck: {top.share(GENERATOR):.0%} of a core"
-    if highest.share(WRITER) > _BOTTLENECK:
-        yield f"the limit's writer was the bottleneck: {highest.share(WRITER):.0%} of a core"
-    for name, window in (("limit", highest), ("top rate", top), ("paced", paced)):
-        if window.others_share > OTHERS_WORTH_A_WARNING:
-            yield f"{name}: other processes took {window.others_share:.1f} cores"
+def warnings_about(measured: Measured) -> Iterator[str]:
+    """Yield the reasons why the figures of a case are doubtful."""
+    full, paced, highest = (
+        measured.full_speed.window,
+        measured.paced.window,
+        measured.limit.window,
+    )
+    if full.share(GENERATOR) > _BOTTLENECK_SHARE:
+        yield f"the devices were the bottleneck: {full.share(GENERATOR):.0%} of a core"
+    if highest.share(WRITER) > _BOTTLENECK_SHARE:
+        yield f"the writer of the limit was the bottleneck: {highest.share(WRITER):.0%} of a core"
+    for name, window in (("limit", highest), ("full speed", full), ("paced", paced)):
+        if window.others_share > OTHERS_WARNING_CORES:
+            yield f"{name}: other processes used {window.others_share:.1f} cores"
     rate = measured.paced.packets_per_second
-    if rate < _KEPT_UP * measured.asked:
-        yield f"paced: {measured.asked:,.0f} packets/s were due, {rate:,.0f} acknowledged"
+    if rate < _MIN_ACKNOWLEDGED_SHARE * measured.due_rate:
+        yield f"paced: {measured.due_rate:,.0f} packets/s were due, {rate:,.0f} were acknowledged"
     late = percentile(measured.paced.lateness, 99) * 1000
-    if late > _LATE:
-        yield f"paced: one packet in a hundred was sent {late:.1f} ms late, or later"
+    if late > _MAX_LATENESS_MS:
+        yield f"paced: 1 % of the packets were sent at least {late:.1f} ms late"
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     made = parser(__doc__)
     fsyncs = ",".join(_FSYNCS)
-    made.add_argument("--records", type=numbers, metavar="N,…", help="in a packet [1,10,30]")
-    made.add_argument("--connections", type=numbers, metavar="N,…", help="[100,1000]")
-    made.add_argument("--fsync", metavar="WHEN,…", help=f"[{fsyncs}]")
-    made.add_argument("--seconds", type=float, help="of each phase [10]")
+    made.add_argument(
+        "--records", type=numbers, metavar="N,…", help="records in a packet [1,10,30]"
+    )
+    made.add_argument("--connections", type=numbers, metavar="N,…", help="devices [100,1000]")
+    made.add_argument("--fsync", metavar="WHEN,…", help=f"appendfsync of Redis [{fsyncs}]")
+    made.add_argument("--seconds", type=float, help="duration of each phase [10]")
     made.add_argument("--warm-up", type=float, help="seconds before each phase [2]")
     made.add_argument(
-        "--layouts", type=int, default=1, help="sets of elements that a device's records have [1]"
+        "--layouts",
+        type=int,
+        default=1,
+        help="sets of elements among which the records of a device alternate [1]",
     )
     made.add_argument(
-        "--own-writer", action="store_true", help="our writer even if there is redis-benchmark"
+        "--own-writer",
+        action="store_true",
+        help="measure the limit without redis-benchmark, even if it is installed",
     )
     made.add_argument(
         "--data",
         type=Path,
         metavar="FOLDER",
-        help="where Redis writes; a tmpfs would make fsync free [the folder for temporary files]",
+        help="data folder of Redis; not on a tmpfs, where fsync costs nothing [a temporary folder]",
     )
     given = made.parse_args()
     quick = given.quick
@@ -244,20 +257,20 @@ def options() -> argparse.Namespace:
     given.seconds = given.seconds or (0.5 if quick else 10.0)
     given.warm_up = (0.2 if quick else 2.0) if given.warm_up is None else given.warm_up
     if not set(given.fsync) <= set(_FSYNCS):
-        made.error(f"--fsync: {' or '.join(_FSYNCS)}")
-    if not 0 < min(given.records) <= max(given.records) <= _MOST_RECORDS:
-        made.error(f"--records: 1 to {_MOST_RECORDS} in a packet")
+        made.error(f"--fsync: choose from {fsyncs}")
+    if not 0 < min(given.records) <= max(given.records) <= _MAX_RECORDS:
+        made.error(f"--records: choose from 1 to {_MAX_RECORDS}")
     if not min(given.connections):
-        made.error("--connections: one at least")
+        made.error("--connections: the minimum is 1")
     if given.seconds <= 0 or given.warm_up < 0:
-        made.error("--seconds, --warm-up: no phase without a duration")
+        made.error("--seconds must be above 0, and --warm-up must not be negative")
     if not 0 < given.layouts <= ELEMENTS:
-        made.error(f"--layouts: 1 to {ELEMENTS}")
+        made.error(f"--layouts: choose from 1 to {ELEMENTS}")
     return given
 
 
 def cases(given: argparse.Namespace) -> Iterable[Case]:
-    """All combinations of what is varied."""
+    """Return all cases."""
     return (Case(*values) for values in product(given.fsync, given.records, given.connections))
 
 
@@ -265,26 +278,26 @@ def main() -> None:
     """Measure all cases."""
     given = options()
     raise_file_limit()
-    course = Course(given.warm_up, given.seconds, given.layouts, given.own_writer, given.data)
+    settings = Settings(given.warm_up, given.seconds, given.layouts, given.own_writer, given.data)
     with tempfile.TemporaryDirectory(prefix="tracker-bench-", dir=given.data) as folder:
         fsync_ms = fsync_milliseconds(Path(folder))
     report = Report(
         "ingest",
         given,
         _COLUMNS,
-        seconds=course.seconds,
-        warm_up=course.warm_up,
-        layouts=course.layouts,
+        seconds=settings.seconds,
+        warm_up=settings.warm_up,
+        layouts=settings.layouts,
         fsync_ms=round(fsync_ms, 3),
         packet_bytes_of_ten=len(packet(0, 10)),
         payload_bytes=round(mean(len(entry.payload) for entry in limit.sample())),
     )
     with report:
         for case in cases(given):
-            measured = measure(case, course)
+            measured = measure(case, settings)
             report.add(result(case, measured))
-            for doubt in doubts(measured):
-                report.warn(doubt)
+            for warning in warnings_about(measured):
+                report.warn(warning)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The limit: how many entries a second Redis takes from one who does nothing else but XADD."""
+"""The limit: entries per second that Redis accepts from a writer that only sends XADD."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from bench.frames import imei, packet, stream_entries
 from tests.servers import RedisServer
 from tracker.position import Entry
 
-#: As many as redis-benchmark has by default.
+#: The default of redis-benchmark.
 CONNECTIONS: Final = 50
-#: Commands of a connection that are under way at once.
+#: Commands of a connection that are sent before their replies.
 DEPTH: Final = 64
 
 WRITER: Final = "writer"
 REDIS: Final = "redis"
 
-_ENDLESS: Final = 2_000_000_000  # requests: it is stopped before
+_MAX_REQUESTS: Final = 2_000_000_000  # never reached
 _PROGRAMS: Final = ("redis-benchmark", "valkey-benchmark")
-_PATIENCE: Final = 30.0  # seconds
+_TIMEOUT: Final = 30.0  # seconds
 
 
-class BrokenWriter(Exception):
-    """The limit could not be measured."""
+class WriterError(Exception):
+    """The limit cannot be measured."""
 
 
 @frozen
 class Limit:
-    """What Redis took."""
+    """Entries that Redis has accepted."""
 
     writer: str
     records: int
@@ -48,45 +48,45 @@ class Limit:
 
     @property
     def records_per_second(self) -> float:
-        """The rate within the window."""
+        """Records per second within the window."""
         return self.records / self.window.seconds
 
 
 def sample() -> Sequence[Entry]:
-    """Entries as ingestion makes them: a pipeline's worth, each of another device."""
+    """Return the entries of one pipeline, each of another device."""
     return [stream_entries(packet(n, 1), imei(n))[0] for n in range(DEPTH)]
 
 
 def measure(redis: RedisServer, warm_up: float, seconds: float, own_writer: bool) -> Limit:
-    """Write at full speed into an empty server.
+    """Write at full speed to an empty server.
 
-    :param own_writer: use ours even where redis-benchmark is installed.
+    :param own_writer: do not use redis-benchmark, even if it is installed.
     """
     program = None if own_writer else next(filter(None, map(shutil.which, _PROGRAMS)), None)
     writing = _own(redis) if program is None else _benchmark(redis, program)
     with writing as pid:
         processes = {REDIS: redis_pid(redis), WRITER: pid}
         time.sleep(warm_up)
-        # Entries, and not the writer's replies, are counted: so both writers are equal.
+        # Entries are counted, not replies, because both writers have to be comparable.
         length = redis.client.xlen(STREAM)
         before = Usage.now(processes)
         time.sleep(seconds)
         records = redis.client.xlen(STREAM) - length
         after = Usage.now(processes)
     if not records:
-        raise BrokenWriter(f"{program or 'the writer'} has written nothing")
+        raise WriterError(f"{program or 'writer'} has written nothing")
     return Limit(program or "own", records, Window.between(before, after))
 
 
 @contextmanager
 def _benchmark(redis: RedisServer, program: str) -> Iterator[int]:
-    """redis-benchmark, which sends the same entry again and again: one of middling length."""
+    """Run redis-benchmark, which repeats one entry of median length."""
     entries = sorted(sample(), key=lambda entry: len(entry.payload))
     words = [word.decode() for word in _words(entries[len(entries) // 2])]
     process = subprocess.Popen(
         [
             *(program, "-h", "127.0.0.1", "-p", str(redis.port), "-q"),
-            *("-c", str(CONNECTIONS), "-P", str(DEPTH), "-n", str(_ENDLESS)),
+            *("-c", str(CONNECTIONS), "-P", str(DEPTH), "-n", str(_MAX_REQUESTS)),
             *words,
         ],
         stdout=subprocess.DEVNULL,
@@ -94,7 +94,7 @@ def _benchmark(redis: RedisServer, program: str) -> Iterator[int]:
     try:
         yield process.pid
         if process.poll() is not None:
-            raise BrokenWriter(f"{program} has ended with {process.returncode}")
+            raise WriterError(f"{program} has exited with code {process.returncode}")
     finally:
         process.kill()
         process.wait()
@@ -102,7 +102,7 @@ def _benchmark(redis: RedisServer, program: str) -> Iterator[int]:
 
 @contextmanager
 def _own(redis: RedisServer) -> Iterator[int]:
-    """A process of ours."""
+    """Run our own writer."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     pipeline = b"".join(command(entry) for entry in sample())
@@ -111,16 +111,16 @@ def _own(redis: RedisServer) -> Iterator[int]:
     theirs.close()
     try:
         if ours.recv() is not None or process.pid is None:
-            raise BrokenWriter("the writer cannot connect")
+            raise WriterError("writer cannot connect to Redis")
         yield process.pid
         ours.send(None)
         replies = ours.recv()
         if isinstance(replies, Exception):
             raise replies
         if (length := redis.client.xlen(STREAM)) != replies:
-            raise BrokenWriter(f"{replies} replies, {length} entries")
+            raise WriterError(f"{replies} replies, {length} entries")
     except EOFError:
-        raise BrokenWriter("the writer has ended") from None
+        raise WriterError("writer has ended") from None
     finally:
         ours.close()
         process.kill()
@@ -134,13 +134,13 @@ def _words(entry: Entry) -> list[bytes]:
 
 
 def command(entry: Entry) -> bytes:
-    """The XADD of an entry, as Redis reads it."""
+    """Return the XADD command of an entry, encoded for Redis."""
     words = _words(entry)
     return b"".join((b"*%d\r\n" % len(words), *(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)))
 
 
 class _Pipelined:
-    """A connection that sends the same pipeline whenever the one before is answered."""
+    """A connection that repeats a pipeline after all its replies have arrived."""
 
     def __init__(self, port: int, pipeline: bytes) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -151,26 +151,26 @@ class _Pipelined:
         self._replies = bytearray()
 
     def begin(self) -> None:
-        """Send it from its start."""
+        """Send the pipeline from its start."""
         self._replies.clear()
         self.unsent = memoryview(self._pipeline)
-        self.go_on()
+        self.send_rest()
 
-    def go_on(self) -> None:
-        """Send what is left of it."""
+    def send_rest(self) -> None:
+        """Send the rest of the pipeline."""
         with suppress(BlockingIOError):
             self.unsent = self.unsent[self.socket.send(self.unsent) :]
 
-    def is_answered(self) -> bool:
-        """Read; whether all replies to the pipeline are here."""
+    def read_replies(self) -> bool:
+        """Read replies, and return True if those to the whole pipeline have arrived."""
         received = self.socket.recv(65536)
         if not received:
-            raise BrokenWriter("Redis has closed the connection")
+            raise WriterError("Redis has closed the connection")
         replies = self._replies
         replies += received
         if replies.startswith(b"-") or b"\r\n-" in replies:
-            raise BrokenWriter(f"Redis refuses: {bytes(replies[:200])!r}")
-        # $15, an entry's id: two lines each, of which no id holds a $.
+            raise WriterError(f"error reply from Redis: {bytes(replies[:200])!r}")
+        # A reply has two lines: $15 and the id of the entry, which has no $.
         return replies.count(b"$") == DEPTH and replies.count(b"\r\n") == 2 * DEPTH
 
 
@@ -183,37 +183,39 @@ def _write(pipe: Connection, port: int, pipeline: bytes) -> None:
         for _ in range(CONNECTIONS):
             made = _Pipelined(port, pipeline)
             connections[made.socket.fileno()] = made
-            # Edge-triggered, so that a buffer with room in it is told of only once.
+            # Edge-triggered: a buffer with room is reported only once.
             epoll.register(made.socket, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
         pipe.send(None)
-        pipe.send(_write_until_told(pipe.fileno(), epoll, connections))
-    except (BrokenWriter, OSError) as error:
+        pipe.send(_write_until_readable(pipe.fileno(), epoll, connections))
+    except (WriterError, OSError) as error:
         pipe.send(error)
 
 
-def _write_until_told(told: int, epoll: select.epoll, connections: dict[int, _Pipelined]) -> int:
-    """Write until there is something to read on ``told``; how many entries were confirmed."""
+def _write_until_readable(
+    stop: int, epoll: select.epoll, connections: dict[int, _Pipelined]
+) -> int:
+    """Write until the file number ``stop`` is readable, and return the number of replies."""
     pipelines = 0
-    under_way = set(connections)
+    unanswered = set(connections)
     stopping = False
     for connection in connections.values():
         connection.begin()
-    while under_way:
-        events = epoll.poll(_PATIENCE)
+    while unanswered:
+        events = epoll.poll(_TIMEOUT)
         if not events:
-            raise BrokenWriter(f"no reply within {_PATIENCE:g} s")
+            raise WriterError(f"no reply within {_TIMEOUT:g} s")
         for number, happened in events:
-            if number == told:
+            if number == stop:
                 stopping = True
-                epoll.unregister(told)
+                epoll.unregister(stop)
                 continue
             connection = connections[number]
             if connection.unsent:
-                connection.go_on()
-            if happened & select.EPOLLIN and connection.is_answered():
+                connection.send_rest()
+            if happened & select.EPOLLIN and connection.read_replies():
                 pipelines += 1
                 if stopping:
-                    under_way.discard(number)
+                    unanswered.discard(number)
                 else:
                     connection.begin()
     return pipelines * DEPTH

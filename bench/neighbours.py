@@ -1,21 +1,26 @@
-"""Measure how much an attack delays the acknowledgements of other devices.
+"""Measure how much an attack delays the ACKs of other devices.
 
-One `twistd tracker ingest` serves TCP and UDP, with its default limits and a Redis with an
-append-only file. Devices send a packet of records at even intervals, and a packet's time counts
-from when it was due. They are measured without and with one attack, in turns. The figures are
-those of all turns together, so that a slow phase of the machine affects both.
+One `twistd tracker ingest` serves TCP and UDP with its default limits and a Redis with an
+append-only file. Devices send packets of records at even intervals; a latency starts at the due
+time of a packet. Phases without and with one attack alternate. The figures are those of all
+phases of one kind, therefore a slow period of the machine affects both kinds.
 
-Ingest has a core to itself. Everything else shares the others, where attackers have the lowest
-priority: so the figures show how ingest divides its time, not how the kernel divides the cores.
+Ingest has a core of its own. All other processes share the remaining cores, where attackers have
+the lowest priority. The figures therefore show how ingest divides its time among its peers, not
+how the kernel divides the cores.
 
     python bench/neighbours.py --checkout ../before
 
-On a machine with other work, give all but the attackers a real-time priority:
+On a machine with other load, give all processes but the attackers a real-time priority:
 
     chrt --rr 1 python bench/neighbours.py
 
-Columns: latencies in milliseconds; x p50, x p99: during the attack over before it; sent/s:
-frames, datagrams or connections that the attackers sent; ingest %: of its core.
+Columns:
+  p50, p99            ACK latencies without the attack, in milliseconds
+  att. p50, att. p99  ACK latencies during the attack, in milliseconds
+  x p50, x p99        ratio of the two
+  sent/s              frames, datagrams or connections per second of the attackers
+  ingest %            CPU of ingest during the attack
 """
 
 from __future__ import annotations
@@ -48,7 +53,7 @@ from tests.system.processes import Daemon
 _INGEST: Final = "ingest"
 _CONNECTIONS: Final = 5
 _RECORDS: Final = 10
-#: Packets a second of all of them together.
+#: Packets per second of all devices together.
 _RATE: Final = 500.0
 
 _COLUMNS: Final = (
@@ -61,8 +66,8 @@ _COLUMNS: Final = (
 
 
 @define
-class Seen:
-    """The measurements of all turns of one kind."""
+class Measurements:
+    """Measurements of all phases of one kind."""
 
     latencies: list[float] = field(factory=list)
     seconds: float = 0.0
@@ -70,7 +75,7 @@ class Seen:
     rates: list[float] = field(factory=list)
 
     def add(self, phase: Phase, rate: float) -> None:
-        """Add the measurements of one turn."""
+        """Add the measurements of one phase."""
         self.latencies += phase.latencies
         self.latencies.sort()
         self.seconds += phase.window.seconds
@@ -78,7 +83,7 @@ class Seen:
         self.rates.append(rate)
 
     def latency(self, percent: float) -> float:
-        """Return a percentile, in milliseconds."""
+        """Return a percentile of the latencies, in milliseconds."""
         return percentile(self.latencies, percent) * 1000
 
 
@@ -99,18 +104,18 @@ def measure(attack: str, given: argparse.Namespace, cpus: tuple[set[int], set[in
         own, rest = cpus
         _pin(daemon.pid, own)
         _pin(redis_pid(redis), rest)
-        os.sched_setaffinity(0, rest)  # and so of the processes that are started from here
+        os.sched_setaffinity(0, rest)  # inherited by the processes that are started from here
         watched = {_INGEST: daemon.pid}
         devices = stack.enter_context(DeviceProcess(target.tcp, _CONNECTIONS, _RECORDS, 1, watched))
-        quiet, attacked = Seen(), Seen()
+        quiet, attacked = Measurements(), Measurements()
         for _ in range(given.rounds):
-            _turn(quiet, devices, redis, given, None)
-            _turn(attacked, devices, redis, given, Attacker(attack, target, rest))
+            _measure_phase(quiet, devices, redis, given, None)
+            _measure_phase(attacked, devices, redis, given, Attacker(attack, target, rest))
     return result(attack, quiet, attacked)
 
 
-def _turn(
-    seen: Seen,
+def _measure_phase(
+    measurements: Measurements,
     devices: DeviceProcess,
     redis: RedisServer,
     given: argparse.Namespace,
@@ -118,7 +123,7 @@ def _turn(
 ) -> None:
     with attacker or nullcontext():
         phase = devices.paced(_RATE, given.warm_up, given.seconds)
-    seen.add(phase, 0.0 if attacker is None else attacker.rate)
+    measurements.add(phase, 0.0 if attacker is None else attacker.rate)
     redis.client.flushall()
 
 
@@ -127,7 +132,7 @@ def _pin(pid: int, cpus: set[int]) -> None:
         os.sched_setaffinity(int(thread.name), cpus)
 
 
-def result(attack: str, quiet: Seen, attacked: Seen) -> dict[str, Any]:
+def result(attack: str, quiet: Measurements, attacked: Measurements) -> dict[str, Any]:
     """Return the figures of one attack."""
     return {
         "attack": attack,
@@ -149,20 +154,20 @@ def options() -> argparse.Namespace:
     made = parser(__doc__)
     made.add_argument("--attacks", metavar="NAME;…", help=f"[all: {'; '.join(ATTACKS)}]")
     made.add_argument(
-        "--checkout", type=Path, default=ROOT, help="checkout whose ingest is measured [this one]"
+        "--checkout", type=Path, default=ROOT, help="folder of the checkout to measure [this one]"
     )
-    made.add_argument("--rounds", type=int, help="[3]")
-    made.add_argument("--seconds", type=float, help="of each turn [4]")
-    made.add_argument("--warm-up", type=float, help="seconds before each turn [0.5]")
+    made.add_argument("--rounds", type=int, help="pairs of phases [3]")
+    made.add_argument("--seconds", type=float, help="duration of each phase [4]")
+    made.add_argument("--warm-up", type=float, help="seconds before each phase [0.5]")
     given = made.parse_args()
     given.rounds = given.rounds or (1 if given.quick else 3)
     given.seconds = given.seconds or (0.5 if given.quick else 4.0)
     given.warm_up = (0.2 if given.quick else 0.5) if given.warm_up is None else given.warm_up
     given.attacks = list(ATTACKS) if given.attacks is None else given.attacks.split(";")
     if unknown := set(given.attacks) - set(ATTACKS):
-        made.error(f"--attacks: unknown: {min(unknown)!r}")
+        made.error(f"--attacks: unknown attack {min(unknown)!r}")
     if not (given.checkout / "tracker" / "__init__.py").is_file():
-        made.error(f"{given.checkout}: not a checkout of Tracker")
+        made.error(f"--checkout: {given.checkout} is not a checkout of Tracker")
     return given
 
 

@@ -1,7 +1,8 @@
-"""The databases that processing is measured with, and the limit of each.
+"""The databases of the benchmark of processing, with the limit of each.
 
-The limit is what the database takes of the same rows when nothing else is asked of it: no
-decoding, no transaction a batch (PostgreSQL), no table of last positions, no checkpoints.
+The limit is the rate at which the database stores the same rows without any other work: without
+decoding, without a transaction per batch (PostgreSQL), without the table of last positions and
+without checkpoints.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ from bench.common import Usage, Window
 from tests.servers import PostgresServer
 from tracker.storage.sinks import migrate_sink
 
-#: Name of all processes of the server, and of this process, in windows.
+#: Names in windows: all processes of the server, and this process.
 POSTGRESQL: Final = "postgresql"
 SQLITE: Final = "sqlite"
 
-#: What makes a commit durable, and memory as a small server has it; all else is the default.
+#: Durable commits and the memory of a small server; all other settings have their defaults.
 _SETTINGS: Final = {"fsync": "on", "synchronous_commit": "on", "shared_buffers": "256MB"}
 
 Key = tuple[str, str]
-"""device_id and ts as in the stream; no two entries that are measured with share it."""
+"""device_id and ts of the stream, unique for each measured entry."""
 
 
 @frozen
 class Inserted:
-    """What a database took."""
+    """Rows that a database has stored."""
 
     rows: int
     window: Window
 
     @property
     def per_second(self) -> float:
-        """Rows a second."""
+        """Rows per second."""
         return self.rows / self.window.seconds
 
 
@@ -50,26 +51,26 @@ class Sink(Protocol):
 
     @property
     def url(self) -> str:
-        """As ``--sink`` takes it."""
+        """Value of ``--sink``."""
 
     @property
     def parents(self) -> Mapping[str, int]:
-        """The server, for :meth:`Usage.now`."""
+        """Processes of the server, for :meth:`Usage.now`."""
 
     def count(self) -> int:
-        """Positions that are in it."""
+        """Return the number of positions."""
 
     def limit(self, order: Mapping[Key, int], batch: int) -> Inserted:
-        """Insert its positions into another table like its own, as fast as that goes.
+        """Insert the positions into an equal table, as fast as possible.
 
-        :param order: the key of each position → its place in the stream.
-        :param batch: rows in a transaction, where the limit has more than one.
+        :param order: key of each position → its index in the stream.
+        :param batch: rows per transaction; PostgreSQL uses one transaction for all.
         """
 
 
 @contextmanager
 def running_postgresql() -> Iterator[PostgreSQL]:
-    """A server whose commits are durable."""
+    """Run a server with durable commits."""
     server = PostgresServer(*(word for pair in _SETTINGS.items() for word in _option(*pair)))
     try:
         server.start()
@@ -83,15 +84,15 @@ def _option(name: str, value: str) -> tuple[str, str]:
 
 
 class PostgreSQL:
-    """A server with as many empty databases as one wants."""
+    """A server that creates empty databases."""
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
         self._numbers = count(1)
         with self._connect() as connection:
             for name, value in _SETTINGS.items():
-                if (there := _value(connection, f"SHOW {name}")) != value:
-                    raise RuntimeError(f"PostgreSQL has {name} {there!r} instead of {value!r}")
+                if (actual := _value(connection, f"SHOW {name}")) != value:
+                    raise RuntimeError(f"PostgreSQL has {name} {actual!r} instead of {value!r}")
             self.version: str = _value(connection, "SHOW server_version")
             self.folder = Path(_value(connection, "SHOW data_directory"))
             pid = int(_value(connection, "SELECT pg_read_file('postmaster.pid')").split()[0])
@@ -99,11 +100,11 @@ class PostgreSQL:
 
     @contextmanager
     def database(self) -> Iterator[PostgreSQLSink]:
-        """One without tables, which is there for as long as the context."""
+        """Create a database without tables; it is dropped at the end."""
         name = f"bench_{next(self._numbers)}"
         with self._connect() as connection:
             connection.execute(f"CREATE DATABASE {name}")
-            # What was before is written to disk now, and not while something is measured.
+            # Otherwise earlier changes could be written to disk during the measurement.
             connection.execute("CHECKPOINT")
         try:
             yield PostgreSQLSink(self, self._server.url_of(name))
@@ -117,26 +118,26 @@ class PostgreSQL:
 
 @frozen
 class PostgreSQLSink:
-    """One of the server's databases. Its limit: COPY of all rows from a file of the server."""
+    """A database of the server. The limit is COPY of all rows from a file on the server."""
 
     server: PostgreSQL
     url: str
 
     @property
     def parents(self) -> Mapping[str, int]:
-        """See Sink."""
+        """See :class:`Sink`."""
         return self.server.parents
 
     def count(self) -> int:
-        """See Sink."""
+        """See :class:`Sink`."""
         with psycopg.connect(self.url) as connection:
             found: int = _value(connection, "SELECT count(*) FROM positions")
             return found
 
     def limit(self, order: Mapping[Key, int], batch: int) -> Inserted:
-        """See Sink. The median of three, each into a database of its own.
+        """Return the median of three runs, each with a new database.
 
-        Rows have the order in which they were stored: batches in that of the stream.
+        Rows have the order in which they were stored: batches in the order of the stream.
         """
         file = self.server.folder / "positions.copy"
         with psycopg.connect(self.url) as connection:
@@ -158,7 +159,7 @@ class PostgreSQLSink:
 
 
 class SQLiteSink:
-    """A file. Its limit: executemany of rows that are at hand, a transaction a batch."""
+    """A database file. The limit is executemany of rows in memory, a transaction per batch."""
 
     parents: Mapping[str, int] = {}
 
@@ -169,13 +170,13 @@ class SQLiteSink:
         self.url = f"sqlite:{self._file}"
 
     def count(self) -> int:
-        """See Sink."""
+        """See :class:`Sink`."""
         with closing(sqlite3.connect(self._file)) as database:
             (found,) = database.execute("SELECT count(*) FROM positions").fetchone()
             return int(found)
 
     def limit(self, order: Mapping[Key, int], batch: int) -> Inserted:
-        """See Sink. Rows have the order of the stream."""
+        """Return the rate of inserts in the order of the stream."""
         with closing(sqlite3.connect(self._file)) as database:
             (journal,) = database.execute("PRAGMA journal_mode").fetchone()
             cursor = database.execute("SELECT device_id, ts, * FROM positions")
@@ -190,7 +191,7 @@ class SQLiteSink:
 
 def _insert(database: sqlite3.Connection, batches: Sequence[Sequence[tuple[Any, ...]]]) -> Inserted:
     marks = ", ".join("?" * len(batches[0][0]))
-    insert = f"INSERT INTO positions VALUES ({marks})"  # noqa: S608 - question marks
+    insert = f"INSERT INTO positions VALUES ({marks})"  # noqa: S608 - placeholders only
     myself = {SQLITE: os.getpid()}
     before = Usage.now(myself)
     for batch in batches:
@@ -203,5 +204,5 @@ def _insert(database: sqlite3.Connection, batches: Sequence[Sequence[tuple[Any, 
 def _value(connection: psycopg.Connection[Any], query: str) -> Any:
     row = connection.execute(query.encode()).fetchone()
     if row is None:
-        raise RuntimeError(f"no answer to {query}")
+        raise RuntimeError(f"query without a result: {query}")
     return row[0]

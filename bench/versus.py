@@ -1,17 +1,18 @@
-"""Records a second that one ingest process takes, beside that of another checkout.
+"""Compare the records per second of one ingest process with those of another checkout.
 
-Both run at the same time, each with a Redis and devices of its own, and take turns: while the
-devices of one send as fast as they may, those of the other are silent. Each round is such a turn
-of both, in alternating order, so that a machine which is slow for a while is so for both. What
-counts in the end is the median of the rounds' ratios; and on a machine that others use, rather
-that of the seconds of CPU than that of the records a second.
+Both run at the same time, each with its own Redis and devices. In each round, first the devices
+of one side send at full speed while the others are silent, then those of the other side. The
+order alternates, therefore a slow period of the machine affects both sides. The result is the
+median of the ratios of all rounds. On a machine with other load, the ratio of CPU seconds is more
+reliable than that of the rates.
 
-The /metrics of this checkout are fetched every few seconds, as Prometheus does.
+The metrics of this checkout are fetched every few seconds, as Prometheus does.
 
     git worktree add ../before COMMIT
     python bench/versus.py ../before
 
-Columns: "s/M": seconds of CPU of ingest for a million records.
+Columns:
+  s/M  CPU seconds of ingest per million records
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from attrs import define, field
 
 from bench.common import (
     INGEST_OPTIONS,
-    OTHERS_WORTH_A_WARNING,
+    OTHERS_WARNING_CORES,
     ROOT,
     Column,
     Report,
@@ -55,20 +56,20 @@ _COLUMNS: Final = (
 
 @define
 class Side:
-    """One checkout's ingest, with its Redis and its devices."""
+    """Ingest of one checkout, with its Redis and devices."""
 
     name: str
     redis: RedisServer
     daemon: Daemon
     devices: DeviceProcess
     rates: list[float] = field(factory=list)
-    """Records a second, of each round."""
+    """Records per second of each round."""
     cpu: list[float] = field(factory=list)
-    """Seconds for a million records, of each round."""
+    """CPU seconds per million records of each round."""
 
-    def turn(self, given: argparse.Namespace) -> Phase:
-        """Its devices send, and nobody else's."""
-        phase = self.devices.top(given.warm_up, given.seconds)
+    def run_phase(self, given: argparse.Namespace) -> Phase:
+        """Measure one phase at full speed."""
+        phase = self.devices.full_speed(given.warm_up, given.seconds)
         check_appended(self.redis, phase, given.records)
         self.redis.client.flushall()
         records = phase.packets * given.records
@@ -79,7 +80,7 @@ class Side:
 
 @contextmanager
 def running(name: str, checkout: Path, folder: Path, given: argparse.Namespace) -> Iterator[Side]:
-    """A side, ready to begin."""
+    """Start ingest, Redis and devices of one side."""
     port = free_port()
     with ExitStack() as stack:
         redis = stack.enter_context(running_redis(folder / name, given.fsync))
@@ -97,7 +98,7 @@ def running(name: str, checkout: Path, folder: Path, given: argparse.Namespace) 
 
 @contextmanager
 def scraped(daemon: Daemon, interval: float) -> Iterator[None]:
-    """Fetch its metrics every so many seconds."""
+    """Fetch the metrics of ``daemon`` every ``interval`` seconds."""
     ended = threading.Event()
     url = daemon.url("/metrics")
 
@@ -116,27 +117,29 @@ def scraped(daemon: Daemon, interval: float) -> Iterator[None]:
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     made = parser(__doc__)
-    made.add_argument("other", type=Path, help="the folder of the other checkout")
-    made.add_argument("--records", type=int, default=10, help="in a packet [10]")
-    made.add_argument("--connections", type=int, default=100, help="[100]")
+    made.add_argument("other", type=Path, help="folder of the other checkout")
+    made.add_argument("--records", type=int, default=10, help="records in a packet [10]")
+    made.add_argument("--connections", type=int, default=100, help="devices per side [100]")
     made.add_argument("--fsync", choices=("everysec", "always"), default="everysec")
-    made.add_argument("--rounds", type=int, help="[8]")
-    made.add_argument("--seconds", type=float, help="of each turn [5]")
-    made.add_argument("--warm-up", type=float, help="seconds before each turn [1]")
-    made.add_argument("--scrape", type=float, default=5.0, help="seconds between two fetches [5]")
+    made.add_argument("--rounds", type=int, help="number of rounds [8]")
+    made.add_argument("--seconds", type=float, help="duration of each phase [5]")
+    made.add_argument("--warm-up", type=float, help="seconds before each phase [1]")
+    made.add_argument(
+        "--scrape", type=float, default=5.0, help="seconds between two fetches of the metrics [5]"
+    )
     given = made.parse_args()
     given.rounds = given.rounds or (1 if given.quick else 8)
     given.seconds = given.seconds or (0.5 if given.quick else 5.0)
     given.warm_up = (0.2 if given.quick else 1.0) if given.warm_up is None else given.warm_up
     if not (given.other / "tracker" / "__init__.py").is_file():
-        made.error(f"{given.other}: no checkout of Tracker")
+        made.error(f"{given.other} is not a checkout of Tracker")
     return given
 
 
 def main() -> None:
-    """Measure in turns."""
+    """Measure all rounds."""
     given = options()
     raise_file_limit()
     kept = ("records", "connections", "fsync", "seconds", "warm_up", "scrape")
@@ -149,10 +152,10 @@ def main() -> None:
         stack.enter_context(report)
         for number in range(given.rounds):
             for side in (this, other) if number % 2 else (other, this):
-                phase = side.turn(given)
+                phase = side.run_phase(given)
                 report.add(_result(side, number + 1, phase))
-                if phase.window.others_share > OTHERS_WORTH_A_WARNING:
-                    report.warn(f"other processes took {phase.window.others_share:.1f} cores")
+                if phase.window.others_share > OTHERS_WARNING_CORES:
+                    report.warn(f"other processes used {phase.window.others_share:.1f} cores")
         report.add(
             {
                 "side": "this/other",
@@ -163,7 +166,7 @@ def main() -> None:
 
 
 def _ratio(these: Sequence[float], others: Sequence[float]) -> float:
-    """The median of those of each round."""
+    """Return the median of the ratios of all rounds."""
     return round(median(this / other for this, other in zip(these, others, strict=True)), 4)
 
 

@@ -1,4 +1,4 @@
-"""The measurements, shortened until only this is left: they run, and say what they promise."""
+"""Benchmarks run briefly, and report the figures that they promise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 
 def quick(benchmark: str, *options: str) -> dict[str, Any]:
-    """The document of a quick run."""
+    """Return the document of a quick run."""
     ended = run("python", str(BENCH / f"{benchmark}.py"), "--quick", "--json", *options)
     assert ended.returncode == 0, ended.stderr
     document: dict[str, Any] = json.loads(ended.stdout)
@@ -24,21 +24,21 @@ def quick(benchmark: str, *options: str) -> dict[str, Any]:
     return document
 
 
-def test_decoding_is_measured_for_each_decoder() -> None:
+def test_decode_measures_each_decoder() -> None:
     results = quick("decode", "--elements", "0,19")["results"]
     shapes = [(each["decoder"], each["elements"]) for each in results]
     assert shapes == [("general", 0), ("general", 19), ("compiled", 0), ("compiled", 19)]
     assert all(each["microseconds_in_10"] > 0 for each in results)
 
 
-def test_memory_is_measured_for_each_number_of_connections() -> None:
+def test_connections_measures_each_number_of_connections() -> None:
     results = quick("connections", "--connections", "20,40")["results"]
     assert [each["connections"] for each in results] == [20, 40]
     assert all(each["rss_idle_mib"] > 0 for each in results)
 
 
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
-def test_throughput_is_measured_beside_its_limit(fsync: str) -> None:
+def test_ingest_measures_throughput_and_limit(fsync: str) -> None:
     options = ("--own-writer", "--fsync", fsync, "--records", "3", "--connections", "7")
     (result,) = quick("ingest", *options)["results"]
     shape = {"fsync": fsync, "records": 3, "connections": 7}
@@ -49,26 +49,26 @@ def test_throughput_is_measured_beside_its_limit(fsync: str) -> None:
     ):
         assert result[name] > 0, name
     for name in ("ingest_cpu_seconds_per_million", "redis_cpu_seconds_per_million"):
-        assert result[name] >= 0, name  # in so short a time the kernel may have counted none
+        assert result[name] >= 0, name  # the kernel may count no CPU time in so short a phase
     assert result["generator_percent"] >= 0
 
 
-def test_a_neighbours_latency_is_measured_during_an_attack() -> None:
-    (result,) = quick("neighbours", "--attacks", "rubbish, many")["results"]
-    assert result["attack"] == "rubbish, many"
+def test_neighbours_measures_latency_during_an_attack() -> None:
+    (result,) = quick("neighbours", "--attacks", "garbage, many")["results"]
+    assert result["attack"] == "garbage, many"
     for name in ("quiet_p99_ms", "attack_p99_ms", "p99_ratio", "packets", "sent_per_second"):
         assert result[name] > 0, name
 
 
-def test_two_checkouts_take_turns() -> None:
+def test_versus_measures_both_checkouts() -> None:
     *rounds, both = quick("versus", str(BENCH.parent), "--connections", "7")["results"]
     assert sorted(each["side"] for each in rounds) == ["other", "this"]
     assert all(each["records_per_second"] > 0 for each in rounds)
     assert both["rate_ratio"] > 0
 
 
-def test_both_databases_are_filled_beside_their_limits_and_records_followed() -> None:
-    *moved, passage = quick("process", "--entries", "9000")["results"]
+def test_process_measures_both_databases_and_end_to_end() -> None:
+    *moved, end_to_end = quick("process", "--entries", "9000")["results"]
     assert [each["sink"] for each in moved] == ["postgresql", "sqlite"]
     for each in moved:
         assert each["entries"] == 9000
@@ -76,12 +76,12 @@ def test_both_databases_are_filled_beside_their_limits_and_records_followed() ->
             assert each[name] > 0, name
     assert "postgresql_cpu_seconds_per_million" in moved[0]
     assert "postgresql_cpu_seconds_per_million" not in moved[1]
-    assert passage["sink"] == "end to end"
-    assert passage["probes"] > 0
-    assert 0 < passage["visible_p50_ms"] <= passage["visible_p99_ms"]
+    assert end_to_end["sink"] == "end to end"
+    assert end_to_end["probes"] > 0
+    assert 0 < end_to_end["visible_p50_ms"] <= end_to_end["visible_p99_ms"]
 
 
-def test_a_table_is_printed_and_the_document_written(tmp_path: Path) -> None:
+def test_table_is_printed_and_document_is_written(tmp_path: Path) -> None:
     file = tmp_path / "results" / "decode.json"
     script = str(BENCH / "decode.py")
     ended = run("python", script, "--quick", "--decoders", "general", "--output", str(file))
@@ -98,14 +98,14 @@ def test_a_table_is_printed_and_the_document_written(tmp_path: Path) -> None:
         ("ingest", ("--records", "many")),
         ("connections", ("--connections", "0")),
         ("decode", ("--decoders", "fast")),
-        ("neighbours", ("--attacks", "flattery")),
+        ("neighbours", ("--attacks", "unknown")),
         ("process", ("--sinks", "oracle")),
         ("process", ("--entries", "1")),
         ("process", ("--rate", "1")),
         ("versus", ("nowhere",)),
     ],
 )
-def test_a_mistaken_option_is_told(
+def test_invalid_option_is_refused(
     benchmark: str,
     options: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,

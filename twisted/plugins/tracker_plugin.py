@@ -1,3 +1,5 @@
+"""Plugin of ``twistd tracker``."""
+
 from twisted.application.service import ServiceMaker
 
 tracker = ServiceMaker(

@@ -1,3 +1,5 @@
+"""Plugin of the vendor Teltonika."""
+
 from tracker.vendors.teltonika.vendor import Teltonika
 
 teltonika = Teltonika()

@@ -47,7 +47,7 @@ class TeltonikaDatagramDialect:
         if isinstance(reading, Rejected):
             return (ProtocolError(reading.reason, rejection(reading.field)),)
         if reading.message is not None:
-            reason = "codec not allowed over UDP: a message, where only records are sent"
+            reason = "message over UDP: only records are allowed"
             return (ProtocolError(reason, Rejection.CODEC),)
         packet_id, avl_packet_id = envelope.ids
         ack = encode_ack(packet_id, avl_packet_id, len(reading.entries))

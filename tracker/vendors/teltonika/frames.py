@@ -184,7 +184,7 @@ def _decode_datagram(data: bytearray) -> Decoded[Frame] | Fatal:
     if isinstance(content.value, Message):
         return Fatal(
             _DATAGRAM_HEADER,
-            "codec not allowed over UDP: a message, where only records are sent",
+            "message over UDP: only records are allowed",
             field="codec",
             expected="a codec with records",
             found=f"{content.value.codec.codec_id:#04x}",

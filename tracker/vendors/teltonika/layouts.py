@@ -29,7 +29,7 @@ from tracker.vendors.teltonika.avl import (
 MAX_LAYOUTS: Final = 1024
 #: Layouts of one device that are tried on each record.
 MAX_RECENT_LAYOUTS: Final = 4
-#: Records with more elements are too rare to be worth the memory of a layout.
+#: Records with more elements are not compiled, to limit the memory of layouts.
 MAX_ELEMENTS: Final = 128
 
 _DEGREE: Final = 10_000_000

@@ -43,7 +43,7 @@ RECORD = Record(1_710_504_600_000, 0, -583_816_000, -346_037_000, 25, 270, 11, 6
 
 
 def rejection(data: bytes) -> Rejected:
-    """Return the rejection of ``data``, which is always rejected as a whole."""
+    """Return the rejection of ``data``, which covers all of it."""
     outcome = decode_packet(data)
     assert isinstance(outcome, Rejected)
     assert outcome.used == len(data)

@@ -111,7 +111,7 @@ def only(record: Sent) -> Codec7Record:
 
 
 def rejection(data: bytes) -> Rejected:
-    """Return the rejection of ``data``, which is always rejected as a whole."""
+    """Return the rejection of ``data``, which covers all of it."""
     outcome = decode_codec7(data)
     assert isinstance(outcome, Rejected)
     assert outcome.used == len(data)

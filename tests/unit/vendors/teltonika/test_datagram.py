@@ -41,7 +41,7 @@ imeis = st.text("0123456789", min_size=15, max_size=15)
 
 
 def rejection(data: bytes) -> Rejected:
-    """Return the rejection of ``data``, which is always rejected as a whole."""
+    """Return the rejection of ``data``, which covers all of it."""
     outcome = decode_datagram(data)
     assert isinstance(outcome, Rejected)
     assert outcome.used == len(data)

@@ -44,10 +44,8 @@ def test_frame_that_arrives_byte_by_byte_is_decoded_at_its_last_byte(golden: Gol
         outcome = decode_frame(buffer, LIMIT)
         assert isinstance(outcome, Incomplete)
         assert outcome.missing > 0
-        if len(buffer) < 8:
-            assert (
-                len(buffer) + outcome.missing == 8
-            )  # the size is unknown before the header is complete
+        if len(buffer) < 8:  # the size is unknown before the header is complete
+            assert len(buffer) + outcome.missing == 8
         else:
             assert len(buffer) + outcome.missing == len(golden.frame)
         buffer.append(byte)

@@ -49,7 +49,7 @@ def messages(draw: st.DrawFn) -> Message:
 
 
 def rejection(data: bytes) -> Rejected:
-    """Return the rejection of ``data``, which is always rejected as a whole."""
+    """Return the rejection of ``data``, which covers all of it."""
     outcome = decode_message(data)
     assert isinstance(outcome, Rejected)
     assert outcome.used == len(data)

@@ -163,7 +163,7 @@ def test_answer_is_not_reported_after_the_connection_has_ended(
     assert answers(settled) == []
     payloads = [json.loads(entries[0].payload) for entries, _ in settled.gateway.published]
     texts = [payload["attributes"].get("message") for payload in payloads]
-    assert texts == [None, None, "late"]  # but published
+    assert texts == [None, None, "late"]  # the message is published
 
 
 class StoppingGateway(OrderlyGateway):

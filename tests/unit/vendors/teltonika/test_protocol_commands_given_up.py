@@ -94,7 +94,7 @@ def test_pending_command_fails_when_a_lingering_connection_is_closed(
     command = PendingCommand(talk, radio_sleeps=30)
     talk.protocol.close()
     assert command.has_ended
-    assert talk.timers == 1  # the close grace
+    assert talk.timers == 1  # the close timeout
     assert PendingCommand(talk).has_ended
     talk.send(frame(5) + b"\xff")
     resume(talk)

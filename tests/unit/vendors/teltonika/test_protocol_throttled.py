@@ -88,7 +88,7 @@ def test_throttled_connection_is_read_while_its_buffer_is_small() -> None:
     talk = online()
     talk.send(UNSOLICITED * 3)
     assert len(messages(talk)) == 2
-    assert not paused(talk)  # which lets it detect that the peer has left
+    assert not paused(talk)  # it can detect that the peer has left
 
 
 def test_bytes_of_messages_are_limited() -> None:
