@@ -1,4 +1,4 @@
-"""``tracker-admin`` in the process of the test: with real sockets, and no start to wait for."""
+"""Run ``tracker-admin`` in the process of the test, with real sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracker.admin.cli import main
 
 @frozen
 class Ended:
-    """What a command has printed, and its exit status; named as in a CompletedProcess."""
+    """The output and the exit code of a command, with the names of a CompletedProcess."""
 
     returncode: int
     stdout: str
@@ -28,8 +28,8 @@ class Ended:
 def admin(*arguments: str, typed: str | None = None, env: Mapping[str, str] | None = None) -> Ended:
     """Run a command to its end, on the reactor of the tests.
 
-    :param typed: its standard input.
-    :param env: its environment; by default that of the tests without what configures Tracker.
+    :param typed: standard input.
+    :param env: environment; by default that of the tests without variables that configure Tracker.
     """
     variables: dict[str, str | None] = dict.fromkeys(os.environ)
     variables |= environment() if env is None else env
@@ -49,9 +49,9 @@ def admin(*arguments: str, typed: str | None = None, env: Mapping[str, str] | No
 
 
 def _react(begin: Callable[[Any], Deferred[None]]) -> None:
-    """Stand for twisted.internet.task.react, which needs a reactor that has not run yet.
+    """Replace twisted.internet.task.react, which needs a reactor that has not run yet.
 
-    A test runs within a call of the reactor; so the reactor is run from there.
+    A test runs within a call of the reactor, therefore this function iterates the reactor.
     """
     from twisted.internet import reactor
 

@@ -19,8 +19,8 @@ from tracker.vendors.teltonika.messages import RESPONSE, Message
 
 #: A line of ``watch``, or a cell of a table.
 TIME: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-#: A device that is connected nowhere.
-NOBODY: Final = "999999999999999"
+#: A device that is not connected to any instance.
+UNKNOWN_DEVICE: Final = "999999999999999"
 
 _numbers = count(1)
 

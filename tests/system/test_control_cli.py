@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.controlled import NOBODY, Site, imei
+from tests.system.controlled import UNKNOWN_DEVICE, Site, imei
 from tests.system.processes import BIN, environment, run
 from tests.system.raw import Ingest
 from tests.system.terminal import ESCAPE, Terminal, on_terminal, widths
@@ -34,9 +34,9 @@ def test_drain_asks_for_confirmation(site: Site, spare: Ingest) -> None:
 
 
 def test_command_that_is_not_utf8_is_a_usage_error(site: Site) -> None:
-    assert "UTF-8" in site.admin("send", NOBODY, os.fsdecode(b"\xff"), status=2).stderr
+    assert "UTF-8" in site.admin("send", UNKNOWN_DEVICE, os.fsdecode(b"\xff"), status=2).stderr
     ended = subprocess.run(
-        [str(BIN / "tracker-admin"), "--control", site.socket("one"), "send", NOBODY, "-"],
+        [str(BIN / "tracker-admin"), "--control", site.socket("one"), "send", UNKNOWN_DEVICE, "-"],
         input=b"\xff", capture_output=True, check=False, env=environment(),
     )  # fmt: skip
     assert (ended.returncode, ended.stdout) == (2, b"")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.admin import admin
 from tests.servers import RedisServer, free_port
-from tests.system.controlled import NOBODY, TIME, Site, imei
+from tests.system.controlled import TIME, UNKNOWN_DEVICE, Site, imei
 from tests.system.processes import environment
 from tests.system.raw import STREAM, Ingest, frame
 from tests.system.test_commands import online
@@ -61,7 +61,7 @@ def test_device(site: Site) -> None:
     other = site.json("device", there)
     assert list(other) == list(about)
     assert (other["instance_id"], other["here"], other["records"]) == ("two", False, None)
-    assert "is not connected" in site.admin("device", NOBODY, status=1).stderr
+    assert "is not connected" in site.admin("device", UNKNOWN_DEVICE, status=1).stderr
     plain = site.admin("device", there).stdout
     assert re.search(r"^here +no$", plain, re.MULTILINE)
     assert re.search(r"^since +-$", plain, re.MULTILINE)
@@ -103,8 +103,8 @@ def test_log_level(site: Site) -> None:
 # Who may, who can, and what makes no sense.
 
 OPERATING = (
-    ("send", NOBODY, "getver"),
-    ("drop", NOBODY),
+    ("send", UNKNOWN_DEVICE, "getver"),
+    ("drop", UNKNOWN_DEVICE),
     ("drain", "--yes"),
     ("log-level", "debug"),
 )
@@ -128,10 +128,10 @@ def test_roles_over_tls(site: Site) -> None:
 CONTROLLED = (
     ("info",),
     ("connections",),
-    ("device", NOBODY),
+    ("device", UNKNOWN_DEVICE),
     ("device-registry",),
     ("status", "x"),
-    ("watch", NOBODY),
+    ("watch", UNKNOWN_DEVICE),
     ("lag",),
     *OPERATING,
 )
@@ -167,7 +167,12 @@ def test_redis_is_away(tmp_path: Path) -> None:
     ingest.daemon.start()
     redis.kill()
     try:
-        for command in (("device-registry",), ("lag",), ("send", NOBODY, "x"), ("status", "x")):
+        for command in (
+            ("device-registry",),
+            ("lag",),
+            ("send", UNKNOWN_DEVICE, "x"),
+            ("status", "x"),
+        ):
             ended = admin("--control", socket, *command)
             assert ended.returncode == 3, ended.stderr
             assert "Redis" in ended.stderr
@@ -181,19 +186,19 @@ def test_redis_is_away(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (("device", "12"), "not an IMEI"),
-        (("send", NOBODY), "Missing argument 'TEXT'"),
-        (("send", NOBODY, ""), "payload"),
-        (("send", NOBODY, "x" * 5000), "payload"),
-        (("send", NOBODY, "x" * 70_000), "too long"),
-        (("send", NOBODY, "x", "--codec", "13"), "'13'"),
-        (("send", NOBODY, "x", "--expires", "soon"), "'soon'"),
-        (("send", NOBODY, "x", "--expires", "none"), "'none'"),
-        (("send", NOBODY, "x", "--expires", "400d"), "expires_in"),
-        (("send", NOBODY, "x", "--timeout", "2d"), "timeout"),
-        (("send", NOBODY, "x", "--id", "two words"), "command_id"),
-        (("send", NOBODY, "x", "--offline", "drop"), "'drop'"),
-        (("watch", NOBODY, "--count", "0"), "--count"),
-        (("watch", NOBODY, "--seconds", "0"), "--seconds"),
+        (("send", UNKNOWN_DEVICE), "Missing argument 'TEXT'"),
+        (("send", UNKNOWN_DEVICE, ""), "payload"),
+        (("send", UNKNOWN_DEVICE, "x" * 5000), "payload"),
+        (("send", UNKNOWN_DEVICE, "x" * 70_000), "too long"),
+        (("send", UNKNOWN_DEVICE, "x", "--codec", "13"), "'13'"),
+        (("send", UNKNOWN_DEVICE, "x", "--expires", "soon"), "'soon'"),
+        (("send", UNKNOWN_DEVICE, "x", "--expires", "none"), "'none'"),
+        (("send", UNKNOWN_DEVICE, "x", "--expires", "400d"), "expires_in"),
+        (("send", UNKNOWN_DEVICE, "x", "--timeout", "2d"), "timeout"),
+        (("send", UNKNOWN_DEVICE, "x", "--id", "two words"), "command_id"),
+        (("send", UNKNOWN_DEVICE, "x", "--offline", "drop"), "'drop'"),
+        (("watch", UNKNOWN_DEVICE, "--count", "0"), "--count"),
+        (("watch", UNKNOWN_DEVICE, "--seconds", "0"), "--seconds"),
         (("connections", "--limit", "0"), "--limit"),
         (("drain", "--seconds", "1e9", "--yes"), "--seconds"),
         (("log-level", "loud"), "'loud'"),

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.system.controlled import NOBODY, TIME, Site, answering, imei
+from tests.system.controlled import TIME, UNKNOWN_DEVICE, Site, answering, imei
 from tests.system.test_commands import online, read_command
 from tracker.vendors.teltonika.messages import NACK
 
@@ -35,7 +35,7 @@ def test_a_command_that_the_device_rejects(site: Site) -> None:
 
 def test_a_command_for_a_device_that_is_offline(site: Site) -> None:
     for option in ("--wait", "--no-wait"):
-        fate = site.json("send", NOBODY, "getver", "--offline", "fail", option, status=1)
+        fate = site.json("send", UNKNOWN_DEVICE, "getver", "--offline", "fail", option, status=1)
         assert (fate["status"], fate["reason"]) == ("failed", "offline")
     device_id = imei()
     fate = site.json("send", device_id, "getver", "--no-wait")

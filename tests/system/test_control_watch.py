@@ -10,8 +10,8 @@ from pathlib import Path
 from tests.admin import admin
 from tests.servers import RedisServer
 from tests.system.controlled import (
-    NOBODY,
     TIME,
+    UNKNOWN_DEVICE,
     Site,
     answering,
     ended,
@@ -80,8 +80,8 @@ def test_watch_ends_in_time(site: Site) -> None:
     _device = online(site.two, elsewhere)
     watched = site.admin("watch", elsewhere, "--seconds", "0.2")
     assert watched.stderr == f"Watching {elsewhere} on one (the device is connected to two)\n"
-    watched = site.admin("watch", NOBODY, "--seconds", "0.2")
-    assert watched.stderr == f"Watching {NOBODY} on one (the device is not connected)\n"
+    watched = site.admin("watch", UNKNOWN_DEVICE, "--seconds", "0.2")
+    assert watched.stderr == f"Watching {UNKNOWN_DEVICE} on one (the device is not connected)\n"
     assert watched.stdout == ""
 
 
@@ -108,7 +108,7 @@ def test_watch_outlives_the_instance(site: Site, spare: Ingest) -> None:
 
 
 def test_a_watch_that_ends_while_the_instance_is_away(site: Site, spare: Ingest) -> None:
-    process = site.start("watch", NOBODY, "--seconds", "2", control=site.socket("spare"))
+    process = site.start("watch", UNKNOWN_DEVICE, "--seconds", "2", control=site.socket("spare"))
     assert process.stderr is not None
     process.stderr.readline()
     spare.daemon.kill()

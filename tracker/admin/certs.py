@@ -20,13 +20,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tracker.admin.issuing import (
     Issuer,
-    is_of,
+    is_issued_by,
     is_server_name,
     issue_client,
     issue_server,
     make_authority,
     make_key,
-    normal,
+    normalised,
     pem,
     read_certificate,
     read_key,
@@ -97,11 +97,11 @@ def certs(
         _check(servers, clients, renewed)
         # --renew names its targets; do not also issue the default client's certificate.
         wanted = clients or (() if renewed else (DEFAULT_CLIENT,))
-        made = Folder(folder, days, renewed)
-        names = made.make(servers, tuple(dict.fromkeys((*wanted, *renewed))))
+        created = CertificateFolder(folder, days, renewed)
+        names = created.create(servers, tuple(dict.fromkeys((*wanted, *renewed))))
     except ValueError as error:
         raise click.ClickException(sentence(str(error))) from None
-    for line in made.lines:
+    for line in created.lines:
         click.echo(line)
     click.echo()
     for line in _usage(folder.absolute(), names[0], (*wanted, *renewed)):
@@ -161,11 +161,11 @@ def default_names() -> list[str]:
     """Return the names of the server if none are given."""
     host = socket.gethostname()
     names = ["localhost", "127.0.0.1", "::1", *([host] if is_server_name(host) else [])]
-    return list(dict.fromkeys(map(normal, names)))
+    return list(dict.fromkeys(map(normalised, names)))
 
 
 @define
-class Folder:
+class CertificateFolder:
     """A folder of keys and certificates.
 
     All existing files are checked before any file is written.
@@ -177,7 +177,7 @@ class Folder:
     lines: list[str] = field(factory=list)
     """A line for each pair of files that was created or kept."""
 
-    def make(self, servers: tuple[str, ...], clients: tuple[str, ...]) -> list[str]:
+    def create(self, servers: tuple[str, ...], clients: tuple[str, ...]) -> list[str]:
         """Create the files that are missing, and replace those to be renewed.
 
         :param servers: names of the server; () for those in its certificate, or the default ones.
@@ -190,14 +190,14 @@ class Folder:
         with _os_errors(self.path, "created"):
             self.path.mkdir(parents=True, exist_ok=True)
         authority = self._certificate(AUTHORITY)
-        kept = {name: self._kept(name, authority) for name in (SERVER, *clients)}
+        kept = {name: self._kept_certificate(name, authority) for name in (SERVER, *clients)}
         names = self._names(servers, kept[SERVER])
         missing = [name for name, found in kept.items() if found is None]
         if missing:
             issuer = self._issuer(authority, now)
             authority = issuer.certificate
             for name in missing:
-                self._report("created", name, self._make(issuer, name, names, now), now)
+                self._report("created", name, self._create(issuer, name, names, now), now)
         elif authority is not None:
             self._report("kept", AUTHORITY, authority, now)
         for name, found in kept.items():
@@ -227,7 +227,9 @@ class Folder:
         self._report("kept", AUTHORITY, authority, now)
         return Issuer(authority, key)
 
-    def _make(self, issuer: Issuer, name: str, names: list[str], now: datetime) -> x509.Certificate:
+    def _create(
+        self, issuer: Issuer, name: str, names: list[str], now: datetime
+    ) -> x509.Certificate:
         """Create a key and its certificate, or the certificate of a key that has none.
 
         The key is written first, so that the command can be repeated after an interruption.
@@ -251,45 +253,47 @@ class Folder:
 
         :raises ValueError: if the certificate is kept and lacks one of them.
         """
-        asked = list(dict.fromkeys(map(normal, servers)))
+        requested = list(dict.fromkeys(map(normalised, servers)))
         if kept is not None:
             has = server_names(kept)
-            if lacking := [name for name in asked if name not in has]:
+            if lacking := [name for name in requested if name not in has]:
                 raise ValueError(
                     f"{self._pem(SERVER)}: exists, and is not for {', '.join(lacking)}. "
                     "Replace it with --renew server"
                 )
-            return asked or has
-        if asked or SERVER not in self.renewed:
-            return asked or default_names()
+            return requested or has
+        if requested or SERVER not in self.renewed:
+            return requested or default_names()
         former = None
         with suppress(ValueError):  # a damaged certificate can be renewed
             former = self._certificate(SERVER)
         return (server_names(former) if former is not None else []) or default_names()
 
-    def _kept(self, name: str, authority: x509.Certificate | None) -> x509.Certificate | None:
+    def _kept_certificate(
+        self, name: str, authority: x509.Certificate | None
+    ) -> x509.Certificate | None:
         """Return the certificate that is kept; None if one is to be created."""
         if name in self.renewed:
             if not self._pem(name).exists():
                 raise ValueError(f"--renew {name}: {self._pem(name)} does not exist")
             if authority is None:
-                raise self._lost(name)
+                raise self._missing_authority(name)
             return None
         certificate, hint = self._certificate(name), f"Replace it with --renew {name}"
         if certificate is None:
             return None
         if authority is None:
-            raise self._lost(name)
+            raise self._missing_authority(name)
         key = self._key(name)
         if key is None:
             raise ValueError(f"{self._pem(name)}: its key is missing. {hint}")
         if key.public_key() != certificate.public_key():
             raise ValueError(f"{self._pem(name)}: does not belong to {name}.key. {hint}")
-        if not is_of(certificate, authority):
+        if not is_issued_by(certificate, authority):
             raise ValueError(f"{self._pem(name)}: was issued by another authority. {hint}")
         return certificate
 
-    def _lost(self, name: str) -> ValueError:
+    def _missing_authority(self, name: str) -> ValueError:
         return ValueError(
             f"{self._pem(AUTHORITY)}: is missing, and has issued {name}.pem. Restore it, or use "
             "another folder"

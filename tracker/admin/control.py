@@ -37,7 +37,7 @@ NAME: Final = "tracker-admin"
 #: Seconds for an orderly end of the connection.
 _CLOSE_TIMEOUT: Final = 1.0
 
-Ask = Callable[[Any, ControlClient], Awaitable[int]]
+Request = Callable[[Any, ControlClient], Awaitable[int]]
 
 limit_option = click.option(
     "--limit",
@@ -47,12 +47,12 @@ limit_option = click.option(
 )
 
 
-def run_with_control_port(ask: Ask, stay: bool = False) -> None:
-    """Run ``ask(reactor, client)``, and exit with the exit code that it returns.
+def run_with_control_port(request: Request, reconnect: bool = False) -> None:
+    """Run ``request(reactor, client)``, and exit with the exit code that it returns.
 
     An instance that cannot be reached is an error, without a retry.
 
-    :param stay: True if the client reconnects when the connection is lost.
+    :param reconnect: True to reconnect when the connection is lost.
     """
     port = options().control_port()
 
@@ -63,12 +63,12 @@ def run_with_control_port(ask: Ask, stay: bool = False) -> None:
             raise click.UsageError(f"{port.source}: {error}") from None
         greeted = False
         try:
-            if stay:  # a client that reconnects also retries the first connection
+            if reconnect:  # a client that reconnects also retries the first connection
                 async with _connected(reactor, endpoint, retry=False) as client:
                     await client.info()
-            async with _connected(reactor, endpoint, retry=stay) as client:
+            async with _connected(reactor, endpoint, retry=reconnect) as client:
                 try:
-                    return await ask(reactor, client)
+                    return await request(reactor, client)
                 finally:
                     greeted = bool(client.greeting)
         except NotConnected as error:
@@ -119,7 +119,9 @@ def not_connected(port: str, greeted: bool, error: NotConnected) -> RunFailed:
     elif reason == reason_of(ConnectionDone()) and kind != "ssl":
         text = f"{name} is not a control port (it closed the connection)."
     else:
-        text = f"Cannot connect to {name}: {reason}."
+        # Reasons of the operating system begin with a capital, those of TLS with an abbreviation.
+        phrase = reason[:1].lower() + reason[1:] if reason[1:2].islower() else reason
+        text = f"Cannot connect to {name}: {phrase}."
     return RunFailed(text, ExitCode.UNREACHABLE)
 
 

@@ -78,7 +78,7 @@ def list_(
     """
     name = _stream(stream, vendor)
 
-    async def ask(reactor: Reactor, redis: RedisConnection) -> int:
+    async def request(reactor: Reactor, redis: RedisConnection) -> int:
         first = "-" if after is None else exclusive_start(after)
         letters: list[dict[str, Any]] = []
         while (left := limit + 1 - len(letters)) and first is not None:
@@ -98,7 +98,7 @@ def list_(
             )
         return 0
 
-    run_with_redis(url, ask)
+    run_with_redis(url, request)
 
 
 @dead.command()
@@ -109,7 +109,7 @@ def show(*, url: str | None, vendor: str, stream: str | None, entry_id: str, out
     """Show a dead letter with all its fields."""
     name = _stream(stream, vendor)
 
-    async def ask(reactor: Reactor, redis: RedisConnection) -> int:
+    async def request(reactor: Reactor, redis: RedisConnection) -> int:
         found = await read_dead(redis, name, entry_id, entry_id)
         if not found:
             raise RunFailed(f"Entry {entry_id} not found in {dead_letters(name)}.")
@@ -122,7 +122,7 @@ def show(*, url: str | None, vendor: str, stream: str | None, entry_id: str, out
             echo_pairs([*rows, *letter.fields])
         return 0
 
-    run_with_redis(url, ask)
+    run_with_redis(url, request)
 
 
 @dead.command()
@@ -181,7 +181,7 @@ def _apply(
     if bool(ids) == everything:
         raise click.UsageError("Give one or more IDs, or --all.")
 
-    async def ask(reactor: Reactor, redis: RedisConnection) -> int:
+    async def request(reactor: Reactor, redis: RedisConnection) -> int:
         requested, changed, failed = 0, 0, 0
         by_reason: dict[str, list[str]] = {}
         async for page in _pages(redis, stream, ids):
@@ -200,7 +200,7 @@ def _apply(
             click.echo(f"not {done}: {reason}: {listed(entry_ids)}", err=True)
         return 0 if changed == requested else 1
 
-    run_with_redis(url, ask)
+    run_with_redis(url, request)
 
 
 async def _pages(

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from tracker.admin.exitcodes import ExitCode
-from tracker.admin.output import printable
+from tracker.admin.output import printable, sentence
 from tracker.runtime.run import RunFailed
 
 #: Raised by click since 8.2 for a group without a command; it shows the help.
@@ -94,8 +94,8 @@ class AdminGroup(click.Group):
             error.show()
             return ExitCode.BAD_USAGE
         except click.UsageError as error:
-            hint = "" if error.ctx is None else f" (see {error.ctx.command_path} --help)"
-            return _print_error(error.format_message() + hint, ExitCode.BAD_USAGE)
+            hint = "" if error.ctx is None else f" See {error.ctx.command_path} --help."
+            return _print_error(sentence(error.format_message()) + hint, ExitCode.BAD_USAGE)
         except click.ClickException as error:
             return _print_error(error.format_message(), error.exit_code)
         except RunFailed as error:

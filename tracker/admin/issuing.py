@@ -80,7 +80,7 @@ def issue_server(
 
     :param names: host names and IP addresses that clients connect to.
     """
-    alternatives = x509.SubjectAlternativeName([_general(name) for name in names])
+    alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
     return _issue(
         issuer,
         key,
@@ -153,7 +153,7 @@ def _key_identifier(key: ec.EllipticCurvePublicKey) -> x509.AuthorityKeyIdentifi
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
 
 
-def _general(name: str) -> x509.GeneralName:
+def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ip_address(name))
     except ValueError:
@@ -176,7 +176,7 @@ def is_server_name(name: str) -> bool:
     )
 
 
-def normal(name: str) -> str:
+def normalised(name: str) -> str:
     """Return a server's name or address in the form that certificates use."""
     try:
         return str(ip_address(name))
@@ -193,7 +193,7 @@ def server_names(certificate: x509.Certificate) -> list[str]:
     return [str(name.value) for name in found.value]
 
 
-def is_of(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     """Return whether an authority has issued a certificate."""
     try:
         certificate.verify_directly_issued_by(authority)
@@ -202,11 +202,11 @@ def is_of(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     return True
 
 
-def pem(made: x509.Certificate | ec.EllipticCurvePrivateKey) -> bytes:
+def pem(value: x509.Certificate | ec.EllipticCurvePrivateKey) -> bytes:
     """Return a certificate or a private key in PEM form."""
-    if isinstance(made, x509.Certificate):
-        return made.public_bytes(Encoding.PEM)
-    return made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    if isinstance(value, x509.Certificate):
+        return value.public_bytes(Encoding.PEM)
+    return value.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def read_certificate(content: bytes) -> x509.Certificate:

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from tracker.admin.control import run_with_control_port
 from tracker.admin.options import Duration, options, output_option, redis_option
-from tracker.admin.output import console, drawn, echo_table, iso, on_terminal
+from tracker.admin.output import console, echo_table, iso, on_terminal, terminal_table
 from tracker.admin.redis import known_streams, run_with_redis
 from tracker.control.client import ControlClient
 from tracker.control.commands import RedisUnavailable
@@ -94,16 +94,16 @@ def lag(
 
     if _is_by_control(url):
 
-        async def ask(reactor: Reactor, client: ControlClient) -> int:
+        async def request(reactor: Reactor, client: ControlClient) -> int:
             return await show(reactor, lambda: _from_control(client, streams))
 
-        run_with_control_port(ask)
+        run_with_control_port(request)
     else:
 
-        async def ask_redis(reactor: Reactor, redis: RedisConnection) -> int:
+        async def request_redis(reactor: Reactor, redis: RedisConnection) -> int:
             return await show(reactor, lambda: _from_redis(redis, streams))
 
-        run_with_redis(url, ask_redis)
+        run_with_redis(url, request_redis)
 
 
 def _is_by_control(url: str | None) -> bool:
@@ -217,7 +217,7 @@ def _output(output: str) -> Iterator[Callable[[list[Group]], None]]:
         yield _echo_lines
     else:
         with Live(console=console(), auto_refresh=False) as live:
-            yield lambda found: live.update(drawn(_rows(found), _NUMBERS), refresh=True)
+            yield lambda found: live.update(terminal_table(_rows(found), _NUMBERS), refresh=True)
 
 
 def _echo_objects(found: list[Group]) -> None:

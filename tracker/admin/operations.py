@@ -46,7 +46,7 @@ def drop(imei: str, output: str) -> None:
       tracker-admin drop 356307042441013
     """
 
-    async def ask(reactor: Reactor, client: ControlClient) -> int:
+    async def request(reactor: Reactor, client: ControlClient) -> int:
         try:
             address = await client.drop_connection(imei)
         except NoSuchDevice:
@@ -54,7 +54,7 @@ def drop(imei: str, output: str) -> None:
         show_record(DROPPED, {"device_id": imei, "address": address}, output)
         return ExitCode.DONE
 
-    run_with_control_port(ask)
+    run_with_control_port(request)
 
 
 @click.command()
@@ -117,13 +117,13 @@ def log_level(level: str, namespace: str | None, output: str) -> None:
       tracker-admin log-level info
     """
 
-    async def ask(reactor: Reactor, client: ControlClient) -> int:
+    async def request(reactor: Reactor, client: ControlClient) -> int:
         before = await client.set_log_level(level, namespace)
         record = {"namespace": namespace, "level": level, "before": before}
         show_record(LEVEL, record, output)
         return ExitCode.DONE
 
-    run_with_control_port(ask)
+    run_with_control_port(request)
 
 
 def _confirm(question: str) -> bool:

@@ -111,14 +111,14 @@ def echo_table(rows: Sequence[Row], numbers: Sequence[int] = ()) -> None:
     :param numbers: indexes of the columns that are numbers.
     """
     if on_terminal():
-        console().print(drawn(rows, numbers))
+        console().print(terminal_table(rows, numbers))
     else:
         click.echo(table(rows))
 
 
-def drawn(rows: Sequence[Row], numbers: Sequence[int] = ()) -> RenderableType:
+def terminal_table(rows: Sequence[Row], numbers: Sequence[int] = ()) -> RenderableType:
     """Return a table for a terminal; see :func:`echo_table`."""
-    made = Table(
+    drawn = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -129,15 +129,15 @@ def drawn(rows: Sequence[Row], numbers: Sequence[int] = ()) -> RenderableType:
         number = index in numbers
         # The first column and numbers must not be wrapped: a part would be mistaken for the whole.
         whole = number or index == 0
-        made.add_column(
+        drawn.add_column(
             Text(name),
             justify="right" if number else "left",
             no_wrap=whole,
             overflow="ellipsis" if whole else "fold",
         )
     for row in rows[1:]:
-        made.add_row(*map(_styled, row))
-    return made
+        drawn.add_row(*map(_styled, row))
+    return drawn
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -62,7 +62,8 @@ _vendor_option = click.option("--vendor", metavar="NAME", help="Only devices of 
 def info(output: str) -> None:
     r"""Show the state of the instance and your permission.
 
-    YOU is your name in the instance's log. PERMISSION is read or operate; operate includes read.
+    The last lines show your name in the instance's log and your permission: read, or operate,
+    which includes read.
 
     \b
     Examples:
@@ -70,14 +71,14 @@ def info(output: str) -> None:
       tracker-admin -o json info | jq .devices
     """
 
-    async def ask(reactor: Reactor, client: ControlClient) -> int:
+    async def request(reactor: Reactor, client: ControlClient) -> int:
         state = await client.info()
         greeting = client.greeting
         record = {**state, "you": greeting.get("name"), "permission": greeting.get("permission")}
         show_record(INFO, record, output)
         return 0
 
-    run_with_control_port(ask)
+    run_with_control_port(request)
 
 
 @click.command()
@@ -95,12 +96,12 @@ def connections(prefix: str, vendor: str | None, limit: int | None, output: str)
       tracker-admin -o json connections | jq -r '.[].device_id'
     """
 
-    async def ask(reactor: Reactor, client: ControlClient) -> int:
+    async def request(reactor: Reactor, client: ControlClient) -> int:
         rows = client.connections(prefix, vendor, page_size(limit))
         show_rows(CONNECTION, await first_rows(rows, limit), output)
         return 0
 
-    run_with_control_port(ask)
+    run_with_control_port(request)
 
 
 @click.command()
@@ -109,8 +110,8 @@ def connections(prefix: str, vendor: str | None, limit: int | None, output: str)
 def device(imei: str, output: str) -> None:
     r"""Show where a device is connected, and its connection.
 
-    If the device is connected to another instance, HERE is "no" and only that instance knows the
-    state of the connection. Query that instance to see it.
+    If the device is connected to another instance, "here" is "no", and only that instance knows
+    the state of the connection. Query that instance to see it.
 
     The exit code is 1 if the device is not connected and no command waits for it.
 
@@ -119,7 +120,7 @@ def device(imei: str, output: str) -> None:
       tracker-admin device 356307042441013
     """
 
-    async def ask(reactor: Reactor, client: ControlClient) -> int:
+    async def request(reactor: Reactor, client: ControlClient) -> int:
         try:
             record = await client.device(imei)
         except NoSuchDevice:
@@ -127,7 +128,7 @@ def device(imei: str, output: str) -> None:
         show_record(DEVICE, record, output)
         return 0
 
-    run_with_control_port(ask)
+    run_with_control_port(request)
 
 
 @click.command()
@@ -152,11 +153,11 @@ def device_registry(
       tracker-admin device-registry | awk 'NR > 1 {print $2}' | sort | uniq -c
     """
 
-    async def ask(reactor: Reactor, client: ControlClient) -> int:
+    async def request(reactor: Reactor, client: ControlClient) -> int:
         rows = client.device_registry(
             prefix, vendor=vendor, limit=page_size(limit), instance_id=instance_id
         )
         show_rows(REGISTRATION, await first_rows(rows, limit), output)
         return 0
 
-    run_with_control_port(ask)
+    run_with_control_port(request)

@@ -22,8 +22,10 @@ from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import RunFailed, run
 
 
-def run_with_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[int]]) -> None:
-    """Run ``ask(reactor, redis)``, and exit with the exit code that it returns.
+def run_with_redis(
+    url: str | None, request: Callable[[Any, RedisConnection], Awaitable[int]]
+) -> None:
+    """Run ``request(reactor, redis)``, and exit with the exit code that it returns.
 
     If Redis cannot be used, that is an error, without a retry.
 
@@ -44,7 +46,7 @@ def run_with_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaita
             reason = await known
             if reason is not None:
                 raise RunFailed(_not_usable(address, reason), ExitCode.UNREACHABLE)
-            return await ask(reactor, redis)
+            return await request(reactor, redis)
         except Refused as error:
             denied = str(error).startswith("NOPERM")
             code = ExitCode.NOT_PERMITTED if denied else ExitCode.FAILED

@@ -86,7 +86,7 @@ def replay(*, url: str | None, stream: str, first: str, last: str | None, sink_u
         --sink sqlite:/var/lib/tracker/positions.sqlite
     """
 
-    async def ask(reactor: Reactor, redis: RedisConnection) -> int:
+    async def request(reactor: Reactor, redis: RedisConnection) -> int:
         vendor = configured_streams().get(stream, config.PINNED_VENDOR)
         ends = await _ends(redis, stream, first, last)
         try:
@@ -103,7 +103,7 @@ def replay(*, url: str | None, stream: str, first: str, last: str | None, sink_u
         replayed.print_result()
         return 1 if replayed.bad else 0
 
-    run_with_redis(url, ask)
+    run_with_redis(url, request)
 
 
 @define

@@ -113,7 +113,7 @@ def send(
     name = command_id or str(uuid4())
     command = _from_stdin() if text == "-" else text
 
-    async def ask(reactor: Reactor, client: ControlClient) -> int:
+    async def request(reactor: Reactor, client: ControlClient) -> int:
         if wait and sys.stderr.isatty():
             click.echo(
                 f"Waiting for {name} (Ctrl-C stops waiting; the command stays queued)", err=True
@@ -143,7 +143,7 @@ def send(
             return ExitCode.DONE
         return ExitCode.FAILED
 
-    run_with_control_port(ask)
+    run_with_control_port(request)
 
 
 @click.command()
@@ -162,7 +162,7 @@ def status(command_id: str, imei: str | None, output: str) -> None:
       tracker-admin status reset-7 --device 356307042441013
     """
 
-    async def ask(reactor: Reactor, client: ControlClient) -> int:
+    async def request(reactor: Reactor, client: ControlClient) -> int:
         try:
             found = await client.command_status(command_id, imei)
         except NoSuchCommand:
@@ -170,7 +170,7 @@ def status(command_id: str, imei: str | None, output: str) -> None:
         show_record(STATUS, {**found, "device_id": imei}, output)
         return ExitCode.DONE
 
-    run_with_control_port(ask)
+    run_with_control_port(request)
 
 
 def _from_stdin() -> str:

@@ -60,11 +60,11 @@ def watch(*, imei: str, count: int | None, seconds: float | None, raw: bool, out
       tracker-admin -o json watch 356307042441013 --seconds 60 | jq -c 'select(.message == "ack")'
     """
 
-    async def ask(reactor: Reactor, client: ControlClient) -> int:
+    async def request(reactor: Reactor, client: ControlClient) -> int:
         log = JsonLines(imei, raw) if output == "json" else Lines(raw)
         return await _watch(reactor, client, imei, count=count, seconds=seconds, log=log)
 
-    run_with_control_port(ask, stay=True)
+    run_with_control_port(request, reconnect=True)
 
 
 async def _watch(

@@ -8,11 +8,13 @@ sentinelRefreshInstanceInfo, "+convert-to-slave".)
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -41,7 +43,11 @@ class MasterNotFound(Exception):
 
 def connect_error(error: BaseException | None) -> str:
     """Return the reason of a failed attempt to connect, in one line."""
-    return "the connection timed out" if isinstance(error, ConnectTimeout) else str(error)
+    if isinstance(error, ConnectTimeout):
+        return "the connection timed out"
+    if isinstance(error, ConnectError) and error.osError is not None:
+        return os.strerror(error.osError).lower()
+    return str(error)
 
 
 @implementer(IStreamClientEndpoint)

@@ -20,7 +20,7 @@ from tests.integration.conftest import Connected
 from tests.replyproxy import reply_proxy
 from tests.servers import RedisServer, Sentinel, free_port
 from tests.waiting import until
-from tracker.admin.doctor.redis import clock_of, latency
+from tracker.admin.doctor.redis import latency, server_clock
 from tracker.admin.doctor.server import Server
 from tracker.observe.findings import Finding, Status
 from tracker.redis.address import RedisAddress
@@ -30,7 +30,7 @@ WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, 
 
 @pytest.fixture
 def cli(redis: RedisServer) -> str:
-    """The redis-cli command with which fixes of this server begin."""
+    """Return the redis-cli command with which fixes of this server begin."""
     return f"redis-cli -h 127.0.0.1 -p {redis.port}"
 
 
@@ -321,7 +321,7 @@ async def test_clock_difference_is_found(
         )
 
     with reply_proxy(redis.port, shifted) as port:
-        finding = await finding_of(port, clock_of)
+        finding = await finding_of(port, server_clock)
     assert finding.status is status
     assert seen in finding.seen
     assert ("timedatectl set-ntp true" in finding.fix) is (status is not OK)

@@ -94,7 +94,7 @@ async def test_unknown_master_is_reported_in_one_line(sentinel: Sentinel) -> Non
     assert reason is not None
     assert reason.startswith(
         f"no Sentinel names the master: 127.0.0.1:{sentinel.port}: unknown master other; "
-        f"127.0.0.1:{dead}: Connection was refused"
+        f"127.0.0.1:{dead}: connection refused"
     )
     assert reason.endswith(f"({url}/0)")
     assert "\n" not in reason

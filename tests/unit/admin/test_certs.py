@@ -22,7 +22,7 @@ from tracker.admin import certs
 from tracker.admin.cli import main
 from tracker.admin.issuing import (
     AUTHORITY_DAYS,
-    is_of,
+    is_issued_by,
     is_server_name,
     make_authority,
     pem,
@@ -70,7 +70,7 @@ def test_authority_server_and_client_are_created(folder: Path) -> None:
     assert sorted(content(folder)) == PAIRS
     authority = certificate(folder, "ca")
     for name in ("server", "admin"):
-        assert is_of(certificate(folder, name), authority)
+        assert is_issued_by(certificate(folder, name), authority)
         assert read_key((folder / f"{name}.key").read_bytes()).public_key() == (
             certificate(folder, name).public_key()
         )
@@ -244,7 +244,7 @@ def test_client_is_added_to_an_existing_folder(folder: Path) -> None:
     output = run(folder, "--client", "bob")
     assert output.count("created ") == 1
     assert {name: content(folder)[name] for name in former} == former
-    assert is_of(certificate(folder, "bob"), certificate(folder, "ca"))
+    assert is_issued_by(certificate(folder, "bob"), certificate(folder, "ca"))
     assert "bob.key" in output.splitlines()[-1]
 
 

@@ -18,7 +18,7 @@ def usage_error(*arguments: str, variables: dict[str, str] | None = None) -> str
     ended = CliRunner().invoke(main, ["directus", *arguments], env=variables)
     assert ended.exit_code == 2, ended.output
     (line,) = ended.output.splitlines()
-    return line.removeprefix("tracker-admin: ").partition(" (see ")[0]
+    return line.removeprefix("tracker-admin: ").partition(" See ")[0].removesuffix(".")
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def token(tmp_path: Path) -> str:
 @pytest.mark.parametrize("verb", ["setup", "check"])
 def test_invalid_option_is_a_usage_error(verb: str, token: str, tmp_path: Path) -> None:
     file = tmp_path / "missing"
-    assert usage_error(verb) == "Missing option '--url'."
-    assert usage_error(verb, "--url", URL) == "Missing option '--token-file'."
+    assert usage_error(verb) == "Missing option '--url'"
+    assert usage_error(verb, "--url", URL) == "Missing option '--token-file'"
     assert usage_error(verb, "--token-file", token, variables={"DIRECTUS_URL": "x"}) == (
         "--url: must be a URL like http://127.0.0.1:8055"
     )

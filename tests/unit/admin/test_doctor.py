@@ -111,7 +111,7 @@ def test_server_that_is_not_a_master_is_a_failure(info: dict[str, str], fix: str
 @pytest.mark.parametrize(
     ("reason", "fix"),
     [
-        ("Connection was refused by other side: 111: Connection refused.", "systemctl start redis"),
+        ("connection refused (redis://cache)", "systemctl start redis"),
         ("login failed: WRONGPASS invalid username-password pair", "REDIS_URL="),
         ("NOAUTH Authentication required.", "REDIS_URL="),
         (

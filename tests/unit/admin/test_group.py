@@ -73,7 +73,7 @@ def test_usage_error_is_one_line_that_refers_to_the_help() -> None:
     assert result.stdout == ""
     assert result.stderr == (
         "tracker-admin: Invalid value for 'IMEI': '12' is not an IMEI: an IMEI has 15 digits. "
-        "(see main device --help)\n"
+        "See main device --help.\n"
     )
 
 
@@ -116,7 +116,7 @@ def test_missing_control_port_is_a_usage_error_on_one_line() -> None:
         (RunFailed("two\nlines", 3), 3, "tracker-admin: two lines\n"),
         (RunFailed("\x1b[2J"), 1, "tracker-admin: \\x1b[2J\n"),
         (click.ClickException("bad bytes"), 1, "tracker-admin: bad bytes\n"),
-        (click.UsageError("no"), 2, "tracker-admin: no\n"),
+        (click.UsageError("no"), 2, "tracker-admin: No.\n"),
         (OSError(28, "No space left on device"), 1,
          "tracker-admin: Cannot continue: No space left on device.\n"),
         (click.Abort(), 130, ""),
@@ -135,7 +135,7 @@ def test_exception_becomes_an_exit_code_and_one_line(
 
     result = CliRunner().invoke(group, ["end"])
     assert (result.exit_code, result.stdout) == (code, "")
-    assert result.stderr.partition(" (see")[0].rstrip("\n") == text.rstrip("\n")
+    assert result.stderr.partition(" See ")[0].rstrip("\n") == text.rstrip("\n")
 
 
 def test_ctrl_c_ends_a_command_without_a_traceback() -> None:

@@ -17,13 +17,13 @@ from tracker.admin.output import (
     Kind,
     age,
     console,
-    drawn,
     iso,
     printable,
     sentence,
     show_record,
     show_rows,
     table,
+    terminal_table,
 )
 
 COLUMNS = (
@@ -104,7 +104,7 @@ def test_first_column_and_numbers_are_not_wrapped(monkeypatch: pytest.MonkeyPatc
     terminal = on_terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", "60")
     rows = [("DEVICE", "TEXT", "N"), ("356307042441013", "word " * 30, "12345678")]
-    console().print(drawn(rows, [2]))
+    console().print(terminal_table(rows, [2]))
     lines = terminal.getvalue().splitlines()
     assert max(map(len, lines[2:])) <= 60
     assert "356307042441013" in lines[2]
@@ -114,7 +114,7 @@ def test_first_column_and_numbers_are_not_wrapped(monkeypatch: pytest.MonkeyPatc
 
 def test_markup_and_escape_sequences_are_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
-    console().print(drawn([("A",), ("[red]:smile:[/]",), ("\x1b[2J",)]))
+    console().print(terminal_table([("A",), ("[red]:smile:[/]",), ("\x1b[2J",)]))
     assert "[red]:smile:[/]" in terminal.getvalue()
     assert "\\x1b[2J" in terminal.getvalue()
 
@@ -126,7 +126,7 @@ def test_no_color_switches_colours_off(
     terminal = on_terminal(monkeypatch)
     if variable:
         monkeypatch.setenv("NO_COLOR", variable)
-    console().print(drawn([("STATUS",), ("failed",)]))
+    console().print(terminal_table([("STATUS",), ("failed",)]))
     assert ("\x1b[31m" in terminal.getvalue()) is coloured
 
 

@@ -1,1 +1,1 @@
-"""``tracker-admin directus``: make or check what the bridge needs in Directus."""
+"""The command ``directus``, which sets up Directus for the bridge and checks it."""

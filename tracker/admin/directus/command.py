@@ -51,16 +51,16 @@ class _Target:
     bridge_token_file: Path | None
 
     async def with_client(
-        self, reactor: Reactor, ask: Callable[[DirectusClient], Awaitable[int]]
+        self, reactor: Reactor, request: Callable[[DirectusClient], Awaitable[int]]
     ) -> int:
-        """Call ``ask`` with a client of the administrator, and return its exit code.
+        """Call ``request`` with a client of the administrator, and return its exit code.
 
         :raises RunFailed: if Directus cannot be reached or used.
         """
         client = DirectusClient(reactor, self.url, self.token, timeout=RESPONSE_TIMEOUT)
         try:
             await self._check_rights(client)
-            return await ask(client)
+            return await request(client)
         except DirectusDown as error:
             if error.status is not None:  # a response to HTTP: Directus can be reached
                 raise RunFailed(sentence(str(error))) from None

@@ -117,7 +117,7 @@ def _checks(server: Server, clock: IReactorTime) -> list[Check]:
         *((name, partial(by_setting, *how)) for name, how in redis.BY_SETTING.items()),
         ("redis-disk", partial(redis.disk, server)),
         ("redis-latency", partial(redis.latency, server, clock)),
-        ("redis-clock", partial(redis.clock_of, server, clock)),
+        ("redis-clock", partial(redis.server_clock, server, clock)),
         ("redis-rights", all_rights),
         ("instances", partial(streams.instances, traffic)),
         ("stream-names", pinned if error else partial(streams.names, traffic)),

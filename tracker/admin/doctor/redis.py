@@ -222,7 +222,7 @@ def judge_latency(typical: float, worst: float, cli: str) -> Finding:
     return (warning if typical <= LATENCY_FAILURE else failure)(seen, fix)
 
 
-async def clock_of(server: Server, clock: IReactorTime) -> Finding:
+async def server_clock(server: Server, clock: IReactorTime) -> Finding:
     """Check that the server's clock agrees with this machine's."""
     start = clock.seconds()
     seconds, microseconds = await server.redis.execute("TIME")

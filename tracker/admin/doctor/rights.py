@@ -85,9 +85,9 @@ async def _missing(server: Server, needed: Iterable[Command], user: str) -> set[
 
     :raises Refused: if the user that runs the checks may not run ACL DRYRUN.
     """
-    asked = [server.redis.execute("ACL", "DRYRUN", user, *command) for command in needed]
+    requests = [server.redis.execute("ACL", "DRYRUN", user, *command) for command in needed]
     missing: set[str] = set()
-    for success, reply in await DeferredList(asked, consumeErrors=True):
+    for success, reply in await DeferredList(requests, consumeErrors=True):
         if not success:
             reply.raiseException()
         if reply != b"OK":
