@@ -1,4 +1,4 @@
-"""Tests with a real Directus; ``make test-directus`` runs them, and nothing else does."""
+"""Tests with a real Directus, which only ``make test-directus`` runs."""
 
 from tests.directus.server import LOCAL_ALLOWED, DirectusServer
 

@@ -1,4 +1,4 @@
-"""A real Directus: empty ones to be set up, and one that is."""
+"""Fixtures with a real Directus, empty or prepared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest.register_assert_rewrite("tests.unit.bridge.behaviour")
 
 @pytest.fixture(scope="session")
 def directus_postgres() -> Iterator[PostgresServer]:
-    """The server of all databases."""
+    """Provide the PostgreSQL server of all Directus servers."""
     server = PostgresServer()
     try:
         server.start()
@@ -35,7 +35,7 @@ def directus_postgres() -> Iterator[PostgresServer]:
 def empty_directus(
     directus_postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """The name of a database with Directus' own tables, and nothing else."""
+    """Return the name of a database with only the system tables of Directus."""
     server = DirectusServer(tmp_path_factory.mktemp("template"), directus_postgres)
     server.make_database()
     return server.database
@@ -45,7 +45,7 @@ def empty_directus(
 def start_directus(
     tmp_path: Path, directus_postgres: PostgresServer, empty_directus: str
 ) -> Iterator[Callable[..., DirectusServer]]:
-    """Starts an empty Directus with the variables that it is called with."""
+    """Return a function that starts an empty Directus with environment variables."""
     started: list[DirectusServer] = []
 
     def start(**variables: str) -> DirectusServer:
@@ -66,7 +66,10 @@ def directus(
     empty_directus: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Prepared]:
-    """One for all tests that only change rows; its Flows may ask this machine."""
+    """Provide a prepared Directus for all tests that change only rows.
+
+    Its Flows may connect to this machine.
+    """
     folder = tmp_path_factory.mktemp("directus")
     server = DirectusServer(
         folder, directus_postgres, empty_directus, IMPORT_IP_DENY_LIST=LOCAL_ALLOWED
@@ -83,7 +86,7 @@ def directus(
 
 @frozen
 class Real:
-    """Clients of the one that was set up."""
+    """Clients of the prepared Directus, each with the token of another user."""
 
     admin: DirectusClient
     bridge: DirectusClient
@@ -94,7 +97,7 @@ class Real:
 
 @pytest.fixture
 def site(tmp_path: Path, redis: RedisServer, directus: Prepared) -> Iterator[Site]:
-    """A bridge that no Flow tells of anything."""
+    """Start a bridge that finds rows by polling, without Flows."""
     directus.wipe()
     made = Site(tmp_path, redis, directus.server, directus.bridge_token_file.parent)
     try:
@@ -104,8 +107,8 @@ def site(tmp_path: Path, redis: RedisServer, directus: Prepared) -> Iterator[Sit
 
 
 @pytest.fixture
-def hooked(tmp_path: Path, redis: RedisServer, directus: Prepared) -> Iterator[Site]:
-    """The same, and the Flows of Directus tell the bridge."""
+def webhook_site(tmp_path: Path, redis: RedisServer, directus: Prepared) -> Iterator[Site]:
+    """Start a bridge that the Flows of Directus notify."""
     directus.wipe()
     port = free_port()
     point_flows_at(directus, port)
@@ -116,7 +119,7 @@ def hooked(tmp_path: Path, redis: RedisServer, directus: Prepared) -> Iterator[S
         made.end()
 
 
-#: Notes a line for the end of the run.
+#: Adds a line to the summary of the run.
 Measured = Callable[[str], None]
 
 _MEASURED = pytest.StashKey[list[str]]()
@@ -124,7 +127,7 @@ _MEASURED = pytest.StashKey[list[str]]()
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Measured:
-    """Shows what a test has measured, which would be captured otherwise."""
+    """Return a function that shows a measurement in the summary, since output is captured."""
     lines = request.config.stash.setdefault(_MEASURED, [])
     name = request.node.name
     return lambda text: lines.append(f"{name}: {text}")
@@ -133,7 +136,7 @@ def measured(request: pytest.FixtureRequest) -> Measured:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Tell what was measured."""
+    """Print the measurements."""
     lines = config.stash.get(_MEASURED, [])
     if lines:
         terminalreporter.section("measured")
@@ -143,7 +146,7 @@ def pytest_terminal_summary(
 
 @pytest_twisted.async_yield_fixture
 async def subject(directus: Prepared) -> AsyncIterator[Real]:
-    """It, without rows."""
+    """Provide clients of the prepared Directus, without rows."""
     from twisted.internet import reactor
 
     directus.wipe()
@@ -152,7 +155,7 @@ async def subject(directus: Prepared) -> AsyncIterator[Real]:
         BRIDGE_TOKEN,
         OPERATOR_TOKEN,
         UNPRIVILEGED_TOKEN,
-        "of-unprivileged",
+        "an-invalid-token",
     )
     url = directus.server.url
     clients = [DirectusClient(reactor, url, token, timeout=RESPONSE_TIMEOUT) for token in tokens]

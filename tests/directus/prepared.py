@@ -1,4 +1,4 @@
-"""A Directus that is set up as an operator sets it up."""
+"""A Directus that ``tracker-admin directus setup`` has prepared."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tests.directus.server import DirectusServer
 from tests.system.processes import run
 from tests.unit.bridge.double import BRIDGE_TOKEN
 
-#: Seconds for an answer of Directus, and for a command that asks it many times, on a busy machine.
+#: Seconds for a response of Directus, and for a command with many requests, on a busy machine.
 RESPONSE_TIMEOUT = 60
 SETUP_TIMEOUT = 300
 
 
 @frozen
 class Prepared:
-    """A Directus that was set up by ``tracker-admin``, with a user of each kind."""
+    """A prepared Directus, and the files of its tokens and of the secret."""
 
     server: DirectusServer
     token_file: Path
     secret_file: Path
     bridge_token_file: Path
-    first: str
-    """What the setup has printed."""
+    setup_output: str
+    """The output of the first setup."""
 
     def options(self) -> list[str]:
-        """Those that it was set up with."""
+        """Return the options of the setup."""
         return [
             *("--url", self.server.url, "--token-file", str(self.token_file)),
             *("--secret-file", str(self.secret_file)),
@@ -36,14 +36,14 @@ class Prepared:
         ]
 
     def wipe(self) -> None:
-        """Leave no command and no device."""
+        """Delete all commands and devices."""
         with psycopg.connect(self.server.database_url, autocommit=True) as connection:
             connection.execute("DELETE FROM commands")
             connection.execute("DELETE FROM devices")
 
 
 def prepare(server: DirectusServer, folder: Path, *options: str) -> Prepared:
-    """Set it up, as an operator does."""
+    """Run the setup, as an operator does."""
     token_file = folder / "admin"
     token_file.write_text(f"{server.TOKEN}\n")
     bridge_token_file = folder / "bridge"
@@ -58,7 +58,7 @@ def prepare(server: DirectusServer, folder: Path, *options: str) -> Prepared:
 
 
 def add_user(server: DirectusServer, token: str, *policies: str) -> str:
-    """A user with a static token and some policies; returns its id."""
+    """Add a user with a static token and some policies, and return its id."""
     made = server.data("POST", "/users", {"first_name": token[:40], "token": token})
     for policy in policies:
         server.data("POST", "/access", {"user": made["id"], "policy": policy})
@@ -67,7 +67,7 @@ def add_user(server: DirectusServer, token: str, *policies: str) -> str:
 
 
 def point_flows_at(directus: Prepared, port: int) -> None:
-    """Have its Flows post to a bridge on this machine."""
+    """Let the Flows post to a bridge on this machine."""
     ended = run(
         *("tracker-admin", "directus", "setup", *directus.options()),
         *("--bridge-url", f"http://127.0.0.1:{port}/commands"),

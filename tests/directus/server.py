@@ -1,4 +1,4 @@
-"""A real Directus for tests, from the npm registry, on a PostgreSQL server of its own."""
+"""A real Directus for tests, from the npm registry, with a database on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.process import OwnProcess
 from tests.servers import PostgresServer, free_port
 from tests.waiting import wait_for
 
-#: What a Flow may not ask, other than the default: that is, its own machine is allowed.
+#: A deny list of Directus that allows Flows to connect to its own machine.
 LOCAL_ALLOWED: Final = "169.254.169.254"
 
 
 def ask(
     url: str, method: str, path: str, body: Any, token: str | None, timeout: float = 60
 ) -> tuple[int, Any]:
-    """Send a request to a Directus and return the status and the answer.
+    """Send a request to a Directus, and return status and body of the response.
 
-    :return: JSON that was parsed, text that is none, or None for nothing.
-    :raises OSError: when there is no answer.
+    :return: the status, and the parsed JSON, or text if it is not JSON, or None without a body.
+    :raises OSError: if no response arrives.
     """
     request = urllib.request.Request(url + path, method=method)
     if token is not None:
@@ -36,8 +36,8 @@ def ask(
         request.add_header("Content-Type", "application/json")
         request.data = json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            status, content = answer.status, answer.read()
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            status, content = response.status, response.read()
     except urllib.error.HTTPError as error:
         status, content = error.code, error.read()
     try:
@@ -47,13 +47,13 @@ def ask(
 
 
 class DirectusServer(OwnProcess):
-    """A Directus that can be killed and started again with its data.
+    """A Directus that can be killed and restarted with its data.
 
-    :param folder: for its log, and its files.
-    :param postgres: a running server, for a database of its own there; by default one that
-        is its own, and ends with it.
-    :param template: the database of another one, not running, to begin with a copy of.
-    :param variables: of its environment.
+    :param folder: the folder of its log and its files.
+    :param postgres: a running server, which gets a database for it; by default it has a server of
+        its own, which is removed with it.
+    :param template: a database to copy, of a Directus that does not run.
+    :param variables: environment variables.
     """
 
     EMAIL: Final = "admin@example.com"
@@ -71,7 +71,7 @@ class DirectusServer(OwnProcess):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.variables = variables
-        """Also for the starts to come."""
+        """Environment variables; changes take effect at the next start."""
         self.log = folder / "directus.log"
         self.database = f"directus_{self.port}"
         self.postgres = postgres or PostgresServer()
@@ -81,7 +81,7 @@ class DirectusServer(OwnProcess):
         self._made = False
 
     def start(self, wait: bool = True) -> None:
-        """Start it; returns when it answers, unless told not to wait."""
+        """Start Directus, and wait until it responds unless ``wait`` is False."""
         program = installed()
         self._folder.mkdir(parents=True, exist_ok=True)
         if not self._made:
@@ -93,10 +93,10 @@ class DirectusServer(OwnProcess):
             env=self._environment(program),
         )
         if wait:
-            wait_for(self.is_up, f"Directus answers; see {self.log}", timeout=300)
+            wait_for(self.is_up, f"Directus responds; see {self.log}", timeout=300)
 
     def make_database(self) -> None:
-        """Make its database, with Directus' own tables and the first administrator."""
+        """Create its database, with the system tables and the first administrator."""
         self._folder.mkdir(parents=True, exist_ok=True)
         if self._owns_postgres:
             self.postgres.start()
@@ -122,12 +122,13 @@ class DirectusServer(OwnProcess):
 
     @property
     def database_url(self) -> str:
-        """Its database."""
+        """URL of its database."""
         return self.postgres.url_of(self.database)
 
     def is_up(self) -> bool:
-        """Whether it does."""
-        assert self._process is None or self._process.poll() is None, f"it ended: see {self.log}"
+        """Return True if Directus responds."""
+        ended = self._process is not None and self._process.poll() is not None
+        assert not ended, f"Directus has ended; see {self.log}"
         try:
             status, _ = self.ask("GET", "/server/ping", token=None)
         except OSError:
@@ -137,17 +138,14 @@ class DirectusServer(OwnProcess):
     def ask(
         self, method: str, path: str, body: Any = None, token: str | None = TOKEN
     ) -> tuple[int, Any]:
-        """Status and answer of a request, by the administrator unless another token is given.
-
-        :return: JSON that was parsed, text that is none, or None for nothing.
-        """
+        """Send a request as the administrator, or with another token; see :func:`ask`."""
         return ask(self.url, method, path, body, token)
 
     def data(self, method: str, path: str, body: Any = None) -> Any:
-        """What an administrator's request, which has to go well, answers under ``data``."""
-        status, answer = self.ask(method, path, body)
-        assert 200 <= status < 300, (method, path, status, answer)
-        return answer["data"] if answer else None
+        """Send a request as the administrator, which must succeed, and return its ``data``."""
+        status, response = self.ask(method, path, body)
+        assert 200 <= status < 300, (method, path, status, response)
+        return response["data"] if response else None
 
     def remove(self) -> None:
         """Kill it, and remove its data."""
@@ -180,7 +178,7 @@ class DirectusServer(OwnProcess):
             "ADMIN_TOKEN": self.TOKEN,
             "TELEMETRY": "false",
             "CACHE_ENABLED": "false",
-            # Else it turns requests away while the machine is busy.
+            # Otherwise it refuses requests while the machine is busy.
             "PRESSURE_LIMITER_ENABLED": "false",
             **self.variables,
         }

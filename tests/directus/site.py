@@ -1,4 +1,4 @@
-"""A bridge between a real Directus and an ingest instance, with devices at the other end."""
+"""A bridge between a real Directus and an ingest instance, and simulated devices."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from tracker.vendors.teltonika.frame import decode_frame
 from tracker.vendors.teltonika.messages import Message, decode_message
 
 DEVICE = "356307042441013"
-#: Seconds between two looks of the bridge at what is pending.
+#: Seconds between two polls of the bridge for pending rows.
 POLL = 4
 
 
 class Site:
-    """A Directus, a bridge beside it, and an ingest instance.
+    """A Directus, a bridge, and an ingest instance.
 
     :param secrets: the folder of the bridge's token and of the secret.
-    :param port: of the bridge's webhook.
-    :param control: where the instance's control port listens.
-    :param options: of the bridge.
+    :param port: port of the bridge's webhook.
+    :param control: endpoint of the instance's control port.
+    :param options: options of the bridge.
+    :param permissions: file with the permissions of the control port.
     """
 
     def __init__(
@@ -66,13 +67,13 @@ class Site:
         self.ingest.daemon.kill()
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """What is answered to an operator."""
-        status, told = self.directus.ask(method, path, body, OPERATOR_TOKEN)
-        assert status < 300, (status, told)
-        return told["data"] if told else None
+        """Send a request as an operator, which must succeed, and return its ``data``."""
+        status, response = self.directus.ask(method, path, body, OPERATOR_TOKEN)
+        assert status < 300, (status, response)
+        return response["data"] if response else None
 
     def create(self, text: str = "getinfo", **fields: Any) -> str:
-        """Make a row of ``commands``, as an operator does; its id."""
+        """Create a row of ``commands`` as an operator, and return its id."""
         row = self.ask("POST", "/items/commands", {"imei": DEVICE, "text": text} | fields)
         key: str = row["id"]
         return key
@@ -87,13 +88,13 @@ class Site:
 
 
 def read_frame(device: RawDevice) -> bytes:
-    """The bytes of the frame that a device receives next."""
+    """Return the bytes of the next frame that a device receives."""
     head = device.read(8)
     return head + device.read(int.from_bytes(head[4:], "big") + 4)
 
 
 def message_in(frame: bytes) -> Message:
-    """The command in it."""
+    """Return the command in a frame."""
     found = decode_frame(frame, 1 << 16)
     assert isinstance(found, Decoded), frame
     message = decode_message(found.value)
@@ -101,13 +102,13 @@ def message_in(frame: bytes) -> Message:
     return message.value
 
 
-class Answering:
-    """A device that answers each command with its own text, until it is told to stop."""
+class AnsweringDevice:
+    """A device that answers each command with the command's text, until :meth:`end`."""
 
     def __init__(self, site: Site, device_id: str = DEVICE) -> None:
         self.executed: list[str] = []
         self.frames: list[bytes] = []
-        """What it has received, byte for byte."""
+        """The received frames, byte for byte."""
         self.ready = threading.Event()
         self._device_id = device_id
         self._site = site

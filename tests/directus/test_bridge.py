@@ -1,4 +1,4 @@
-"""From a row in a real Directus to a device, and back."""
+"""Commands from rows in a real Directus to devices, and their answers back."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from typing import Any
 
 from tests.directus.conftest import Measured
 from tests.directus.prepared import Prepared
-from tests.directus.site import DEVICE, POLL, Answering, Site, read_frame
+from tests.directus.site import DEVICE, POLL, AnsweringDevice, Site, read_frame
 from tests.system.test_commands import answer, online, read_command
 from tests.unit.bridge.double import BRIDGE_TOKEN
 from tests.waiting import wait_for
 from tracker.bridge.schema import BRIDGE_ROLE
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, RESPONSE, Message
 
-#: ``getinfo`` in Codec 12, as Teltonika's wiki has it ("Codec", "Codec 12", "GPRS commands").
+#: ``getinfo`` in Codec 12, from Teltonika's wiki ("Codec", "Codec 12", "GPRS commands").
 GETINFO = bytes.fromhex("000000000000000f0c010500000007676574696e666f0100004312")
-#: An answer with what is easily lost on the way.
+#: An answer with characters that need escaping.
 ANSWER = "INI:2026/1/1 RTC:1\r\n\tCelësi: Ключ \\ \"'<&>%s {{x}} \u2028 "
 
 
-def test_a_command_that_no_webhook_tells_of_is_found_and_answered(
-    site: Site, measured: Measured
-) -> None:
+def test_command_is_found_by_polling_and_answered(site: Site, measured: Measured) -> None:
     device = online(site.ingest)
     began = time.monotonic()
     key = site.create("getinfo")
@@ -39,26 +37,26 @@ def test_a_command_that_no_webhook_tells_of_is_found_and_answered(
     assert row["date_created"] <= row["routed_at"] <= row["delivered_at"] <= row["finished_at"]
 
 
-def test_a_webhook_tells_of_a_command_at_once(hooked: Site, measured: Measured) -> None:
-    device = online(hooked.ingest)
+def test_webhook_announces_a_command_at_once(webhook_site: Site, measured: Measured) -> None:
+    device = online(webhook_site.ingest)
     began = time.monotonic()
-    key = hooked.create("setdigout 1", codec="14")
+    key = webhook_site.create("setdigout 1", codec="14")
     command = read_command(device)
-    assert time.monotonic() - began < POLL / 2, "found by looking for it"
+    assert time.monotonic() - began < POLL / 2, "the row was found by polling"
     assert (command.codec.name, command.text, command.imei) == ("14", "setdigout 1", DEVICE)
     answer(device, "DOUT1:1", command)
-    wait_for(lambda: hooked.status(key) == "responded", "responded")
+    wait_for(lambda: webhook_site.status(key) == "responded", "responded")
     measured(f"from the row's creation to its final status: {time.monotonic() - began:.2f} s")
 
 
-def test_what_makes_no_sense_is_explained_on_the_row(site: Site) -> None:
+def test_invalid_command_is_explained_in_its_row(site: Site) -> None:
     keys = [
         site.create("x" * 5000),
         site.create(codec="13"),
         site.create(expires_at="2020-01-01T00:00:00Z"),
     ]
     device = online(site.ingest)
-    wait_for(lambda: all(site.row(key)["finished_at"] for key in keys), "explained")
+    wait_for(lambda: all(site.row(key)["finished_at"] for key in keys), "all have a final status")
     long, codec, late = map(site.row, keys)
     assert (long["status"], long["reason"]) == ("failed", "malformed")
     assert "4096 bytes" in long["response"]
@@ -68,7 +66,7 @@ def test_what_makes_no_sense_is_explained_on_the_row(site: Site) -> None:
     device.socket.close()
 
 
-def test_devices_follow_the_collection(site: Site) -> None:
+def test_devices_are_copied_from_the_collection(site: Site) -> None:
     ask = site.directus.data
     ask("POST", "/items/devices", {"imei": DEVICE, "model": "FMB120"})
     ask("POST", "/items/devices", {"imei": "356307042441021", "enabled": False})
@@ -79,30 +77,32 @@ def test_devices_follow_the_collection(site: Site) -> None:
     assert site.redis.client.hgetall("devices:models") == {DEVICE.encode(): b"FMB120"}
 
 
-def test_hundreds_at_once_while_everything_is_killed(hooked: Site, directus: Prepared) -> None:
-    device = Answering(hooked)
+def test_hundreds_of_commands_survive_a_kill_of_every_process(
+    webhook_site: Site, directus: Prepared
+) -> None:
+    device = AnsweringDevice(webhook_site)
     try:
         texts = [f"setparam 1:{number}" for number in range(300)]
-        rows = hooked.ask(
+        rows = webhook_site.ask(
             "POST", "/items/commands", [{"imei": DEVICE, "text": text} for text in texts]
         )
         keys = [row["id"] for row in rows]
 
         def ended() -> list[dict[str, Any]]:
-            found: list[dict[str, Any]] = hooked.ask(
+            found: list[dict[str, Any]] = webhook_site.ask(
                 "GET", "/items/commands?limit=-1&filter[finished_at][_nnull]=true"
             )
             return found
 
         wait_for(lambda: len(device.executed) > 20, "some are executed")
-        hooked.bridge.kill()
-        hooked.bridge.start(ready=False)
+        webhook_site.bridge.kill()
+        webhook_site.bridge.start(ready=False)
         wait_for(lambda: len(ended()) > 40, "some have ended", timeout=60)
-        hooked.ingest.daemon.kill()
-        hooked.ingest.daemon.start()
+        webhook_site.ingest.daemon.kill()
+        webhook_site.ingest.daemon.start()
         wait_for(lambda: len(ended()) > 80, "more have ended", timeout=60)
-        hooked.redis.kill()
-        hooked.redis.start()
+        webhook_site.redis.kill()
+        webhook_site.redis.start()
         wait_for(lambda: len(ended()) > 120, "more have ended", timeout=60)
         directus.server.kill()
         directus.server.start()
@@ -119,28 +119,30 @@ def test_hundreds_at_once_while_everything_is_killed(hooked: Site, directus: Pre
         device.end()
 
 
-def test_a_token_that_is_revoked_loses_nothing(site: Site, directus: Prepared) -> None:
+def test_response_is_written_after_a_revoked_token_is_restored(
+    site: Site, directus: Prepared
+) -> None:
     (user,) = directus.server.data("GET", f"/users?filter[role][_eq]={BRIDGE_ROLE}&fields=id")
     device = online(site.ingest)
     key = site.create("getinfo")
     command = read_command(device)
     directus.server.data("PATCH", f"/users/{user['id']}", {"token": None})
     answer(device, "INI:1", command)
-    wait_for(lambda: site.bridge.readyz()[0] == 503, "told")
+    wait_for(lambda: site.bridge.readyz()[0] == 503, "the failure is reported")
     assert "Directus" in str(site.bridge.readyz()[1]["reasons"])
     directus.server.data("PATCH", f"/users/{user['id']}", {"token": BRIDGE_TOKEN})
     wait_for(lambda: site.status(key) == "responded", "responded", timeout=60)
     wait_for(lambda: site.bridge.readyz()[0] == 200, "ready again", timeout=60)
 
 
-def test_a_row_that_is_deleted_meanwhile_is_let_go(site: Site) -> None:
+def test_response_of_a_deleted_row_is_acknowledged(site: Site) -> None:
     device = online(site.ingest)
     key = site.create("getinfo")
     command = read_command(device)
     site.directus.data("DELETE", f"/items/commands/{key}")
     answer(device, "INI:1", command)
-    wait_for(lambda: f"command {key}: no row takes responded" in site.bridge.text, "let go")
-    # Also if it was removed in between Directus' finding it and changing it.
+    wait_for(lambda: f"command {key}: status responded not written" in site.bridge.text, "logged")
+    # The deletion of a row is not a failure, even while Directus changes the row.
     assert site.bridge.readyz()[0] == 200
     assert "not ready" not in site.bridge.text
     wait_for(

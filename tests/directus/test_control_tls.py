@@ -1,4 +1,4 @@
-"""The bridge at a control port with TLS: by its certificate, and by none else."""
+"""A control port with TLS accepts the bridge by its certificate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.system.test_commands import answer, online, read_command
 from tests.waiting import wait_for
 
 
-def test_a_control_port_with_tls(tmp_path: Path, redis: RedisServer, directus: Prepared) -> None:
+def test_control_port_with_tls(tmp_path: Path, redis: RedisServer, directus: Prepared) -> None:
     directus.wipe()
     ours, theirs = certificates(tmp_path / "ours"), certificates(tmp_path / "theirs")
     permissions = tmp_path / "permissions"
@@ -42,20 +42,20 @@ def test_a_control_port_with_tls(tmp_path: Path, redis: RedisServer, directus: P
     key = bridge.create("getinfo")
     device = online(ingest)
     try:
-        for given, told in (
-            ((), "TLS requires --control-key, --control-cert and --control-ca"),
-            (options(theirs), "its certificate is not of the authority in --control-ca"),
-            (
-                options(ours),
-                'this command requires the permission "operate", '
-                "which the bridge does not have there",
-            ),
+        for given, expected in (
+            ((), "--control-key, --control-cert and --control-ca"),
+            (options(theirs), "the certificate is not signed by the authority in --control-ca"),
+            (options(ours), "grant it to the bridge in the instance's --control-permissions"),
         ):
             if bridge.bridge.log.exists():
                 assert bridge.bridge.stop() == 0
             bridge = site(*given)
             bridge.bridge.start(ready=False)
-            wait_for(lambda: told in reason(bridge), f"told: {told}", timeout=40)  # noqa: B023
+            wait_for(
+                lambda: expected in reason(bridge),  # noqa: B023
+                f"the reason is reported: {expected}",
+                timeout=40,
+            )
             assert reason(bridge).startswith(f"ssl:127.0.0.1:{port}: ")
             assert bridge.status(key) == "pending"
             assert "Traceback" not in bridge.bridge.text
@@ -72,12 +72,12 @@ def test_a_control_port_with_tls(tmp_path: Path, redis: RedisServer, directus: P
 
 
 def certificates(folder: Path) -> Path:
-    """Make some, as an operator does."""
+    """Create certificates, as an operator does."""
     made = run("tracker-admin", "certs", str(folder), "--client", "bridge")
     assert made.returncode == 0, made.stderr
     return folder
 
 
 def reason(site: Site) -> str:
-    """Why it is not ready, as for the control ports."""
+    """Return the reason why the condition of the control ports is not met."""
     return str(site.bridge.readyz()[1].get("reasons", {}).get("control ports"))

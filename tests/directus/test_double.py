@@ -1,4 +1,4 @@
-"""The double of the unit tests is faithful: the real one passes the same tests."""
+"""A real Directus passes the same tests as the double of the unit tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real Directus is told of commands, and its devices, whatever its settings are."""
+"""Responses and devices with a real Directus and different settings."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ IMEI = "356307042441013"
 Start = Callable[..., DirectusServer]
 
 
-class Reality(Bridges):
-    """Bridges of a real one."""
+class RealBridges(Bridges):
+    """Services of the bridge with a real Directus."""
 
-    patience = 60.0
-    """Seconds that those wait for an answer that are begun next."""
+    response_timeout = 60.0
+    """Seconds for a response; applies to clients that are created later."""
 
     def __init__(self, redis: RedisServer, server: DirectusServer) -> None:
         super().__init__(redis)
         self.server = server
 
     def _client(self) -> DirectusClient:
-        client = DirectusClient(self.reactor, self.server.url, BRIDGE_TOKEN, timeout=self.patience)
+        client = DirectusClient(
+            self.reactor, self.server.url, BRIDGE_TOKEN, timeout=self.response_timeout
+        )
         self._open.append(client)
         return client
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
-        """Rows, past Directus."""
+        """Execute a statement directly in the database, and return its rows."""
         with psycopg.connect(self.server.database_url, autocommit=True) as connection:
             found = connection.execute(statement, values)
             return list(found.fetchall()) if found.description else []
@@ -59,9 +61,9 @@ class Reality(Bridges):
 
 
 @pytest_twisted.async_yield_fixture
-async def bridges(redis: RedisServer, directus: Prepared) -> AsyncIterator[Reality]:
+async def bridges(redis: RedisServer, directus: Prepared) -> AsyncIterator[RealBridges]:
     directus.wipe()
-    bridges = Reality(redis, directus.server)
+    bridges = RealBridges(redis, directus.server)
     yield bridges
     await bridges.end()
 
@@ -69,17 +71,17 @@ async def bridges(redis: RedisServer, directus: Prepared) -> AsyncIterator[Reali
 @pytest_twisted.async_yield_fixture
 async def started(
     redis: RedisServer, tmp_path: Path, start_directus: Start
-) -> AsyncIterator[Reality]:
-    """One of its own, which may be started anew with other settings."""
+) -> AsyncIterator[RealBridges]:
+    """Provide a Directus that the test may restart with other settings."""
     server = start_directus()
     prepare(server, tmp_path)
-    bridges = Reality(redis, server)
+    bridges = RealBridges(redis, server)
     yield bridges
     await bridges.end()
 
 
 @ensureDeferred
-async def test_hundreds_are_told_together(bridges: Reality) -> None:
+async def test_hundreds_of_responses_are_written_together(bridges: RealBridges) -> None:
     keys = bridges.rows(250)
     for key in keys:
         bridges.respond(key, "delivered")
@@ -95,7 +97,7 @@ async def test_hundreds_are_told_together(bridges: Reality) -> None:
 
 
 @ensureDeferred
-async def test_a_row_that_the_database_refuses_holds_back_no_other(bridges: Reality) -> None:
+async def test_row_that_the_database_refuses_does_not_affect_others(bridges: RealBridges) -> None:
     bad, *others = bridges.rows(30)
     bridges.sql(
         "CREATE FUNCTION refuse() RETURNS trigger AS "
@@ -111,22 +113,22 @@ async def test_a_row_that_the_database_refuses_holds_back_no_other(bridges: Real
         for key in others:
             bridges.respond(key, "responded")
         await bridges.writer()
-        await until(lambda: bridges.pending == 2, "the others are told", timeout=60)
-        await until(lambda: bad in str(bridges.last_report), "it is named")
+        await until(lambda: bridges.pending == 2, "the others are written", timeout=60)
+        await until(lambda: bad in str(bridges.last_report), "the failing row is reported")
         (later,) = bridges.rows(1)
         bridges.respond(later, "responded")
-        told = "SELECT count(*) FROM commands WHERE status = 'responded'"
-        await until(lambda: bridges.sql(told) == [(30,)], "one after it, too")
-        await until(lambda: bridges.pending == 2, "and acknowledged")
+        count = "SELECT count(*) FROM commands WHERE status = 'responded'"
+        await until(lambda: bridges.sql(count) == [(30,)], "a later response is written")
+        await until(lambda: bridges.pending == 2, "the later response is acknowledged")
     finally:
         bridges.sql("DROP FUNCTION refuse CASCADE")
     await bridges.all_written()
     assert bridges.statuses() == {"responded"}
-    await until(lambda: bridges.last_report is None, "well again")
+    await until(lambda: bridges.last_report is None, "the recovery is reported")
 
 
 @ensureDeferred
-async def test_a_text_that_it_refuses_leaves_its_status(bridges: Reality) -> None:
+async def test_status_is_written_without_a_refused_text(bridges: RealBridges) -> None:
     bad, good = bridges.rows(2)
     bridges.respond(bad, "responded", response="x" * 1_100_000)  # MAX_PAYLOAD_SIZE is 1 MB
     bridges.respond(good, "responded", response="\0\ud7ff")
@@ -137,7 +139,7 @@ async def test_a_text_that_it_refuses_leaves_its_status(bridges: Reality) -> Non
 
 
 @ensureDeferred
-async def test_rows_that_go_meanwhile_are_let_go(bridges: Reality) -> None:
+async def test_responses_of_deleted_rows_are_acknowledged(bridges: RealBridges) -> None:
     keys = bridges.rows(60)
     for key in keys:
         bridges.respond(key, "responded")
@@ -150,22 +152,24 @@ async def test_rows_that_go_meanwhile_are_let_go(bridges: Reality) -> None:
 
 
 @ensureDeferred
-async def test_it_is_killed_and_hangs_and_nothing_is_lost(bridges: Reality) -> None:
-    bridges.patience = 5.0  # what start_directus later than that is told again
+async def test_no_response_is_lost_when_directus_is_killed_or_hangs(bridges: RealBridges) -> None:
+    bridges.response_timeout = 5.0  # a response that takes longer leads to a retry
     keys = bridges.rows(400)
     for key in keys[:200]:
         bridges.respond(key, "responded")
     await bridges.writer()
-    await until(lambda: "responded" in bridges.statuses(), "some are told")
+    await until(lambda: "responded" in bridges.statuses(), "some responses are written")
     bridges.server.kill()
-    await until(lambda: bridges.last_report, "told")
+    await until(lambda: bridges.last_report, "the failure is reported")
     assert bridges.pending > 0
     bridges.server.start()
     await bridges.all_written()
     bridges.server.suspend()
     for key in keys[200:]:
         bridges.respond(key, "failed", reason="timeout")
-    await until(lambda: "no response" in str(bridges.last_report), "told", timeout=60)
+    await until(
+        lambda: "no response" in str(bridges.last_report), "the failure is reported", timeout=60
+    )
     bridges.server.resume()
     await bridges.all_written()
     counted = bridges.sql("SELECT status, count(*) FROM commands GROUP BY status ORDER BY 1")
@@ -173,12 +177,12 @@ async def test_it_is_killed_and_hangs_and_nothing_is_lost(bridges: Reality) -> N
 
 
 @ensureDeferred
-async def test_its_database_is_away(started: Reality) -> None:
+async def test_responses_survive_an_outage_of_the_database(started: RealBridges) -> None:
     for key in started.rows(20):
         started.respond(key, "responded")
     started.sql("ALTER TABLE commands RENAME TO gone")
     await started.writer()
-    await until(lambda: started.last_report, "told", timeout=60)
+    await until(lambda: started.last_report, "the failure is reported", timeout=60)
     assert started.pending == 20
     started.sql("ALTER TABLE gone RENAME TO commands")
     await started.all_written()
@@ -186,8 +190,8 @@ async def test_its_database_is_away(started: Reality) -> None:
 
 
 @ensureDeferred
-async def test_answers_are_short_and_old_ones_are_kept(started: Reality) -> None:
-    """With settings under which "all" is five rows, and what is read by GET may be old."""
+async def test_row_limit_and_cache_of_directus_do_no_harm(started: RealBridges) -> None:
+    """The settings limit responses to five rows, and let GET return old data."""
     server = started.server
     server.kill()
     server.variables = {"QUERY_LIMIT_MAX": "5", "CACHE_ENABLED": "true"}
@@ -211,11 +215,11 @@ async def test_answers_are_short_and_old_ones_are_kept(started: Reality) -> None
     await until(lambda: started.redis.client.scard("devices:allowed") == 12, "all are read")
     started.sql("UPDATE devices SET enabled = false WHERE imei <> %s", "356307042441001")
     sync.announce()
-    await until(lambda: started.redis.client.scard("devices:allowed") == 1, "read anew")
+    await until(lambda: started.redis.client.scard("devices:allowed") == 1, "read again")
 
 
 @ensureDeferred
-async def test_rights_to_devices_are_lost(bridges: Reality) -> None:
+async def test_lost_permission_for_devices_changes_nothing(bridges: RealBridges) -> None:
     data = bridges.server.data
     data("POST", "/items/devices", {"imei": IMEI})
     sync = await bridges.devices()
@@ -226,15 +230,15 @@ async def test_rights_to_devices_are_lost(bridges: Reality) -> None:
     )
     path = f"/permissions/{right['id']}"
     try:
-        # A user who may see no row is told that there is none.
+        # A user who must not see any row gets an empty list.
         data("PATCH", path, {"permissions": {"imei": {"_eq": "none"}}})
         sync.announce()
-        await until(lambda: "shows no device" in str(bridges.last_report), "told")
+        await until(lambda: "no devices" in str(bridges.last_report), "the failure is reported")
         data("PATCH", path, {"permissions": None, "action": "delete"})
         with pytest.raises(DirectusDenied):
             await bridges._client().get_items("devices")
         sync.announce()
-        await until(lambda: "403" in str(bridges.last_report), "told")
+        await until(lambda: "403" in str(bridges.last_report), "the failure is reported")
         assert bridges.redis.client.scard("devices:allowed") == 1
     finally:
         data("PATCH", path, {"permissions": None, "action": "read"})
@@ -242,9 +246,9 @@ async def test_rights_to_devices_are_lost(bridges: Reality) -> None:
 
 
 @ensureDeferred
-async def test_a_final_status_that_another_bridge_overwrites_comes_back(bridges: Reality) -> None:
+async def test_overwritten_final_status_is_restored(bridges: RealBridges) -> None:
     (key,) = bridges.rows(1)
-    # In the middle of a change: the other one's stands when this one's is made.
+    # The trigger makes the change of another bridge during the change of this bridge.
     bridges.sql(
         "CREATE FUNCTION overtake() RETURNS trigger AS $$ BEGIN "
         "NEW.finished_at = now(); NEW.response = 'of the other'; RETURN NEW; END $$ "
@@ -267,20 +271,22 @@ async def test_a_final_status_that_another_bridge_overwrites_comes_back(bridges:
 
 
 @ensureDeferred
-async def test_what_redis_has_lost_is_in_doubt(bridges: Reality) -> None:
+async def test_commands_that_redis_has_lost_become_in_doubt(bridges: RealBridges) -> None:
     expired, without, later = bridges.rows(3)
     bridges.sql("UPDATE commands SET date_created = now() - interval '2 hours'")
     bridges.sql("UPDATE commands SET expires_at = now() - interval '1 hour' WHERE id = %s", expired)
     bridges.sql("UPDATE commands SET expires_at = now() + interval '1 hour' WHERE id = %s", later)
     await bridges.overdue()
     lost = "SELECT id::text FROM commands WHERE status = 'failed' AND reason = 'in_doubt'"
-    await until(lambda: len(bridges.sql(lost)) == 2, "told", timeout=60)
+    await until(lambda: len(bridges.sql(lost)) == 2, "the final status is written", timeout=60)
     assert {key for (key,) in bridges.sql(lost)} == {expired, without}
-    # A change that came late.
+    # A late change has overwritten the final status.
     (ended,) = bridges.rows(1, "delivered")
     entry = bridges.redis.client.xadd(STREAM, response(ended, "responded", response="INI:1"))
     bridges.redis.client.xgroup_setid(STREAM, "directus", entry)
     bridges.redis.client.set(f"commands:sent:{ended}", f"done responded {entry.decode()}")
     bridges.sql("UPDATE commands SET finished_at = now() WHERE id = %s", ended)
     again = "SELECT response FROM commands WHERE status = 'responded'"
-    await until(lambda: bridges.sql(again) == [("INI:1",)], "told again", timeout=60)
+    await until(
+        lambda: bridges.sql(again) == [("INI:1",)], "the final status is written", timeout=60
+    )

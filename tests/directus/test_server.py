@@ -1,4 +1,4 @@
-"""The real Directus of the tests itself: it can be killed, and comes back with its data."""
+"""The Directus server of these tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.directus.server import DirectusServer
 
 
-def test_it_comes_back_with_its_data(tmp_path: Path) -> None:
+def test_server_keeps_its_data_after_a_kill(tmp_path: Path) -> None:
     server = DirectusServer(tmp_path / "directus")
     try:
         server.start()

@@ -1,4 +1,4 @@
-"""``tracker-admin directus``, and what people and the bridge may do then."""
+"""``tracker-admin directus``, and the permissions of operators and of the bridge."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tracker.bridge.schema import (
 
 IMEI = "356307042441013"
 
-#: As the processor makes it.
+#: The schema of the processor's tables.
 TABLES = Path(__file__).parents[2] / "tracker/storage/postgresql/0001.sql"
 
 Start = Callable[..., DirectusServer]
@@ -42,14 +42,14 @@ def admin(verb: str, prepared: Prepared, *options: str) -> subprocess.CompletedP
 
 
 def setup(prepared: Prepared, *options: str) -> tuple[int, list[str]]:
-    """Status and lines."""
+    """Run the setup, and return exit code and lines of the output."""
     ended = admin("setup", prepared, *options)
     assert not ended.stderr, ended.stderr
     return ended.returncode, ended.stdout.splitlines()
 
 
 def findings(prepared: Prepared, *options: str) -> tuple[int, dict[str, list[dict[str, Any]]]]:
-    """Status, and what was found by each check."""
+    """Run the check, and return exit code and findings by check."""
     ended = admin("check", prepared, "-o", "json", *options)
     assert not ended.stderr, ended.stderr
     found: dict[str, list[dict[str, Any]]] = {}
@@ -62,8 +62,8 @@ def failures(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     return [one["seen"] for each in found.values() for one in each if one["status"] == "failure"]
 
 
-def test_it_says_what_it_makes(directus: Prepared) -> None:
-    lines = directus.first.splitlines()
+def test_setup_lists_its_changes(directus: Prepared) -> None:
+    lines = directus.setup_output.splitlines()
     assert lines[0] == f"+ file {directus.secret_file}"
     assert lines[1] == "+ collection commands, with 15 fields"
     assert "+ flow Tracker: new commands" in lines
@@ -71,19 +71,19 @@ def test_it_says_what_it_makes(directus: Prepared) -> None:
     assert directus.secret_file.stat().st_mode & 0o777 == 0o600
     secret = directus.secret_file.read_text().strip()
     assert len(secret) > 30
-    assert secret not in directus.first
-    assert BRIDGE_TOKEN not in directus.first
+    assert secret not in directus.setup_output
+    assert BRIDGE_TOKEN not in directus.setup_output
 
 
-def test_a_second_run_changes_nothing_and_says_so(directus: Prepared) -> None:
-    setup(directus)  # other tests have bridges elsewhere
+def test_second_setup_changes_nothing(directus: Prepared) -> None:
+    setup(directus)  # other tests use other URLs of the bridge
     latest = directus.server.data("GET", "/activity?sort=-id&limit=1&fields=id")
     assert setup(directus) == (0, ["Nothing to change."])
     assert setup(directus, "--dry-run") == (0, ["Nothing to change."])
     assert directus.server.data("GET", "/activity?sort=-id&limit=1&fields=id") == latest
 
 
-def test_a_check_finds_nothing_wrong(directus: Prepared) -> None:
+def test_check_of_a_prepared_directus_succeeds(directus: Prepared) -> None:
     directus.token_file.chmod(0o600)
     directus.bridge_token_file.chmod(0o600)
     status, found = findings(directus)
@@ -98,7 +98,9 @@ def test_a_check_finds_nothing_wrong(directus: Prepared) -> None:
     assert admin("check", directus).stdout.endswith("1 warning, 0 failures, 0 skipped\n")
 
 
-def test_a_check_asks_the_bridge(directus: Prepared, redis: RedisServer, tmp_path: Path) -> None:
+def test_check_connects_to_the_bridge(
+    directus: Prepared, redis: RedisServer, tmp_path: Path
+) -> None:
     port = free_port()
     bridge = Daemon(
         *(tmp_path, "bridge", "bridge", "--redis", redis.url),
@@ -118,8 +120,8 @@ def test_a_check_asks_the_bridge(directus: Prepared, redis: RedisServer, tmp_pat
         assert seen() == ("ok", f"listens at {url} and accepts the secret")
         other = tmp_path / "other"
         other.write_text("another-one")
-        told = ("failure", f"the bridge at {url} has another secret")
-        assert seen("--secret-file", str(other)) == told
+        expected = ("failure", f"the bridge at {url} has another secret")
+        assert seen("--secret-file", str(other)) == expected
     finally:
         bridge.kill()
     _, found = findings(directus, "--bridge-url", f"{directus.server.url}/commands")
@@ -127,7 +129,7 @@ def test_a_check_asks_the_bridge(directus: Prepared, redis: RedisServer, tmp_pat
     assert [one["seen"] for one in found["bridge"]] == [unknown]
 
 
-def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> None:
+def test_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> None:
     server = start_directus()
     token = tmp_path / "admin"
     token.write_text(server.TOKEN)
@@ -157,7 +159,7 @@ def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> Non
     assert setup(made) == (0, ["Nothing to change."])
 
 
-def test_what_is_there_already_is_completed_and_otherwise_kept(
+def test_existing_collections_are_completed_and_otherwise_kept(
     start_directus: Start, tmp_path: Path
 ) -> None:
     server = start_directus()
@@ -190,7 +192,7 @@ def test_what_is_there_already_is_completed_and_otherwise_kept(
     body = {"collection": "commands", "schema": {}, "meta": {"icon": "bolt"}, "fields": fields}
     server.data("POST", "/collections", body)
     prepared = prepare(server, tmp_path)
-    lines = prepared.first.splitlines()
+    lines = prepared.setup_output.splitlines()
     assert "+ field commands.text" in lines
     assert "~ field commands.imei: required, validation" in lines
     assert "~ field commands.status: readonly, choices, default_value" in lines
@@ -207,7 +209,7 @@ def test_what_is_there_already_is_completed_and_otherwise_kept(
     row = server.data("POST", "/items/commands", {"imei": IMEI, "text": "getinfo"})
     assert row["status"] == "pending"
 
-    # People see where devices are, and change nothing there.
+    # Operators can read the positions of devices, but not change them.
     add_user(server, OPERATOR_TOKEN, str(_policy(server, "Tracker operator")))
     status, shown = server.ask("GET", "/items/last_positions", token=OPERATOR_TOKEN)
     assert (status, shown["data"][0]["latitude"]) == (200, 41.5)
@@ -216,9 +218,9 @@ def test_what_is_there_already_is_completed_and_otherwise_kept(
     assert all(one["meta"]["readonly"] for one in server.data("GET", "/fields/last_positions"))
     assert server.ask("GET", "/items/last_positions", token=BRIDGE_TOKEN)[0] == 403
 
-    _spoil(server)
+    _damage(server)
     status, lines = setup(prepared, "--dry-run")
-    assert (status, lines) == (1, [*SPOILT, "7 changes to make. Nothing was changed."])
+    assert (status, lines) == (1, [*DAMAGE, "7 changes to make. Nothing was changed."])
     status, found = findings(prepared)
     assert status == 1
     seen = failures(found)
@@ -226,11 +228,11 @@ def test_what_is_there_already_is_completed_and_otherwise_kept(
     assert "has more rights than needed: delete commands: *" in seen
     assert "lacks the right to update commands: instance, reason" in seen
     status, lines = setup(prepared)
-    assert (status, lines) == (0, [*SPOILT, "7 changes made."])
+    assert (status, lines) == (0, [*DAMAGE, "7 changes made."])
     assert failures(findings(prepared)[1]) == []
 
 
-SPOILT = [
+DAMAGE = [
     "~ policy Tracker bridge: app_access",
     "~ policy Tracker bridge: update of commands",
     "~ policy Tracker bridge: remove delete of commands",
@@ -246,8 +248,8 @@ def _policy(server: DirectusServer, name: str) -> Any:
     return row["id"]
 
 
-def _spoil(server: DirectusServer) -> None:
-    """What somebody might do to it by mistake."""
+def _damage(server: DirectusServer) -> None:
+    """Change the prepared objects, as an administrator might do by mistake."""
     server.data("PATCH", f"/policies/{BRIDGE_POLICY}", {"app_access": True})
     query = f"filter[policy][_eq]={BRIDGE_POLICY}&filter[action][_eq]=update"
     (update,) = server.data("GET", f"/permissions?{query}")
@@ -265,7 +267,9 @@ def _spoil(server: DirectusServer) -> None:
     server.data("DELETE", f"/operations/{devices.operation_id}")
 
 
-def test_what_only_a_person_can_change(start_directus: Start, tmp_path: Path) -> None:
+def test_manual_changes_are_reported_and_nothing_is_changed(
+    start_directus: Start, tmp_path: Path
+) -> None:
     server = start_directus()
     key = {"field": "imei", "type": "integer", "schema": {"is_primary_key": True}, "meta": {}}
     server.data("POST", "/collections", {"collection": "devices", "schema": {}, "fields": [key]})
@@ -283,7 +287,7 @@ def test_what_only_a_person_can_change(start_directus: Start, tmp_path: Path) ->
     assert server.ask("GET", f"/policies/{BRIDGE_POLICY}")[0] == 403, "nothing else was made"
 
 
-def test_a_token_is_replaced_and_one_of_another_user_is_not_taken(
+def test_token_is_replaced_and_token_of_another_user_is_refused(
     directus: Prepared, tmp_path: Path
 ) -> None:
     file = tmp_path / "bridge"
@@ -303,7 +307,7 @@ def test_a_token_is_replaced_and_one_of_another_user_is_not_taken(
     assert lines[0] == "! the token in the bridge's file belongs to another user; remove the file"
 
 
-def test_a_new_secret_reaches_the_flows(directus: Prepared, tmp_path: Path) -> None:
+def test_new_secret_is_written_into_the_flows(directus: Prepared, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("a-new-one")
     new = [
@@ -313,14 +317,14 @@ def test_a_new_secret_reaches_the_flows(directus: Prepared, tmp_path: Path) -> N
     ]
     assert setup(directus, "--secret-file", str(file)) == (0, new)
     assert setup(directus) == (0, new)
-    # Who says none keeps it.
+    # Without --secret-file, the present secret is kept.
     some = directus.options()
     del some[some.index("--secret-file") :][:2]
     ended = run("tracker-admin", "directus", "setup", *some, timeout=SETUP_TIMEOUT)
     assert ended.stdout == "Nothing to change.\n"
 
 
-def test_the_bridge_sees_only_what_it_must(directus: Prepared) -> None:
+def test_bridge_has_no_other_permissions(directus: Prepared) -> None:
     directus.wipe()
     server = directus.server
     key = server.data("POST", "/items/commands", {"imei": IMEI, "text": "getinfo"})["id"]
@@ -343,40 +347,38 @@ def test_the_bridge_sees_only_what_it_must(directus: Prepared) -> None:
     assert status == 200
 
 
-def test_a_flow_tells_the_bridge_of_a_command_that_a_plain_user_has_made(
-    directus: Prepared, tmp_path: Path
-) -> None:
-    heard = Listener()
+def test_flow_announces_a_command_of_an_operator(directus: Prepared, tmp_path: Path) -> None:
+    listener = Listener()
     try:
         directus.wipe()
-        told = setup(directus, "--bridge-url", f"http://127.0.0.1:{heard.port}/commands")
-        assert told[1][-1] == "2 changes made."
+        _, lines = setup(directus, "--bridge-url", f"http://127.0.0.1:{listener.port}/commands")
+        assert lines[-1] == "2 changes made."
         row = {"imei": IMEI, "text": "getinfo"}
         status, made = directus.server.ask("POST", "/items/commands", row, OPERATOR_TOKEN)
         assert status == 200
         directus.server.data("POST", "/items/devices", {"imei": IMEI})
         secret = directus.secret_file.read_text().strip()
-        wait_for(lambda: len(heard.requests) == 2, "both Flows have run")
-        assert sorted(heard.requests) == [
+        wait_for(lambda: len(listener.requests) == 2, "both Flows have run")
+        assert sorted(listener.requests) == [
             ("/commands", secret, {"key": made["data"]["id"]}),
             ("/devices", secret, {"event": "devices.items.create"}),
         ]
     finally:
-        heard.close()
+        listener.close()
         setup(directus)
 
 
 class Listener:
-    """Notes path, secret and body of what is posted to it."""
+    """An HTTP server that records path, secret and body of each POST request."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str | None, Any]] = []
-        noted = self.requests
+        requests = self.requests
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                noted.append((self.path, self.headers[SECRET_HEADER], json.loads(body)))
+                requests.append((self.path, self.headers[SECRET_HEADER], json.loads(body)))
                 self.send_response(202)
                 self.end_headers()
 
@@ -395,21 +397,21 @@ class Listener:
 
 
 @pytest.mark.parametrize("verb", ["setup", "check"])
-def test_who_is_no_administrator_gets_nowhere(
+def test_token_without_admin_access_is_refused(
     directus: Prepared, tmp_path: Path, verb: str
 ) -> None:
     file = tmp_path / "token"
-    for token, told in (
+    for token, message in (
         ("of-unprivileged", f"tracker-admin: Directus does not accept the token in {file}\n"),
         (BRIDGE_TOKEN, f"tracker-admin: the token in {file} is not an administrator's\n"),
     ):
         file.write_text(token)
         ended = admin(verb, directus, "--token-file", str(file))
-        assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", message)
 
 
 @pytest.mark.parametrize("verb", ["setup", "check"])
-def test_what_answers_is_no_directus(directus: Prepared, verb: str) -> None:
+def test_wrong_url_is_reported(directus: Prepared, verb: str) -> None:
     url = f"{directus.server.url}/admin"
     ended = admin(verb, directus, "--url", url)
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -418,7 +420,7 @@ def test_what_answers_is_no_directus(directus: Prepared, verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["setup", "check"])
-def test_nobody_is_there(directus: Prepared, verb: str) -> None:
+def test_unreachable_directus_is_reported(directus: Prepared, verb: str) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     ended = admin(verb, directus, "--url", url)
     assert (ended.returncode, ended.stdout) == (3, "")

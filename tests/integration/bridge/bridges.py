@@ -1,4 +1,4 @@
-"""Halves of the bridge between a real Redis and the double of Directus, served over HTTP."""
+"""Services of the bridge between a real Redis and the double of Directus, served over HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FINAL: Final = ("responded", "rejected", "failed", "expired")
 
 
 class Bridges:
-    """A Directus that may go and come again, and bridges of it."""
+    """A double of Directus that can be stopped and started, and services of the bridge."""
 
     def __init__(self, redis: RedisServer) -> None:
         self.reactor = _reactor()
@@ -42,10 +42,10 @@ class Bridges:
         self._port: Any = self.reactor.listenTCP(0, self._site, interface="127.0.0.1")
         self.number: int = self._port.getHost().port
         self._open: list[Any] = []
-        """What is stopped at the end, the last one first."""
+        """Services and connections, which are stopped at the end in reverse order."""
 
     async def writer(self, name: str = "this") -> ResponseWriter:
-        """One that runs."""
+        """Start a service, and return it."""
         waiting, redis = await self._connection(), await self._connection()
         reader = RedisReader(waiting, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH_SIZE)
         table = CommandTable(self._client(), redis)
@@ -61,7 +61,7 @@ class Bridges:
         return writer
 
     async def devices(self, interval: float = 3600.0) -> DeviceSync:
-        """One that runs."""
+        """Start a service, and return it."""
         redis = await self._connection()
         sync = DeviceSync(
             self.reactor,
@@ -76,7 +76,7 @@ class Bridges:
         return sync
 
     async def overdue(self) -> OverdueCommands:
-        """One that runs."""
+        """Start a service, and return it."""
         redis, client = await self._connection(), self._client()
         reader = RedisReader(redis, redis, group=DIRECTUS_GROUP, name="this", entries=BATCH_SIZE)
         table = CommandTable(client, redis)
@@ -88,11 +88,11 @@ class Bridges:
         return overdue
 
     def backoff(self) -> Backoff:
-        """A short one."""
+        """Return a backoff with short delays."""
         return Backoff(self.reactor, first_delay=0.02, max_delay=0.2, random=random)
 
     def rows(self, count: int, status: str = "routed") -> list[str]:
-        """New commands."""
+        """Add rows of commands, and return their ids."""
         keys = [f"00000000-0000-4000-8000-{number:012}" for number in range(count)]
         blank = dict.fromkeys(self.double.tables["commands"].columns)
         for key in keys:
@@ -105,7 +105,7 @@ class Bridges:
         self.respond_all([response(key, status, **more)])
 
     def respond_all(self, responses: Iterable[dict[str, str]]) -> None:
-        """Append many responses in one go."""
+        """Append many responses in one pipeline."""
         pipeline = self.redis.client.pipeline(transaction=False)
         for one in responses:
             pipeline.xadd(STREAM, one)
@@ -116,44 +116,44 @@ class Bridges:
 
     @property
     def last_report(self) -> str | None:
-        """What was reported last."""
+        """The last reason reported by a condition; None after a recovery."""
         return self.reports[-1] if self.reports else None
 
     @property
     def pending(self) -> int:
-        """By the word of Redis."""
+        """Number of pending entries of the group."""
         try:
             found: int = self.redis.client.xpending(STREAM, "directus")["pending"]
-        except valkey.ResponseError:  # no such group as yet
+        except valkey.ResponseError:  # the group does not exist yet
             return 0
         return found
 
     async def all_written(self) -> None:
-        def told() -> bool:
+        def written() -> bool:
             last = self.redis.client.xinfo_stream(STREAM)["last-generated-id"]
             groups = self.redis.client.xinfo_groups(STREAM)
             return (
                 bool(groups) and not groups[0]["pending"] and groups[0]["last-delivered-id"] == last
             )
 
-        await until(told, "all is told and acknowledged", timeout=60)
+        await until(written, "all responses are written and acknowledged", timeout=60)
 
     async def stop_directus(self) -> None:
-        """Directus is no more."""
+        """Stop listening, and abort all connections."""
         await self._port.stopListening()
         for connection in list(self._site.protocols):
             connection.abortConnection()
 
     async def abort_connections(self) -> None:
-        """Directus ends the connections that wait for its answers."""
-        broken = set(self.double.unanswered)
-        for request in broken:
+        """Abort the connections that wait for a response."""
+        aborted = set(self.double.unanswered)
+        for request in aborted:
             transport: Any = request.transport
             transport.abortConnection()
-        await until(lambda: not broken & set(self.double.unanswered), "broken off")
+        await until(lambda: not aborted & set(self.double.unanswered), "connections are aborted")
 
     def start_directus(self) -> None:
-        """It is there again."""
+        """Listen again on the same port."""
         self._port = self.reactor.listenTCP(self.number, self._site, interface="127.0.0.1")
 
     async def end(self) -> None:
@@ -178,7 +178,7 @@ class Bridges:
 
 
 def response(key: str, status: str, **more: str) -> dict[str, str]:
-    """The fields of an entry."""
+    """Return the fields of a response."""
     fields = {"command_id": key, "device_id": IMEI, "instance_id": "one", "status": status}
     return {**fields, "response": "", "reason": "", "at": "2026-11-22T10:00:00.000Z", **more}
 

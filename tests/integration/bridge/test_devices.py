@@ -1,4 +1,4 @@
-"""The devices of Directus in a real Redis: whole, at any moment."""
+"""The copy of the devices in a real Redis is complete at any time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MODELS: Final = "devices:models"
 FIRST: Final = 356307042000000
 
 
-def put(bridges: Bridges, count: int, model: str, start: int = 0) -> set[bytes]:
-    """Let these be all that Directus has."""
+def replace_devices(bridges: Bridges, count: int, model: str, start: int = 0) -> set[bytes]:
+    """Replace all devices in Directus; return the expected members in Redis."""
     imeis = [str(FIRST + start + number) for number in range(count)]
     rows = bridges.double.rows("devices")
     rows.clear()
@@ -35,15 +35,15 @@ def allowed(bridges: Bridges) -> set[bytes]:
     return set(bridges.redis.client.smembers(ALLOWED))
 
 
-def left_over(bridges: Bridges) -> list[bytes]:
-    """Keys beside the two."""
+def temporary_keys(bridges: Bridges) -> list[bytes]:
+    """Return the temporary keys in Redis."""
     keys: list[bytes] = bridges.redis.client.keys("devices:*:*")
     return keys
 
 
 @contextmanager
-def watched(redis: RedisServer) -> Iterator[set[tuple[int, int]]]:
-    """How many there are in both at once, as another one sees it all the time."""
+def observed_sizes(redis: RedisServer) -> Iterator[set[tuple[int, int]]]:
+    """Collect the sizes of both keys, which another client reads together all the time."""
     seen: set[tuple[int, int]] = set()
     over = threading.Event()
 
@@ -61,63 +61,63 @@ def watched(redis: RedisServer) -> Iterator[set[tuple[int, int]]]:
 
 
 @ensureDeferred
-async def test_both_change_in_one_step_and_are_never_empty(bridges: Bridges) -> None:
-    expected = put(bridges, 2500, "A")
+async def test_both_keys_are_replaced_atomically(bridges: Bridges) -> None:
+    expected = replace_devices(bridges, 2500, "A")
     sync = await bridges.devices()
     await until(lambda: allowed(bridges) == expected, "written")
-    with watched(bridges.redis) as seen:
+    with observed_sizes(bridges.redis) as seen:
         for count, model in ((3100, "B"), (1200, "C"), (2000, "D")):
-            expected = put(bridges, count, model, start=count)
+            expected = replace_devices(bridges, count, model, start=count)
             sync.announce()
             await until(lambda e=expected: allowed(bridges) == e, "written")  # type: ignore[misc]
     whole = {(2500, 2500), (3100, 3100), (1200, 1200), (2000, 2000)}
     assert seen <= whole
-    assert len(seen) > 1, "unprivileged has looked"
-    assert not left_over(bridges)
+    assert len(seen) > 1, "the sizes were never read"
+    assert not temporary_keys(bridges)
     assert bridges.redis.client.ttl(ALLOWED) == bridges.redis.client.ttl(MODELS) == -1
 
 
 @ensureDeferred
-async def test_two_bridges_at_once_do_not_mix(bridges: Bridges) -> None:
-    put(bridges, 1500, "A")
-    with watched(bridges.redis) as seen:
+async def test_two_bridges_do_not_mix_their_copies(bridges: Bridges) -> None:
+    replace_devices(bridges, 1500, "A")
+    with observed_sizes(bridges.redis) as seen:
         syncs = [await bridges.devices(), await bridges.devices()]
         await until(lambda: len(allowed(bridges)) == 1500, "written")
         for count, model in ((1700, "B"), (1600, "C")):
-            expected = put(bridges, count, model, start=count)
+            expected = replace_devices(bridges, count, model, start=count)
             for sync in syncs:
                 sync.announce()
             await until(lambda e=expected: allowed(bridges) == e, "written")  # type: ignore[misc]
     assert seen <= {(0, 0), (1500, 1500), (1700, 1700), (1600, 1600)}
-    await until(lambda: not left_over(bridges), "both are done")
+    await until(lambda: not temporary_keys(bridges), "both copies are complete")
 
 
 @ensureDeferred
-async def test_who_dies_over_it_leaves_nothing_for_long(
+async def test_temporary_keys_of_a_killed_bridge_expire(
     bridges: Bridges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = put(bridges, 1500, "A")
+    expected = replace_devices(bridges, 1500, "A")
     sync = await bridges.devices()
     await until(lambda: allowed(bridges) == expected, "written")
 
     async def died(*_: object) -> None:
-        raise Unavailable("as kill -9 would leave it")
+        raise Unavailable("the bridge was killed")
 
-    put(bridges, 1700, "B")
+    replace_devices(bridges, 1700, "B")
     with monkeypatch.context() as dying:
         dying.setattr("tracker.bridge.devices.Script.run", died)
         sync.announce()
-        await until(lambda: left_over(bridges), "left beside")
-        await until(lambda: bridges.last_report, "told")
+        await until(lambda: temporary_keys(bridges), "temporary keys exist")
+        await until(lambda: bridges.last_report, "the failure is reported")
     assert allowed(bridges) == expected
-    assert all(0 < bridges.redis.client.ttl(key) <= 600 for key in left_over(bridges))
+    assert all(0 < bridges.redis.client.ttl(key) <= 600 for key in temporary_keys(bridges))
 
 
 @ensureDeferred
-async def test_what_is_gone_before_it_is_swapped_takes_nobodys_place(
+async def test_lost_temporary_keys_replace_nothing(
     bridges: Bridges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = put(bridges, 1500, "A")
+    expected = replace_devices(bridges, 1500, "A")
     sync = await bridges.devices()
     await until(lambda: allowed(bridges) == expected, "written")
     filled = DeviceSync._fill
@@ -126,33 +126,33 @@ async def test_what_is_gone_before_it_is_swapped_takes_nobodys_place(
         await filled(self, key, *more)  # type: ignore[arg-type]
         bridges.redis.client.delete(key)
 
-    changed = put(bridges, 1700, "B")
+    changed = replace_devices(bridges, 1700, "B")
     with monkeypatch.context() as losing:
         losing.setattr(DeviceSync, "_fill", filled_and_gone)
         sync.announce()
-        await until(lambda: bridges.last_report, "told")
+        await until(lambda: bridges.last_report, "the failure is reported")
         assert allowed(bridges) == expected
-    await until(lambda: allowed(bridges) == changed, "written after all")
-    await until(lambda: bridges.last_report is None, "well again")
+    await until(lambda: allowed(bridges) == changed, "written by a later read")
+    await until(lambda: bridges.last_report is None, "the recovery is reported")
 
 
 @ensureDeferred
-async def test_directus_and_redis_go_and_come(bridges: Bridges) -> None:
-    expected = put(bridges, 100, "A")
+async def test_copy_recovers_after_outages_of_directus_and_redis(bridges: Bridges) -> None:
+    expected = replace_devices(bridges, 100, "A")
     sync = await bridges.devices(interval=0.3)
     await until(lambda: allowed(bridges) == expected, "written")
     await bridges.stop_directus()
-    await until(lambda: bridges.last_report, "told")
+    await until(lambda: bridges.last_report, "the failure is reported")
     assert allowed(bridges) == expected
-    changed = put(bridges, 120, "B")
+    changed = replace_devices(bridges, 120, "B")
     bridges.start_directus()
     await until(lambda: allowed(bridges) == changed, "written")
     bridges.double.canned += [CannedResponse(503)] * 3
     sync.announce()
-    await until(lambda: not bridges.double.canned, "tried again")
+    await until(lambda: not bridges.double.canned, "the reads are retried")
     assert allowed(bridges) == changed
     bridges.redis.kill()
     bridges.redis.start()
     bridges.redis.client.flushall()
-    await until(lambda: allowed(bridges) == changed, "written anew")
-    await until(lambda: bridges.last_report is None, "well again")
+    await until(lambda: allowed(bridges) == changed, "written again")
+    await until(lambda: bridges.last_report is None, "the recovery is reported")

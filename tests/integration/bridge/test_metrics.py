@@ -1,4 +1,4 @@
-"""What a whole bridge counts, between a real Redis and the double of Directus over HTTP."""
+"""Metrics of a complete bridge between a real Redis and the double of Directus over HTTP."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ FUTURE = "2096-11-22T10:00:00.000Z"
 PAST = "2016-11-22T10:00:00.000Z"
 
 
-class Watched:
-    """A bridge that is requests for its metrics, and looks often."""
+class MeasuredBridge:
+    """A bridge with its metrics and a short poll interval."""
 
     def __init__(self, bridges: Bridges) -> None:
         self.bridges = bridges
@@ -55,7 +55,7 @@ class Watched:
         return found
 
     def add(self, number: int, **columns: Any) -> str:
-        """A row of ``commands``."""
+        """Add a row of ``commands``, and return its id."""
         key = KEY.format(number)
         blank = dict.fromkeys(self.bridges.double.tables["commands"].columns)
         row = {"id": key, "imei": IMEI, "text": "x", "status": "pending"}
@@ -76,93 +76,93 @@ class Watched:
 
 
 @pytest_twisted.async_yield_fixture
-async def watched(redis: RedisServer) -> AsyncIterator[Watched]:
-    """Built, and started by the test when Directus holds what it wants."""
+async def bridge(redis: RedisServer) -> AsyncIterator[MeasuredBridge]:
+    """Provide a bridge that the test starts."""
     bridges = Bridges(redis)
-    watched = Watched(bridges)
-    yield watched
-    await watched.role.stopService()
+    bridge = MeasuredBridge(bridges)
+    yield bridge
+    await bridge.role.stopService()
     await bridges.end()
 
 
-def start(watched: Watched) -> None:
-    watched.role.privilegedStartService()
-    watched.role.startService()
+def start(bridge: MeasuredBridge) -> None:
+    bridge.role.privilegedStartService()
+    bridge.role.startService()
 
 
 @ensureDeferred
-async def test_all_is_there_before_anything_has_happened(watched: Watched) -> None:
+async def test_all_metrics_begin_at_zero(bridge: MeasuredBridge) -> None:
     for result in ("answered", "denied", "refused", "down", "given_up"):
-        assert watched.value("directus_calls_total", method="SEARCH", result=result) == 0
+        assert bridge.value("directus_calls_total", method="SEARCH", result=result) == 0
     for part in ("commands", "responses", "devices"):
-        assert watched.value("bridge_retries_total", part=part) == 0
-    assert watched.value("bridge_devices_timestamp_seconds") == 0
+        assert bridge.value("bridge_retries_total", part=part) == 0
+    assert bridge.value("bridge_devices_timestamp_seconds") == 0
 
 
 @ensureDeferred
-async def test_commands_are_told_by_what_becomes_of_them(watched: Watched) -> None:
-    watched.add(1, expires_at=PAST)
-    start(watched)
-    await until(lambda: watched.value("bridge_commands_total", result="ended") == 1, "expired")
-    watched.add(2, expires_at=FUTURE)
-    # There is no instance to send it to.
-    await until(lambda: watched.value("bridge_commands_total", result="not_sent") > 0, "told")
-    assert watched.value("bridge_commands_total", result="routed") == 0
-    assert watched.value("bridge_retries_total", part="commands") > 0
-    assert watched.value("directus_calls_total", method="PATCH", result="answered") >= 1
-    assert watched.value("directus_call_seconds_count", method="PATCH") >= 1
+async def test_commands_are_counted_by_result(bridge: MeasuredBridge) -> None:
+    bridge.add(1, expires_at=PAST)
+    start(bridge)
+    await until(lambda: bridge.value("bridge_commands_total", result="ended") == 1, "expired")
+    bridge.add(2, expires_at=FUTURE)
+    # No instance is running.
+    await until(lambda: bridge.value("bridge_commands_total", result="not_sent") > 0, "not sent")
+    assert bridge.value("bridge_commands_total", result="routed") == 0
+    assert bridge.value("bridge_retries_total", part="commands") > 0
+    assert bridge.value("directus_calls_total", method="PATCH", result="answered") >= 1
+    assert bridge.value("directus_call_seconds_count", method="PATCH") >= 1
 
 
 @ensureDeferred
-async def test_responses_are_told_by_what_becomes_of_them(watched: Watched) -> None:
-    key = watched.add(1, status="routed")
-    start(watched)
-    watched.bridges.respond(key, "responded")
-    watched.bridges.respond(KEY.format(9), "responded")
-    await watched.bridges.all_written()
-    assert watched.value("bridge_responses_total", result="written") == 1
-    assert watched.value("bridge_responses_total", result="no_row") == 1
-    assert watched.value("bridge_responses_total", result="held") == 0
+async def test_responses_are_counted_by_result(bridge: MeasuredBridge) -> None:
+    key = bridge.add(1, status="routed")
+    start(bridge)
+    bridge.bridges.respond(key, "responded")
+    bridge.bridges.respond(KEY.format(9), "responded")
+    await bridge.bridges.all_written()
+    assert bridge.value("bridge_responses_total", result="written") == 1
+    assert bridge.value("bridge_responses_total", result="no_row") == 1
+    assert bridge.value("bridge_responses_total", result="held") == 0
 
 
 @ensureDeferred
-async def test_a_directus_that_is_gone_is_told(watched: Watched) -> None:
-    await watched.bridges.stop_directus()
-    watched.bridges.respond(watched.add(1, status="routed"), "responded")
-    start(watched)
+async def test_failures_of_directus_are_counted(bridge: MeasuredBridge) -> None:
+    await bridge.bridges.stop_directus()
+    bridge.bridges.respond(bridge.add(1, status="routed"), "responded")
+    start(bridge)
     for part in ("commands", "responses", "devices"):
         await until(
-            lambda part=part: watched.value("bridge_retries_total", part=part) > 0,  # type: ignore[misc]
+            lambda part=part: bridge.value("bridge_retries_total", part=part) > 0,  # type: ignore[misc]
             f"a failure of {part}",
         )
-    assert watched.value("directus_calls_total", method="SEARCH", result="down") > 0
-    watched.bridges.start_directus()
+    assert bridge.value("directus_calls_total", method="SEARCH", result="down") > 0
+    bridge.bridges.start_directus()
     await until(
-        lambda: watched.value("bridge_responses_total", result="written") == 1,
-        "it is told in the end",
+        lambda: bridge.value("bridge_responses_total", result="written") == 1,
+        "the response is written",
         timeout=60,
     )
 
 
 @ensureDeferred
-async def test_devices_are_told_when_they_are_written(watched: Watched) -> None:
-    devices = watched.bridges.double.rows("devices")
-    blank = dict.fromkeys(watched.bridges.double.tables["devices"].columns)
+async def test_devices_are_counted_after_a_copy(bridge: MeasuredBridge) -> None:
+    devices = bridge.bridges.double.rows("devices")
+    blank = dict.fromkeys(bridge.bridges.double.tables["devices"].columns)
     for number, enabled in enumerate((True, True, False)):
         imei = f"35630704244101{number}"
         devices[imei] = {**blank, "imei": imei, "enabled": enabled}
-    start(watched)
-    await until(lambda: watched.value("bridge_devices_timestamp_seconds") > 1e9, "written")
-    assert watched.value("bridge_devices") == 2
+    start(bridge)
+    await until(lambda: bridge.value("bridge_devices_timestamp_seconds") > 1e9, "written")
+    assert bridge.value("bridge_devices") == 2
 
 
 @ensureDeferred
-async def test_posts_are_told_by_result(watched: Watched) -> None:
-    start(watched)
-    assert await watched.post("commands", "wrong") == 401
-    assert await watched.post("commands", "secret") == 400
-    assert await watched.post("commands", "secret", {"key": watched.add(1, expires_at=PAST)}) == 202
-    assert await watched.post("devices", "secret") == 202
+async def test_webhook_requests_are_counted_by_result(bridge: MeasuredBridge) -> None:
+    start(bridge)
+    assert await bridge.post("commands", "wrong") == 401
+    assert await bridge.post("commands", "secret") == 400
+    assert await bridge.post("commands", "secret", {"key": bridge.add(1, expires_at=PAST)}) == 202
+    assert await bridge.post("devices", "secret") == 202
     for result, count in (("wrong_secret", 1), ("malformed", 1), ("accepted", 1), ("too_many", 0)):
-        assert watched.value("bridge_webhook_posts_total", hook="commands", result=result) == count
-    assert watched.value("bridge_webhook_posts_total", hook="devices", result="accepted") == 1
+        assert bridge.value("bridge_webhook_posts_total", hook="commands", result=result) == count
+    assert bridge.value("bridge_webhook_posts_total", hook="devices", result="accepted") == 1

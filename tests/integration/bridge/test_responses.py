@@ -1,4 +1,4 @@
-"""Responses in a real Redis are acknowledged when Directus has taken them, and not before."""
+"""Responses in a real Redis are acknowledged after Directus has accepted them."""
 
 from __future__ import annotations
 
@@ -23,27 +23,30 @@ async def test_nothing_is_acknowledged_while_directus_is_down(bridges: Bridges) 
     for key in keys:
         more = {"response": f"of {key}"}
         bridges.respond_all([response(key, "delivered"), response(key, "responded", **more)])
-    await until(lambda: bridges.pending > 0 and bridges.last_report, "read, and told nowhere")
+    await until(
+        lambda: bridges.pending > 0 and bridges.last_report,
+        "responses are read and the failure is reported",
+    )
     reports = len(bridges.reports)
-    await until(lambda: len(bridges.reports) > reports + 5, "tried again")
-    assert 0 < bridges.pending <= BATCH_SIZE, "no more is taken than Directus can be told"
+    await until(lambda: len(bridges.reports) > reports + 5, "writing is retried")
+    assert 0 < bridges.pending <= BATCH_SIZE, "more than one batch was read"
     assert bridges.statuses() == {"routed"}
     bridges.start_directus()
     await bridges.all_written()
     rows = bridges.double.rows("commands")
     assert all(rows[key]["response"] == f"of {key}" for key in keys)
     assert bridges.statuses() == {"responded"}
-    await until(lambda: bridges.last_report is None, "well again")
+    await until(lambda: bridges.last_report is None, "the recovery is reported")
 
 
 @ensureDeferred
-async def test_what_directus_breaks_off_is_told_again(bridges: Bridges) -> None:
+async def test_responses_are_retried_after_aborted_connections(bridges: Bridges) -> None:
     keys = bridges.rows(20)
     bridges.respond_all(response(key, "responded") for key in keys)
     bridges.double.silent = True
     await bridges.writer()
     for _ in range(3):
-        await until(lambda: bridges.double.waiting, "requests")
+        await until(lambda: bridges.double.waiting, "Directus gets a request")
         assert bridges.pending == len(keys)
         await bridges.abort_connections()
     bridges.double.resume()
@@ -52,14 +55,14 @@ async def test_what_directus_breaks_off_is_told_again(bridges: Bridges) -> None:
 
 
 @ensureDeferred
-async def test_it_ends_while_directus_hangs_and_another_goes_on(bridges: Bridges) -> None:
+async def test_another_bridge_continues_after_a_stop_during_a_request(bridges: Bridges) -> None:
     keys = bridges.rows(20)
     bridges.respond_all(response(key, "responded") for key in keys)
     bridges.double.silent = True
     writer = await bridges.writer()
-    await until(lambda: bridges.double.waiting, "requests")
+    await until(lambda: bridges.double.waiting, "Directus gets a request")
     await writer.stopService()
-    assert bridges.double.waiting, "it has not waited for the answer"
+    assert bridges.double.waiting, "stopping has waited for the response"
     assert bridges.pending == len(keys)
     bridges.double.resume()
     await bridges.writer()
@@ -68,13 +71,13 @@ async def test_it_ends_while_directus_hangs_and_another_goes_on(bridges: Bridges
 
 
 @ensureDeferred
-async def test_a_row_that_is_gone_is_let_go(bridges: Bridges) -> None:
+async def test_response_of_a_deleted_row_is_acknowledged(bridges: Bridges) -> None:
     one, two = bridges.rows(2)
     del bridges.double.rows("commands")[one]
     bridges.respond(one, "responded")
     bridges.redis.client.xgroup_create(STREAM, "directus", "0")
     bridges.redis.client.xreadgroup("directus", "this", {STREAM: ">"})
-    bridges.redis.client.xtrim(STREAM, maxlen=0)  # though it is pending
+    bridges.redis.client.xtrim(STREAM, maxlen=0)  # while the entry is pending
     bridges.respond(one, "responded")
     bridges.respond(two, "responded")
     await bridges.writer()
@@ -83,23 +86,27 @@ async def test_a_row_that_is_gone_is_let_go(bridges: Bridges) -> None:
 
 
 @ensureDeferred
-async def test_redis_is_killed_and_flushed_meanwhile(bridges: Bridges) -> None:
+async def test_responses_survive_a_kill_and_a_flush_of_redis(bridges: Bridges) -> None:
     keys = bridges.rows(6 * BATCH_SIZE)
     bridges.respond_all(response(key, "responded") for key in keys[: 4 * BATCH_SIZE])
     await bridges.writer()
-    await until(lambda: "responded" in bridges.statuses(), "some are told")
+    await until(lambda: "responded" in bridges.statuses(), "some responses are written")
     bridges.redis.kill()
     bridges.redis.start()
     await bridges.all_written()
-    assert len(_told(bridges, "responded")) == 4 * BATCH_SIZE
+    assert len(_rows_with(bridges, "responded")) == 4 * BATCH_SIZE
     bridges.redis.client.flushall()
     bridges.respond_all(response(key, "failed") for key in keys[4 * BATCH_SIZE :])
-    await until(lambda: len(_told(bridges, "failed")) == 2 * BATCH_SIZE, "told after a flush", 60)
+    await until(
+        lambda: len(_rows_with(bridges, "failed")) == 2 * BATCH_SIZE,
+        "responses after the flush are written",
+        60,
+    )
     await bridges.all_written()
 
 
 @ensureDeferred
-async def test_two_bridges_tell_a_status_that_never_goes_back(bridges: Bridges) -> None:
+async def test_status_never_goes_back_with_two_bridges(bridges: Bridges) -> None:
     keys = bridges.rows(3 * BATCH_SIZE)
     seen: dict[str, list[str]] = {key: [] for key in keys}
 
@@ -115,25 +122,25 @@ async def test_two_bridges_tell_a_status_that_never_goes_back(bridges: Bridges) 
         bridges.respond_all([response(key, "responded"), response(key, "delivered")])
     await bridges.all_written()
     assert bridges.statuses() == {"responded"}
-    # Both may respond the same; none says "delivered" of what it finds ended.
+    # Both may write the same status; none replaces a final status by "delivered".
     assert not [one for one in seen.values() for pair in pairwise(one) if pair[0] > pair[1]]
 
 
 @ensureDeferred
-async def test_a_final_status_that_another_bridge_overwrites_comes_back(bridges: Bridges) -> None:
+async def test_overwritten_final_status_is_restored(bridges: Bridges) -> None:
     (key,) = bridges.rows(1)
     bridges.redis.client.xadd("elsewhere", {"a": "b"})
     table = bridges.double.tables["commands"]
 
     def overtake(_: Any) -> None:
-        """Another bridge tells how it ended, after this one has looked at the row."""
+        """Write a final status as another bridge, while this one changes the row."""
         del table.rejections[key]
         table.rows[key].update(status="rejected", finished_at="2026-11-22T10:00:00.000Z")
 
     table.rejections[key] = overtake
     entry = bridges.redis.client.xadd(STREAM, response(key, "rejected", instance_id="two"))
     bridges.redis.client.set(command_record(key), f"done rejected {entry.decode()}")
-    bridges.redis.client.xgroup_create(STREAM, "directus", entry)  # that one has it
+    bridges.redis.client.xgroup_create(STREAM, "directus", entry)  # the other bridge has read it
     bridges.respond(key, "delivered")
     await bridges.writer()
     await bridges.all_written()
@@ -142,7 +149,7 @@ async def test_a_final_status_that_another_bridge_overwrites_comes_back(bridges:
 
 
 @ensureDeferred
-async def test_what_a_bridge_has_left_another_takes_over(
+async def test_responses_of_a_stopped_bridge_are_claimed(
     bridges: Bridges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(responses, "CLAIM_AFTER", 0.3)
@@ -150,16 +157,16 @@ async def test_what_a_bridge_has_left_another_takes_over(
     bridges.respond_all(response(key, "responded") for key in keys)
     bridges.double.silent = True
     gone = await bridges.writer("gone")
-    await until(lambda: bridges.double.waiting, "requests")
+    await until(lambda: bridges.double.waiting, "Directus gets a request")
     await gone.stopService()
     bridges.double.resume()
-    bridges.rows(20)  # what it may have changed is as before
+    bridges.rows(20)  # undoes changes by the stopped bridge
     await bridges.writer("other")
     bridges.respond(keys[0], "delivered")
     await bridges.all_written()
     assert bridges.statuses() == {"responded"}
 
 
-def _told(bridges: Bridges, status: str) -> list[str]:
+def _rows_with(bridges: Bridges, status: str) -> list[str]:
     rows = bridges.double.rows("commands")
     return [key for key, row in rows.items() if row["status"] == status]

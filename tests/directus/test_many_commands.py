@@ -1,4 +1,4 @@
-"""Hundreds of commands at once, and how long they take."""
+"""Hundreds of commands at once, with measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg
 from tests.directus.conftest import Measured
 from tests.directus.prepared import Prepared, add_user, point_flows_at, prepare
 from tests.directus.server import DirectusServer
-from tests.directus.site import Answering, Site, message_in
+from tests.directus.site import AnsweringDevice, Site, message_in
 from tests.servers import RedisServer, free_port
 from tests.unit.bridge.double import OPERATOR_TOKEN
 from tests.waiting import wait_for
@@ -25,17 +25,17 @@ ROWS = 500
 DEVICES = [f"{356307042441000 + number}" for number in range(10)]
 
 
-def test_five_hundred_that_webhooks_tell_of(hooked: Site, measured: Measured) -> None:
-    all_are_answered(hooked, measured)
+def test_500_commands_with_webhook(webhook_site: Site, measured: Measured) -> None:
+    send_and_check_commands(webhook_site, measured)
 
 
-def test_five_hundred_where_flows_may_not_reach_the_bridge(
+def test_500_commands_with_flows_that_cannot_reach_the_bridge(
     start_directus: Callable[..., DirectusServer],
     tmp_path: Path,
     redis: RedisServer,
     measured: Measured,
 ) -> None:
-    """Directus' own default, which denies its Flows the machine that they run on."""
+    """By default, Directus denies its Flows connections to its own machine."""
     server = start_directus()
     secrets = tmp_path / "secrets"
     secrets.mkdir()
@@ -45,19 +45,19 @@ def test_five_hundred_where_flows_may_not_reach_the_bridge(
     add_user(server, OPERATOR_TOKEN, OPERATOR_POLICY)
     site = Site(tmp_path, redis, server, secrets, port)
     try:
-        all_are_answered(site.start(), measured)
+        send_and_check_commands(site.start(), measured)
     finally:
         site.end()
 
 
-def all_are_answered(site: Site, measured: Measured) -> None:
-    """Each device gets exactly its commands, in order, and its answers stand on their rows."""
+def send_and_check_commands(site: Site, measured: Measured) -> None:
+    """Check that each device gets its commands in order, and each row the right answer."""
     texts = [f"setparam 1000:{number}" for number in range(ROWS)]
     wanted = [
         {"imei": DEVICES[number % len(DEVICES)], "text": text} for number, text in enumerate(texts)
     ]
     with ExitStack() as stack:
-        devices = {device_id: Answering(site, device_id) for device_id in DEVICES}
+        devices = {device_id: AnsweringDevice(site, device_id) for device_id in DEVICES}
         for device in devices.values():
             stack.callback(device.end)
         for device in devices.values():
@@ -66,7 +66,7 @@ def all_are_answered(site: Site, measured: Measured) -> None:
         rows = site.ask("POST", "/items/commands?limit=-1", wanted)
         posted = time.time()
         assert len(rows) == ROWS
-        ended = wait_for_all(site.directus.database_url)
+        ended = wait_for_final_statuses(site.directus.database_url)
         total = time.time() - began
     for row in site.ask("GET", "/items/commands?limit=-1"):
         assert row["status"] == "responded", row
@@ -89,12 +89,12 @@ def all_are_answered(site: Site, measured: Measured) -> None:
     )
 
 
-def wait_for_all(database_url: str) -> dict[str, float]:
-    """Row → seconds from its creation until its final status was seen in the database."""
+def wait_for_final_statuses(database_url: str) -> dict[str, float]:
+    """Return the seconds from the creation of each row to its final status in the database."""
     ended: dict[str, float] = {}
     with psycopg.connect(database_url, autocommit=True) as connection:
 
-        def look() -> bool:
+        def poll() -> bool:
             found = connection.execute(
                 "SELECT id::text, date_created FROM commands WHERE finished_at IS NOT NULL"
             ).fetchall()
@@ -103,10 +103,10 @@ def wait_for_all(database_url: str) -> dict[str, float]:
                 ended.setdefault(key, (now - created).total_seconds())
             return len(ended) == ROWS
 
-        wait_for(look, "all have ended", timeout=300)
+        wait_for(poll, "all have ended", timeout=300)
     return ended
 
 
 def frame_of(text: str) -> bytes:
-    """What a device receives."""
+    """Return the frame with a command, as a device receives it."""
     return encode_frame(encode_message(Message(MESSAGE_CODECS[0x0C], COMMAND, text.encode())))

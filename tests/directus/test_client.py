@@ -1,4 +1,4 @@
-"""What the client makes of a real Directus that is in trouble."""
+"""The client, with errors and outages of a real Directus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Start = Callable[..., DirectusServer]
 
 
 @ensureDeferred
-async def test_it_wants_to_be_left_alone(start_directus: Start) -> None:
+async def test_rate_limit_is_reported_with_retry_after(start_directus: Start) -> None:
     from twisted.internet import reactor
 
     server = start_directus(
@@ -36,7 +36,7 @@ async def test_it_wants_to_be_left_alone(start_directus: Start) -> None:
 
 
 @ensureDeferred
-async def test_it_hangs_and_it_dies(start_directus: Start) -> None:
+async def test_client_recovers_after_directus_hangs_or_is_killed(start_directus: Start) -> None:
     from twisted.internet import reactor
 
     server = start_directus()
