@@ -86,9 +86,9 @@ def test_second_setup_changes_nothing(directus: Prepared) -> None:
 def test_check_of_a_prepared_directus_succeeds(directus: Prepared) -> None:
     directus.token_file.chmod(0o600)
     directus.bridge_token_file.chmod(0o600)
-    status, found = findings(directus)
+    exit_code, found = findings(directus)
     wrong = [one for each in found.values() for one in each if one["status"] != "ok"]
-    assert (status, [one["check"] for one in wrong]) == (0, ["bridge"])
+    assert (exit_code, [one["check"] for one in wrong]) == (0, ["bridge"])
     assert wrong[0]["seen"].startswith(
         "the bridge at http://127.0.0.1:9130/commands does not respond: "
     )
@@ -135,15 +135,15 @@ def test_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> None:
     token.write_text(server.TOKEN)
     made = Prepared(server, token, tmp_path / "secret", tmp_path / "bridge", "")
     before = server.data("GET", "/activity?sort=-id&limit=1&fields=id")
-    status, lines = setup(made, "--dry-run")
-    assert status == 1
+    exit_code, lines = setup(made, "--dry-run")
+    assert exit_code == 1
     assert lines[0] == f"+ file {made.secret_file}"
     assert "+ collection commands, with 15 fields" in lines
     assert lines[-1] == f"{len(lines) - 3} changes to make. Nothing was changed."
     assert not made.secret_file.exists()
     assert not made.bridge_token_file.exists()
     assert server.data("GET", "/activity?sort=-id&limit=1&fields=id") == before
-    # Then a check finds it all missing; and that a Flow could not reach the bridge.
+    # A check reports the missing objects, and that Flows cannot reach the bridge.
     only = ("--url", server.url, "--token-file", str(token))
     ended = run("tracker-admin", "directus", "check", *only, timeout=SETUP_TIMEOUT)
     assert ended.returncode == 1
@@ -151,7 +151,7 @@ def test_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> None:
     assert "fix: tracker-admin directus setup" in ended.stdout
     assert "warning  flow-reach        Flows cannot reach 127.0.0.1" in ended.stdout
     assert "fix: IMPORT_IP_DENY_LIST=169.254.169.254" in ended.stdout
-    # Files that are missing are made, and the token in one of them is the bridge's.
+    # The setup creates missing files; one contains the token of the bridge's user.
     assert setup(made)[0] == 0
     assert made.bridge_token_file.stat().st_mode & 0o777 == 0o600
     status, me = server.ask("GET", "/users/me", token=made.bridge_token_file.read_text().strip())
@@ -219,16 +219,16 @@ def test_existing_collections_are_completed_and_otherwise_kept(
     assert server.ask("GET", "/items/last_positions", token=BRIDGE_TOKEN)[0] == 403
 
     _damage(server)
-    status, lines = setup(prepared, "--dry-run")
-    assert (status, lines) == (1, [*DAMAGE, "7 changes to make. Nothing was changed."])
-    status, found = findings(prepared)
-    assert status == 1
+    exit_code, lines = setup(prepared, "--dry-run")
+    assert (exit_code, lines) == (1, [*DAMAGE, "7 changes to make. Nothing was changed."])
+    exit_code, found = findings(prepared)
+    assert exit_code == 1
     seen = failures(found)
     assert "different: role Tracker bridge: remove other policy" in seen
     assert "has more rights than needed: delete commands: *" in seen
     assert "lacks the right to update commands: instance, reason" in seen
-    status, lines = setup(prepared)
-    assert (status, lines) == (0, [*DAMAGE, "7 changes made."])
+    exit_code, lines = setup(prepared)
+    assert (exit_code, lines) == (0, [*DAMAGE, "7 changes made."])
     assert failures(findings(prepared)[1]) == []
 
 
@@ -277,8 +277,8 @@ def test_manual_changes_are_reported_and_nothing_is_changed(
     token = tmp_path / "admin"
     token.write_text(server.TOKEN)
     made = Prepared(server, token, tmp_path / "secret", tmp_path / "bridge", "")
-    status, lines = setup(made)
-    assert status == 1
+    exit_code, lines = setup(made)
+    assert exit_code == 1
     assert lines[2:] == [
         "! collection commands is a folder; it must be a table",
         "! field devices.imei has type integer; it must have type string",
@@ -293,8 +293,8 @@ def test_token_is_replaced_and_token_of_another_user_is_refused(
     file = tmp_path / "bridge"
     file.write_text("another-token")
     options = ("--bridge-token-file", str(file))
-    status, found = findings(directus, *options)
-    assert (status, failures(found)) == (
+    exit_code, found = findings(directus, *options)
+    assert (exit_code, failures(found)) == (
         1,
         ["different: user Tracker bridge: its token", "Directus refuses the token"],
     )
@@ -302,8 +302,8 @@ def test_token_is_replaced_and_token_of_another_user_is_refused(
     assert directus.server.ask("GET", "/users/me", token=BRIDGE_TOKEN)[0] == 401
     assert setup(directus) == (0, ["~ user Tracker bridge: its token", "1 change made."])
     file.write_text(UNPRIVILEGED_TOKEN)
-    status, lines = setup(directus, *options)
-    assert status == 1
+    exit_code, lines = setup(directus, *options)
+    assert exit_code == 1
     assert lines[0] == "! the token in the bridge's file belongs to another user; remove the file"
 
 

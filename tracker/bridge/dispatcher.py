@@ -48,13 +48,13 @@ from tracker.runtime.waits import Stopped, Waits
 INTERVAL: Final = 10.0
 #: Maximum delay in seconds until the next attempt after repeated failures.
 MAX_BACKOFF: Final = 15.0
-#: Announced rows that wait to be read; the next poll finds the rows beyond this limit.
+#: Maximum number of announced rows that wait to be read; the next poll finds the others.
 MAX_ANNOUNCED: Final = 2000
 #: Seconds that a stop waits for commands that are being sent.
 STOP_TIMEOUT: Final = 5.0
 #: Seconds beyond the interval after which a poll counts as stuck.
 WATCHDOG_TIMEOUT: Final = 600.0
-#: Rows for which the last logged reason is remembered.
+#: Maximum number of rows for which the last logged reason is remembered.
 _MAX_LOGGED: Final = 1000
 
 #: Errors of a request that concerns several rows.
@@ -233,7 +233,7 @@ class Dispatcher(Service):
         return self._send_backoff.left or (0 if self._poll_again else self._interval)
 
     def _poll_soon(self) -> None:
-        """Poll at once, or after the current poll, to find rows that were not announced."""
+        """Poll at once, or after the current poll, because rows were postponed."""
         self._poll_again = True
         if not self._send_backoff.left:
             self._pause.stop()
@@ -307,9 +307,9 @@ class Dispatcher(Service):
             if self._send_backoff.may_concern_one_row(error):
                 self._log_once(row["id"], str(error))
             else:
-                self._send_backoff.failed(f"cannot update commands in Directus: {error}", error)
+                self._send_backoff.failed(f"cannot update commands: {error}", error)
         except DirectusDenied as error:
-            self._send_backoff.failed(f"cannot update commands in Directus: {error}", error)
+            self._send_backoff.failed(f"cannot update commands: {error}", error)
         except NoInstance as error:
             self._send_backoff.failed(f"cannot send commands: {error}", error)
         except (DirectusRefused, ControlError) as error:

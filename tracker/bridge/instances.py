@@ -104,8 +104,8 @@ class Instances(Service):
     async def send_command(self, device_id: str, text: str, **options: Any) -> dict[str, Any]:
         """Send a command through one instance; see :meth:`ControlClient.send_command`.
 
-        If an instance fails, the next one is tried. ``command_id`` is therefore required: it
-        prevents that the command is sent twice.
+        If an instance fails, the next one is tried. ``command_id`` is therefore required, so that
+        the device gets the command at most once.
 
         :raises NoInstance: if no instance accepts commands now.
         :raises BadArgument: if the instance rejects an argument.

@@ -124,7 +124,7 @@ class OverdueCommands(Service):
 
     @property
     def _long_expired(self) -> Mapping[str, Any]:
-        """The filter of rows that expired before the grace period."""
+        """The filter of rows that expired more than :data:`GRACE_PERIOD` ago."""
         limit = self._clock.seconds() - GRACE_PERIOD
         without_expiry = [
             {"expires_at": {"_null": True}},

@@ -180,7 +180,7 @@ class ResponseWriter(Service):
             await self._process(await self._reader.read(new, wait))
 
     async def _process(self, entries: Sequence[Delivered]) -> None:
-        """Write these responses, after held responses of the same commands."""
+        """Write these responses; those of a held command wait behind its held responses."""
         self._watchdog.reset()
         unwritten: dict[str, _Unwritten] = {}
         done = []
@@ -220,10 +220,10 @@ class ResponseWriter(Service):
             return
         self._writing = unwritten
         updates = {key: one.fields for key, one in unwritten.items()}
-        written = await self._until_executed(lambda: self._table.write(updates))
+        results = await self._until_executed(lambda: self._table.write(updates))
         done: list[str] = []
         for key, one in unwritten.items():
-            result = written[key]
+            result = results[key]
             if isinstance(result, DirectusError):
                 result = await self._write_status(key, one, result)
             if isinstance(result, DirectusError):

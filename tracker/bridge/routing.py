@@ -19,7 +19,7 @@ from tracker.position import iso_milliseconds
 
 
 class Router:
-    """The way of a single row to an instance, and of its status back into the row."""
+    """A sender of single commands, which also writes their status into the rows."""
 
     def __init__(
         self,

@@ -207,14 +207,14 @@ _COMMAND_FIELDS: Final = (
             "placeholder": "Codec 12",
         },
         schema={"max_length": 16},
-        note="The encoding of the command. Codec 12 if empty.",
+        note="The encoding of the command. Default: Codec 12.",
     ),
     _field(
         "timeout",
         "integer",
         "input",
         options={"min": 1, "max": int(MAX_TIMEOUT), "placeholder": f"{DEFAULT_TIMEOUT:g}"},
-        note=f"Seconds to wait for the device's answer. {DEFAULT_TIMEOUT:g} if empty.",
+        note=f"Seconds to wait for the device's answer. Default: {DEFAULT_TIMEOUT:g}.",
     ),
     _field(
         "expires_at",
@@ -224,7 +224,7 @@ _COMMAND_FIELDS: Final = (
         display_options={"relative": True},
         note=(
             "The command is never sent to the device after this time. "
-            f"{DEFAULT_EXPIRY / 60:g} minutes after its creation if empty."
+            f"Default: {DEFAULT_EXPIRY / 60:g} minutes after its creation."
         ),
     ),
     _field(
@@ -245,7 +245,7 @@ _COMMAND_FIELDS: Final = (
         readonly=True,
         width="full",
         conditions=_HIDDEN_UNTIL_ROUTED,
-        note="The answer of the device, or an explanation why the command was not sent.",
+        note="The answer of the device, or details of a failure.",
     ),
     _field(
         "reason",
@@ -442,7 +442,7 @@ def policies(with_positions: bool) -> tuple[Policy, ...]:
 ROLE: Final[Mapping[str, Any]] = {
     "name": "Tracker bridge",
     "icon": "sync_alt",
-    "description": "The role of the user of twistd tracker bridge",
+    "description": "The role of the bridge's user",
 }
 USER: Final[Mapping[str, Any]] = {
     "first_name": "Tracker",

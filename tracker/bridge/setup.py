@@ -45,7 +45,7 @@ class Change:
     """The changed object, for example ``collection commands``."""
     text: str
     """A description in one line. It begins with ``+`` if the object is missing, ``~`` if it is
-    different, and ``!`` if only an administrator can change it by hand."""
+    different, and ``!`` if an administrator must change it by hand."""
     requests: tuple[Request, ...] = field(default=(), repr=False)
     """The requests that make the change, in order: method, path and body."""
 
@@ -105,7 +105,7 @@ async def plan(client: DirectusClient, wanted: SetupOptions, as_bridge: Any = No
 async def apply(client: DirectusClient, change: Change) -> None:
     """Make one change. Requests that succeeded before an error are not undone.
 
-    :raises DirectusError: if Directus refuses a request.
+    :raises DirectusError: if a request fails.
     """
     for method, path, body in change.requests:
         await client.request(method, path, body)

@@ -83,22 +83,22 @@ async def test_recorded_final_status_is_written(bridges: Bridges) -> None:
 async def test_overwritten_final_status_is_restored(
     bridges: Bridges,
 ) -> None:
-    ended, begun, again = keys = bridges.rows(3, "delivered")
+    final, reset_sent, reset = keys = bridges.rows(3, "delivered")
     for key in keys:
         row_of(bridges, key).update(finished_at=ago(1), expires_at=ago(-3600), date_created=ago(9))
     client = bridges.redis.client
-    entry = client.xadd(STREAM, response(ended, "responded", response="INI:1"))
+    entry = client.xadd(STREAM, response(final, "responded", response="INI:1"))
     client.xgroup_create(STREAM, "directus", entry)
-    client.set(command_record(ended), f"done responded {entry.decode()}")
+    client.set(command_record(final), f"done responded {entry.decode()}")
     # A user has reset the two other rows to pending.
-    client.set(command_record(begun), f"sent {outbound('one')} 1-1")
+    client.set(command_record(reset_sent), f"sent {outbound('one')} 1-1")
     await bridges.overdue()
     await until(
-        lambda: row_of(bridges, ended)["status"] == "responded", "the final status is written"
+        lambda: row_of(bridges, final)["status"] == "responded", "the final status is written"
     )
     requests = len(bridges.double.requests)
     await until(lambda: len(bridges.double.requests) > requests + 4, "several checks are made")
-    assert [row_of(bridges, key)["status"] for key in (begun, again)] == ["delivered"] * 2
+    assert [row_of(bridges, key)["status"] for key in (reset_sent, reset)] == ["delivered"] * 2
 
 
 @ensureDeferred

@@ -229,7 +229,7 @@ async def test_number_of_rows_in_a_response_is_limited(subject: Subject) -> None
 
 
 @ensureDeferred
-async def test_a_query_may_be_long(subject: Subject) -> None:
+async def test_long_query_is_accepted(subject: Subject) -> None:
     key = await command(subject)
     keys = [str(uuid4()) for _ in range(200)]
     assert await column(subject, "id", filter={"id": {"_in": [*keys, key]}}) == [key]

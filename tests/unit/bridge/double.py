@@ -169,9 +169,9 @@ class DirectusDouble(Resource):
         body = json.loads(content) if content else None
         self.requests.append((method, path, body))
         request.setHeader("Content-Type", "application/json; charset=utf-8")
-        trouble = self.canned.pop(0) if self.canned else None
-        if trouble is not None:
-            self._trouble(request, trouble)
+        canned = self.canned.pop(0) if self.canned else None
+        if canned is not None:
+            self._send_canned(request, canned)
             return
         try:
             query = {name.decode(): values[-1].decode() for name, values in request.args.items()}
@@ -184,15 +184,15 @@ class DirectusDouble(Resource):
         self.answered(len(self.requests))
         request.finish()
 
-    def _trouble(self, request: Request, trouble: CannedResponse) -> None:
-        request.setResponseCode(trouble.status)
-        for name, value in trouble.headers.items():
+    def _send_canned(self, request: Request, canned: CannedResponse) -> None:
+        request.setResponseCode(canned.status)
+        for name, value in canned.headers.items():
             request.setHeader(name, value)
-        body = trouble.body
+        body = canned.body
         if body is None:
-            body = json.dumps(error(trouble.code, trouble.message)).encode()
+            body = json.dumps(error(canned.code, canned.message)).encode()
         request.write(body)
-        if trouble.complete:
+        if canned.complete:
             request.finish()
 
     def _user(self, request: Request) -> User | None:

@@ -240,7 +240,7 @@ def _insert(syncing: Syncing, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "canned",
     [
         *(
             CannedResponse(500),
@@ -257,11 +257,11 @@ def _insert(syncing: Syncing, number: int) -> None:
     ids=lambda one: f"{one.status}-{one.body}",
 )
 @pytest.mark.parametrize("after", [0, 1])
-def test_failed_read_changes_nothing(syncing: Syncing, trouble: CannedResponse, after: int) -> None:
+def test_failed_read_changes_nothing(syncing: Syncing, canned: CannedResponse, after: int) -> None:
     syncing.add(1)
     syncing.sync.startService()
     syncing.add(2)
-    syncing.double.canned += [*[None] * after, trouble]
+    syncing.double.canned += [*[None] * after, canned]
     syncing.advance(INTERVAL)
     syncing.advance(10)  # the timeout of a response that does not end
     if syncing.reports[-1] is not None:

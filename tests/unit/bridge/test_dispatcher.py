@@ -140,7 +140,7 @@ def test_expired_command_is_not_sent(bench: Bench, fields: dict[str, str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("begun", "status"),
+    ("record", "status"),
     [
         ("sent commands:outbound:one 1-1", "routed"),
         ("delivered commands:outbound:one 1-1", "routed"),
@@ -149,11 +149,11 @@ def test_expired_command_is_not_sent(bench: Bench, fields: dict[str, str]) -> No
     ],
 )
 def test_expired_row_gets_the_status_of_an_earlier_send(
-    bench: Bench, begun: str, status: str
+    bench: Bench, record: str, status: str
 ) -> None:
     """The bridge was killed after it sent the command and before it changed the row."""
     key = bench.row(expires_at=STAMP)
-    bench.redis.records[key] = begun
+    bench.redis.records[key] = record
     bench.start()
     assert not bench.instances.sent
     assert bench[key]["status"] == status

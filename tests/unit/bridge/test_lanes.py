@@ -18,7 +18,7 @@ class Bench:
         self.running: dict[str, Deferred[bool]] = {}
         self.results: dict[str, Any] = {}
 
-    def begin(self, key: str, device: str) -> None:
+    def start(self, key: str, device: str) -> None:
         def task() -> Coroutine[Deferred[Any], Any, bool]:
             return self.run(key)
 
@@ -36,8 +36,8 @@ class Bench:
 def test_tasks_of_one_device_run_one_after_the_other() -> None:
     bench = Bench()
     for key in "abc":
-        bench.begin(key, "1")
-    bench.begin("x", "2")
+        bench.start(key, "1")
+    bench.start("x", "2")
     assert list(bench.running) == ["a", "x"]
     bench.running["a"].callback(True)
     assert bench.results == {"a": True}
@@ -50,7 +50,7 @@ def test_tasks_of_one_device_run_one_after_the_other() -> None:
 def test_number_of_running_tasks_is_limited() -> None:
     bench = Bench()
     for number in range(MAX_RUNNING + 2):
-        bench.begin(f"{number}", f"{number}")
+        bench.start(f"{number}", f"{number}")
     assert len(bench.running) == MAX_RUNNING
     bench.running["0"].callback(False)
     assert len(bench.running) == MAX_RUNNING
@@ -60,11 +60,11 @@ def test_number_of_running_tasks_is_limited() -> None:
 def test_running_or_waiting_task_is_not_started_again() -> None:
     bench = Bench()
     for _ in range(3):
-        bench.begin("a", "1")
+        bench.start("a", "1")
     assert list(bench.lanes.keys) == ["a"]
     bench.running["a"].callback(True)
     assert not bench.running
-    bench.begin("a", "1")
+    bench.start("a", "1")
     assert list(bench.running) == ["a"]
 
 
@@ -72,7 +72,7 @@ def test_room_ends_at_the_maximum_of_started_tasks() -> None:
     bench = Bench()
     for number in range(MAX_STARTED):
         assert bench.lanes.room.called
-        bench.begin(f"{number}", "1")
+        bench.start(f"{number}", "1")
     assert not bench.lanes.room.called
     bench.running["0"].callback(True)
     assert bench.lanes.room.called
@@ -83,8 +83,8 @@ def test_all_done_fires_when_all_tasks_have_ended() -> None:
     ended: list[Any] = []
     bench.lanes.all_done().addCallback(ended.append)
     assert ended
-    bench.begin("a", "1")
-    bench.begin("b", "1")
+    bench.start("a", "1")
+    bench.start("b", "1")
     ended.clear()
     bench.lanes.all_done().addCallback(ended.append)
     bench.running["a"].callback(True)

@@ -133,7 +133,7 @@ def test_late_response_changes_nothing(writing: Writing) -> None:
     assert not writing.stream.pending
 
 
-TROUBLES: Final = {
+CANNED_RESPONSES: Final = {
     "503": CannedResponse(503, "SERVICE_UNAVAILABLE"),
     "502": CannedResponse(502, body=b"<html>"),
     "500": CannedResponse(500, "INTERNAL_SERVER_ERROR"),
@@ -148,14 +148,14 @@ TROUBLES: Final = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
+@pytest.mark.parametrize("canned", CANNED_RESPONSES.values(), ids=CANNED_RESPONSES)
 @pytest.mark.parametrize("count", [1, 30])
 def test_responses_survive_any_error_of_directus(
-    writing: Writing, trouble: CannedResponse, count: int
+    writing: Writing, canned: CannedResponse, count: int
 ) -> None:
     keys = writing.rows(count)
     entries = [writing.respond(key, "responded", response="INI:1") for key in keys]
-    writing.double.canned += [trouble] * 1000
+    writing.double.canned += [canned] * 1000
     writing.writer.startService()
     writing.pass_time(300)
     assert list(writing.stream.pending) == entries

@@ -44,8 +44,8 @@ def query(subject: Doubled) -> Deferred[Any]:
     return Deferred.fromCoroutine(subject.bridge.get_items("commands"))
 
 
-def error_of(subject: Doubled, trouble: CannedResponse) -> Any:
-    subject.double.canned.append(trouble)
+def error_of(subject: Doubled, canned: CannedResponse) -> Any:
+    subject.double.canned.append(canned)
     return failure_of(query(subject))
 
 
