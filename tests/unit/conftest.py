@@ -1,4 +1,4 @@
-"""Unit tests are the same run each time: properties are tried on a fixed choice of examples."""
+"""Make unit tests repeatable: Hypothesis uses the same examples in each run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doubles that keep to the interfaces and do only what a test tells them."""
+"""Doubles that implement the interfaces, and do only what a test asks them to do."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from tracker.position import Entry
 
 @implementer(IGateway)
 class FakeGateway:
-    """Notes what a protocol reports, and confirms packets when the test says so."""
+    """Records the events of a protocol, and confirms entries when the test says so."""
 
     def __init__(self) -> None:
         self.tally = Tally()
         self.events: list[tuple[Any, ...]] = []
         self.kinds: list[Rejection] = []
-        """Of what was rejected."""
+        """Kinds of the rejections."""
         self.published: list[tuple[Sequence[Entry], Deferred[None]]] = []
         self.cancelled = 0
         self.admits_connections = True
@@ -111,12 +111,12 @@ class FakeConnection:
     host: str = "192.0.2.1"
     closed: bool = False
     busy: bool = False
-    """Whether no command may be written now."""
+    """True while no command may be written."""
     written: list[str] = field(factory=list)
-    """The texts of commands."""
+    """The texts of the written commands."""
     waiting: Deferred[None] | None = None
     silence_limit: float | None = None
-    """What was asked last."""
+    """Argument of the last call of :meth:`when_free`."""
     observer: Observer | None = None
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ class FakeConnection:
 
     def command_frame(self, text: str, codec: str) -> CommandFrame:
         if codec not in ("", "12", "14"):
-            raise ValueError(f"codec {codec}: no such one")
+            raise ValueError(f"unknown codec {codec}")
         return CommandFrame(codec or "12", text.encode())
 
     def when_free(self, silence_limit: float = 0) -> Deferred[None]:
@@ -154,7 +154,7 @@ class FakeConnection:
         return self.waiting
 
     def free(self) -> None:
-        """A command may be written now."""
+        """Let a command be written now."""
         self.busy = False
         if self.waiting is not None:
             waiting, self.waiting = self.waiting, None
@@ -169,7 +169,7 @@ class FakeConnection:
 @implementer(IInstance)
 @define
 class FakeInstance:
-    """Has the devices that the test gives it, and notes what is asked of it."""
+    """Has the devices that the test gives it, and records the calls."""
 
     instance_id: str = "one"
     started_at: str = "2026-11-22T10:00:00.000Z"
@@ -178,21 +178,21 @@ class FakeInstance:
     facts: dict[str, ConnectionFacts] = field(factory=dict)
     loads: dict[str, tuple[int, bool]] = field(factory=dict)
     held: set[str] = field(factory=set)
-    """Ids of commands."""
+    """IDs of the commands that the instance holds."""
     watched: list[tuple[str, Observer]] = field(factory=list)
     dropped: list[str] = field(factory=list)
     drains: list[tuple[float, Deferred[tuple[int, int]]]] = field(factory=list)
     described: dict[str, Any] = field(factory=lambda: {"kind": "frame"})
-    """What any piece of traffic says."""
+    """Return value of :meth:`describe`."""
 
     def connect(self, device_id: str, vendor: str = "teltonika", **changes: Any) -> None:
-        """A device comes."""
+        """Connect a device."""
         connection = ConnectionFigures(1.5, 2.5, "8", 3, 4)
         facts = ConnectionFacts(device_id, vendor, "192.0.2.1:40000", connection)
         self.facts[device_id] = evolve(facts, **changes)
 
     def happened(self, device_id: str, kind: Traffic, data: bytes = b"") -> None:
-        """Something that observers are told of."""
+        """Notify the observers of a device."""
         for watched, observer in list(self.watched):
             if watched == device_id:
                 observer(kind, data)
@@ -240,23 +240,23 @@ class FakeInstance:
 class FakeRedis:
     """A RedisConnection without Redis; ``tests/unit/redis/test_connection.py`` compares the two.
 
-    With ``answers``, each command is answered at once. Without, it waits in ``commands`` until
-    the test fires its Deferred.
+    With ``answers``, each command gets its reply at once. Without it, a command waits in
+    ``commands`` until the test fires its Deferred.
     """
 
     connected: bool = True
     connections: int = 0
     """Number of times that the connection has become usable."""
     answers: dict[str, Any] | None = None
-    """Name of a command → its answer, or a function that returns it from the other arguments.
+    """Name of a command → its reply, or a function that returns it from the other arguments.
 
-    A text is what Redis refuses the command with, an exception makes it fail, a Deferred
-    postpones it. A command that is not named is answered with nil.
+    A text is the message of an error reply, an exception makes the command fail, and a Deferred
+    postpones the reply. Other commands get the reply nil.
     """
     asked: list[tuple[Any, ...]] = field(factory=list)
     """All commands that were sent."""
     commands: list[tuple[tuple[Any, ...], Deferred[Any]]] = field(factory=list)
-    """Commands that wait for the test to answer them."""
+    """Commands that wait for their reply."""
     waiting: list[Deferred[None]] = field(factory=list)
 
     def execute(self, *arguments: Any) -> Deferred[Any]:
@@ -287,7 +287,7 @@ class FakeRedis:
         return deferred
 
     def lose(self) -> None:
-        """Break the connection; commands under way fail."""
+        """Lose the connection; commands under way fail."""
         self.connected = False
         commands, self.commands = self.commands, []
         for _, answer in commands:
@@ -305,14 +305,14 @@ class FakeRedis:
 @implementer(IPositionSink)
 @define
 class FakeSink:
-    """Keeps batches in memory; fails as often as told, and refuses what it is told to."""
+    """Stores batches in memory; fails and refuses when the test says so."""
 
     batches: list[Batch] = field(factory=list)
     failures: list[Exception] = field(factory=list)
     refused: set[str] = field(factory=set)
-    """Times of positions that it can never store."""
+    """Times of positions that the sink refuses."""
     busy: Deferred[None] | None = None
-    """What a store waits for, if anything."""
+    """Calls of :meth:`store` wait for this, if set."""
     closed: bool = False
 
     def open(self) -> Deferred[None]:

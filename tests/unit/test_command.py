@@ -1,4 +1,4 @@
-"""Commands as Redis has them: every field at its limits and past them, and what is none."""
+"""Commands in Redis: every field at and beyond its limits, and entries that are invalid."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ each_field = pytest.mark.parametrize("name", VALID, ids=bytes.decode)
 
 
 def flat(fields: dict[bytes, bytes]) -> list[bytes]:
-    """Names and values in turn."""
+    """Return alternating names and values."""
     return [part for field in fields.items() for part in field]
 
 
 def entry(name: str, value: bytes | str) -> list[bytes]:
-    """A valid entry, but for one field."""
+    """Return a valid entry with one field replaced."""
     raw = value if isinstance(value, bytes) else value.encode()
     return flat({**VALID, name.encode(): raw})
 
 
-def mistake(content: list[bytes]) -> str:
-    """What is wrong with an entry; always in one line."""
+def rejection(content: list[bytes]) -> str:
+    """Return the reason for which an entry is rejected."""
     with pytest.raises(BadCommand) as caught:
         Command.from_entry(content)
     text = str(caught.value)
@@ -80,7 +80,7 @@ def test_required_fields_must_be_present(name: str, how: str) -> None:
     fields = {**VALID, name.encode(): b""}
     if how == "missing":
         del fields[name.encode()]
-    assert mistake(flat(fields)).startswith(f"{name}: ")
+    assert rejection(flat(fields)).startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("how", ["missing", "empty"])
@@ -94,19 +94,19 @@ def test_codec_and_timeout_are_optional(how: str) -> None:
 
 
 def test_entry_without_fields_is_rejected() -> None:
-    assert mistake([])
+    assert rejection([])
 
 
 @each_field
 @pytest.mark.parametrize("raw", [b"\xff", b"12\x80", b"\xc3", b"\xed\xa0\x80"])
 def test_fields_must_be_utf_8(name: bytes, raw: bytes) -> None:
-    assert mistake(flat({**VALID, name: raw})) == f"{name.decode()} is not UTF-8"
+    assert rejection(flat({**VALID, name: raw})) == f"{name.decode()} is not UTF-8"
 
 
 @each_field
 def test_last_value_of_a_repeated_name_counts(name: bytes) -> None:
     assert Command.from_entry([name, b"\xff", *flat(VALID)]) == COMMAND
-    assert mistake([*flat(VALID), name, b"\xff"]) == f"{name.decode()} is not UTF-8"
+    assert rejection([*flat(VALID), name, b"\xff"]) == f"{name.decode()} is not UTF-8"
 
 
 def test_unknown_fields_are_ignored() -> None:
@@ -115,19 +115,19 @@ def test_unknown_fields_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("names", ["distinct", "the same"])
-@pytest.mark.parametrize("taken", [True, False])
-def test_number_of_fields_is_limited(names: str, taken: bool) -> None:
-    more = MAX_FIELDS - len(VALID) + (not taken)
+@pytest.mark.parametrize("accepted", [True, False])
+def test_number_of_fields_is_limited(names: str, accepted: bool) -> None:
+    more = MAX_FIELDS - len(VALID) + (not accepted)
     extra = [f"x{number if names == 'distinct' else ''}".encode() for number in range(more)]
     content = [*flat(VALID), *(part for name in extra for part in (name, b""))]
-    if taken:
+    if accepted:
         assert Command.from_entry(content) == COMMAND
     else:
-        assert mistake(content) == "more than 100 fields"
+        assert rejection(content) == "more than 100 fields"
 
 
 def test_name_without_a_value_is_rejected() -> None:
-    assert mistake([*flat(VALID), b"payload"])
+    assert rejection([*flat(VALID), b"payload"])
 
 
 # Identities, text and codec.
@@ -142,7 +142,7 @@ def test_valid_command_id_is_accepted(value: str) -> None:
     "value", ["", "x" * 65, "a b", " a", "a\n", "\n", "a\x00", "a\x7f", "\t", "é", "a" * 63 + "é"]
 )
 def test_invalid_command_id_is_rejected(value: str) -> None:
-    assert mistake(entry("command_id", value)).startswith("command_id: ")
+    assert rejection(entry("command_id", value)).startswith("command_id: ")
 
 
 @pytest.mark.parametrize("value", ["0" * 15, "9" * 15])
@@ -155,7 +155,7 @@ def test_valid_device_id_is_accepted(value: str) -> None:
     ["", "1" * 14, "1" * 16, "1" * 15 + "\n", " " + "1" * 14, "-" + "1" * 14, "x" * 15, "٣" * 15],
 )
 def test_invalid_device_id_is_rejected(value: str) -> None:
-    assert mistake(entry("device_id", value)).startswith("device_id: ")
+    assert rejection(entry("device_id", value)).startswith("device_id: ")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_text_is_not_changed(value: str) -> None:
 )
 def test_text_is_limited_in_bytes(value: str) -> None:
     assert MAX_TEXT_BYTES == 4096
-    assert mistake(entry("payload", value)) == "payload: must be 1 to 4096 bytes long"
+    assert rejection(entry("payload", value)) == "payload: must be 1 to 4096 bytes long"
 
 
 @pytest.mark.parametrize("value", ["", "12", "8E", "x" * 16, "a_b-c.D"])
@@ -187,7 +187,7 @@ def test_valid_codec_is_accepted(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["x" * 17, " 12", "12\n", "1 2", "é", "12\x00", "{12}", "\n"])
 def test_invalid_codec_is_rejected(value: str) -> None:
-    assert mistake(entry("codec", value)).startswith("codec: ")
+    assert rejection(entry("codec", value)).startswith("codec: ")
 
 
 # Times.
@@ -220,7 +220,7 @@ def test_expiry_is_parsed(value: str, milliseconds: int) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "2026-11-22T10:00:00",  # where, though
+        "2026-11-22T10:00:00",  # without a time zone
         "2026-11-22 10:00:00.000",
         "2026-11-22",
         "20261122",
@@ -241,7 +241,7 @@ def test_expiry_is_parsed(value: str, milliseconds: int) -> None:
         "\n",
         "Z",
         "2026-11-22T10:00:00Z\x00",
-        "2026-11-22T10:00:00Z\x00 or so",
+        "2026-11-22T10:00:00Z\x00 or later",
         "2026-11-22T10:00:00\x00Z",
         "2026-11-22\n10:00:00Z",
         "٢٠٢٦-11-22T10:00:00Z",
@@ -251,7 +251,7 @@ def test_expiry_is_parsed(value: str, milliseconds: int) -> None:
     ids=lambda value: ascii(value[:40]),
 )
 def test_invalid_expiry_is_rejected(value: str) -> None:
-    assert mistake(entry("expires_at", value)) == (
+    assert rejection(entry("expires_at", value)) == (
         "expires_at: must have the form 2026-11-22T10:00:00Z, with Z or an offset"
     )
 
@@ -269,7 +269,7 @@ def test_invalid_expiry_is_rejected(value: str) -> None:
     ],
 )
 def test_expiry_outside_of_four_digit_years_is_rejected(value: str) -> None:
-    assert mistake(entry("expires_at", value)) == (
+    assert rejection(entry("expires_at", value)) == (
         "expires_at: must be between the years 1970 and 9999"
     )
 
@@ -304,13 +304,13 @@ def test_invalid_timeout_is_rejected(value: str) -> None:
     assert MAX_TIMEOUT == 86_400
     if value:
         assert (
-            mistake(entry("timeout", value)) == "timeout: must be a number of seconds up to 86400"
+            rejection(entry("timeout", value)) == "timeout: must be a number of seconds up to 86400"
         )
     else:
         assert Command.from_entry(entry("timeout", value)).timeout == DEFAULT_TIMEOUT
 
 
-# What a person or a program has written, before it is an entry.
+# Untrusted texts.
 
 
 def checked(**changes: str) -> Command:
@@ -334,7 +334,7 @@ def test_text_from_a_command_line_must_be_utf_8(name: str, value: str) -> None:
 # Properties.
 
 printable = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64)
-texts = st.text(min_size=1, max_size=MAX_TEXT_BYTES // 4)  # four bytes a character at most
+texts = st.text(min_size=1, max_size=MAX_TEXT_BYTES // 4)  # a character has at most four bytes
 commands = st.builds(
     Command,
     printable,
@@ -370,8 +370,8 @@ values = st.one_of(
 )
 
 
-def judged(content: list[bytes]) -> Command | str:
-    """The command that an entry is, or what is wrong with it."""
+def parsed(content: list[bytes]) -> Command | str:
+    """Return the command in an entry, or the reason for which it is rejected."""
     try:
         return Command.from_entry(content)
     except BadCommand as error:
@@ -380,26 +380,26 @@ def judged(content: list[bytes]) -> Command | str:
 
 @given(st.lists(st.one_of(names, values), max_size=16))
 def test_any_entry_is_a_command_or_a_bad_command(content: list[bytes]) -> None:
-    verdict = judged(content)
-    assert isinstance(verdict, Command) or verdict.isprintable()
+    result = parsed(content)
+    assert isinstance(result, Command) or result.isprintable()
 
 
 @given(names, values)
 def test_any_field_value_is_a_command_or_a_bad_command(name: bytes, value: bytes) -> None:
-    verdict = judged(flat({**VALID, name: value}))
-    if isinstance(verdict, str):
+    result = parsed(flat({**VALID, name: value}))
+    if isinstance(result, str):
         assert name in VALID
-        assert verdict.isprintable()
+        assert result.isprintable()
     else:
-        fields = verdict.to_fields()
+        fields = result.to_fields()
         assert Command.from_entry([part.encode() for part in fields]).to_fields() == fields
 
 
 @given(timelike, st.integers(0, 24), st.integers(0, 24))
 def test_damaged_time_is_parsed_or_rejected(damage: bytes, start: int, stop: int) -> None:
     time = VALID[b"expires_at"]
-    verdict = judged(entry("expires_at", time[:start] + damage + time[stop:]))
-    if isinstance(verdict, str):
-        assert verdict.startswith("expires_at: ")
+    result = parsed(entry("expires_at", time[:start] + damage + time[stop:]))
+    if isinstance(result, str):
+        assert result.startswith("expires_at: ")
     else:
-        assert 0 <= verdict.expires_at <= MAX_TIMESTAMP_MS
+        assert 0 <= result.expires_at <= MAX_TIMESTAMP_MS

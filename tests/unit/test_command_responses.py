@@ -1,4 +1,4 @@
-"""What has become of a command, and whose it was meant to be, as Redis has it."""
+"""Responses to commands in Redis, and the claimed identity of invalid commands."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_response_without_a_valid_status_is_rejected(status: bytes | None) -> No
     fields = {name: value for name, value in RESPONSE.items() if name != b"status"}
     if status is not None:
         fields[b"status"] = status
-    with pytest.raises(ValueError, match="status: ") as caught:
+    with pytest.raises(ValueError, match="unknown status: ") as caught:
         Response.from_fields(fields)
     assert str(caught.value).isprintable()
 
@@ -63,7 +63,7 @@ def test_response_without_a_valid_status_is_rejected(status: bytes | None) -> No
 @pytest.mark.parametrize("name", [name for name in RESPONSE if name != b"status"])
 def test_response_that_is_not_utf_8_is_parsed(name: bytes) -> None:
     response = Response.from_fields({**RESPONSE, name: b"a\xff"})
-    shown = {
+    texts = {
         b"command_id": response.command_id,
         b"device_id": response.device_id,
         b"instance_id": response.instance_id,
@@ -71,7 +71,7 @@ def test_response_that_is_not_utf_8_is_parsed(name: bytes) -> None:
         b"reason": response.update.reason,
         b"at": response.at,
     }
-    assert shown[name] == "a\N{REPLACEMENT CHARACTER}"
+    assert texts[name] == "a\N{REPLACEMENT CHARACTER}"
 
 
 @given(st.dictionaries(st.one_of(st.sampled_from([*RESPONSE]), st.binary()), st.binary()))
@@ -91,7 +91,7 @@ def test_failed_update_has_a_reason() -> None:
     )
 
 
-# Whose command something was meant to be.
+# Claimed identities.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Limits and choices from options: each at its bounds, each mistake in one line."""
+"""Limits and choices from options, at their bounds and beyond them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tracker.config import ConfigError, choice, settings
 from tracker.limits import Limits
 from tracker.settings import options_of
 
-#: Option → the least and the most it takes.
+#: Option → its minimal and its maximal value.
 BOUNDS: dict[str, tuple[float, float]] = {
     "frame-bytes": (64, 1_048_576),
     "command-frame-bytes": (64, 1_048_576),
@@ -51,14 +51,14 @@ DEFAULTS = {
     "idle-timeout": 600.0,
 }
 AT_BOUNDS = [(name, bound) for name, both in BOUNDS.items() for bound in both]
-PAST_BOUNDS = [
+OUT_OF_BOUNDS = [
     *((name, low - (0.01 if isinstance(low, float) else 1)) for name, (low, _) in BOUNDS.items()),
     *((name, high + 1) for name, (_, high) in BOUNDS.items()),
 ]
 
 
 def options(**changed: Any) -> dict[str, Any]:
-    """What the options of a process hold, where some were given."""
+    """Return the options of a process, with some of them given."""
     defaults: dict[str, Any] = {name: default for name, default, *_ in options_of(Limits)}
     return {**defaults, **changed}
 
@@ -85,11 +85,11 @@ def test_other_options_are_ignored() -> None:
 
 @pytest.mark.parametrize(("name", "value"), AT_BOUNDS)
 def test_limit_at_its_bounds_is_accepted(name: str, value: float) -> None:
-    made = settings(Limits, options(**{name: value}))
-    assert getattr(made, name.replace("-", "_")) == value
+    limits = settings(Limits, options(**{name: value}))
+    assert getattr(limits, name.replace("-", "_")) == value
 
 
-@pytest.mark.parametrize(("name", "value"), PAST_BOUNDS)
+@pytest.mark.parametrize(("name", "value"), OUT_OF_BOUNDS)
 def test_limit_out_of_bounds_is_reported_with_its_option(name: str, value: float) -> None:
     with pytest.raises(ConfigError) as raised:
         settings(Limits, options(**{name: value}))

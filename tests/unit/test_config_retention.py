@@ -1,4 +1,4 @@
-"""Durations and sizes, as they are written on command lines."""
+"""Durations and sizes on command lines."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def test_duration_is_a_number_with_a_unit(text: str, seconds: float | None) -> N
     "text", ["", "24", "h", "0s", "-1h", "1.5h", "24H", "24 h", "1w", "36501d", "٣h", "nones"]
 )
 def test_invalid_duration_is_reported(text: str) -> None:
-    with pytest.raises(ConfigError, match="--retain: ") as told:
+    with pytest.raises(ConfigError, match="--retain: ") as raised:
         config.duration("--retain", text)
-    assert repr(text) in str(told.value)
+    assert repr(text) in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What others should not see: from a variable, or from the file that another one names."""
+"""Secrets from environment variables, and from files that variables or options name."""
 
 from __future__ import annotations
 

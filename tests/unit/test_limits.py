@@ -1,4 +1,4 @@
-"""Limits: what they default to, and which values they take."""
+"""Limits: their defaults and their bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_limits_out_of_bounds_are_rejected(name: str) -> None:
 
 
 def test_default_limits_exceed_the_maximal_frames_of_devices() -> None:
-    # The vendor documents packets of up to 1,280 bytes.
+    # The vendor documents AVL packets of up to 1,280 bytes.
     assert Limits().frame_bytes > 2 * 1280
 
 

@@ -1,7 +1,6 @@
-"""The wording of errors that users make: the only tests that hold it.
+"""Catalogue of messages for invalid input: the only tests that assert whole messages.
 
-Everywhere else, tests assert the type of an error, and the name or the value that it has to
-contain.
+All other tests assert the type of an error, and a name or a value in its message.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def file_of(folder: Path, content: bytes) -> Path:
 REACTOR: Final[Any] = MemoryReactorClock()
 DAMAGED: Final = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
-#: What a user does in an empty folder → what the user reads, where {} is that folder.
+#: Invalid input in an empty folder, and the message for it. {} stands for the folder.
 MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     # Options of the roles.
     (
@@ -180,12 +179,12 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("mistake", "text"), MESSAGES, ids=[text for _, text in MESSAGES])
+@pytest.mark.parametrize(("trigger", "text"), MESSAGES, ids=[text for _, text in MESSAGES])
 def test_message_of_an_invalid_input(
-    mistake: Callable[[Path], Any], text: str, tmp_path: Path
+    trigger: Callable[[Path], Any], text: str, tmp_path: Path
 ) -> None:
     with pytest.raises((ValueError, OSError, click.UsageError)) as raised:
-        mistake(tmp_path)
+        trigger(tmp_path)
     error = raised.value
-    told = error.format_message() if isinstance(error, click.UsageError) else str(error)
-    assert told.replace(os.fspath(tmp_path), "{}") == text
+    message = error.format_message() if isinstance(error, click.UsageError) else str(error)
+    assert message.replace(os.fspath(tmp_path), "{}") == text

@@ -1,4 +1,4 @@
-"""Positions and their payload: written the same each time, and read back with suspicion."""
+"""Positions and their payload: a deterministic encoding, and a strict parser."""
 
 from __future__ import annotations
 
@@ -74,19 +74,19 @@ positions = st.builds(
 
 
 def payload_with(**changes: Any) -> str:
-    """The payload above with other values, or :data:`MISSING` ones."""
+    """Return the payload above with other values, or with values :data:`MISSING`."""
     document = json.loads(PAYLOAD) | changes
     return json.dumps({key: value for key, value in document.items() if value is not MISSING})
 
 
-def complaint(payload: str) -> str:
-    """What is said of a payload that cannot be read."""
+def rejection(payload: str) -> str:
+    """Return the reason for which a payload is rejected."""
     with pytest.raises(BadEntry) as raised:
         Position.from_payload(payload)
     return str(raised.value)
 
 
-# Writing.
+# Encoding.
 
 
 def test_payload_is_compact_json_in_the_order_of_the_contract() -> None:
@@ -207,7 +207,7 @@ def test_message_has_a_text_and_no_coordinates(changes: dict[str, Any], is_messa
     assert attrs.evolve(POSITION, **changes).is_message is is_message
 
 
-# Reading.
+# Parsing.
 
 
 def test_payload_is_parsed() -> None:
@@ -264,17 +264,17 @@ def test_device_id_has_up_to_64_characters(length: int) -> None:
     ],
 )
 def test_invalid_json_is_a_bad_entry(payload: str) -> None:
-    assert "not JSON" in complaint(payload)
+    assert "not JSON" in rejection(payload)
 
 
 @pytest.mark.parametrize("payload", ["[]", "null", "1", '"text"', "true", f"[{PAYLOAD}]"])
 def test_json_without_an_object_is_a_bad_entry(payload: str) -> None:
-    assert "not a JSON object" in complaint(payload)
+    assert "not a JSON object" in rejection(payload)
 
 
 @pytest.mark.parametrize("value", [MISSING, None, [], "", 0, True, [{}]])
 def test_attributes_must_be_an_object(value: object) -> None:
-    assert "attributes is not an object" in complaint(payload_with(attributes=value))
+    assert "attributes is not an object" in rejection(payload_with(attributes=value))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_attributes_must_be_an_object(value: object) -> None:
 )
 @pytest.mark.parametrize("field", ["device_id", "timestamp"])
 def test_texts_must_be_short_and_ascii(field: str, value: object) -> None:
-    assert f"{field} is not a short ASCII text" in complaint(payload_with(**{field: value}))
+    assert f"{field} is not a short ASCII text" in rejection(payload_with(**{field: value}))
 
 
 @pytest.mark.parametrize(
@@ -310,34 +310,34 @@ def test_texts_must_be_short_and_ascii(field: str, value: object) -> None:
         "2024-03-15T12:10:00.-00Z",
         "2024-03-15T12:10: 0.000Z",
         " 2024-03-15T12:10:00.000Z",
-        # Python's parser takes these; other writings of one time are other rows.
+        # Python accepts these. A second form of the same time would be stored as another row.
         "2024-03-15T12:10:00,000Z",
         "2024-W11-5T12:10:00.000Z",
         "2024-03-15T121000.00000Z",
     ],
 )
 def test_time_must_have_the_one_form(timestamp: str) -> None:
-    told = complaint(payload_with(timestamp=timestamp))
-    assert "timestamp is not of the form 2026-11-22T10:00:00.000Z" in told
+    reason = rejection(payload_with(timestamp=timestamp))
+    assert "timestamp is not of the form 2026-11-22T10:00:00.000Z" in reason
 
 
 @pytest.mark.parametrize("value", ["54.6", "", True, False, [54.6], {}])
 @pytest.mark.parametrize("field", ["latitude", "longitude"])
 def test_degrees_must_be_numbers(field: str, value: object) -> None:
-    assert f"{field} is not a number" in complaint(payload_with(**{field: value}))
+    assert f"{field} is not a number" in rejection(payload_with(**{field: value}))
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400])
 @pytest.mark.parametrize("field", ["latitude", "longitude"])
 def test_degrees_must_be_finite(field: str, number: str) -> None:
     payload = payload_with(**{field: 123456}).replace("123456", number)
-    assert "too large a number" in complaint(payload)
+    assert "too large a number" in rejection(payload)
 
 
 @pytest.mark.parametrize("value", ["1", "", True, False, 1.0, 1.5, [1], {}, 2**63, -(2**63) - 1])
 @pytest.mark.parametrize("field", ["altitude", "angle", "speed", "satellites", "priority", "event"])
 def test_numbers_must_be_integers_of_64_bits(field: str, value: object) -> None:
-    assert f"{field} is not an integer" in complaint(payload_with(**{field: value}))
+    assert f"{field} is not an integer" in rejection(payload_with(**{field: value}))
 
 
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63)])
@@ -349,12 +349,12 @@ def test_integers_of_64_bits_are_accepted(field: str, value: int) -> None:
 @pytest.mark.parametrize("value", [MISSING, None], ids=["missing", "null"])
 @pytest.mark.parametrize("field", ["priority", "event"])
 def test_priority_and_event_must_not_be_null(field: str, value: object) -> None:
-    assert f"{field} is not an integer" in complaint(payload_with(**{field: value}))
+    assert f"{field} is not an integer" in rejection(payload_with(**{field: value}))
 
 
 def test_attribute_that_cannot_be_encoded_again_is_a_bad_entry() -> None:
-    # JSON sets numbers no limit; a float has one, and what is past it is no JSON number.
-    assert "payload" in complaint(PAYLOAD.replace("{}", '{"1":1e999}'))
+    # Python parses such a number as infinity, which JSON cannot represent.
+    assert "payload" in rejection(PAYLOAD.replace("{}", '{"1":1e999}'))
 
 
 def test_bad_entry_is_a_value_error() -> None:
@@ -387,7 +387,7 @@ def test_any_values_give_an_encodable_position_or_a_bad_entry(
     assert Position.from_payload(read.to_payload()) == read
 
 
-# The short way to read what ingestion has written, and the long one.
+# The fast path for payloads of ingestion, and the general one.
 
 _VALUES = st.one_of(
     st.integers(0, 2**53 - 1),
@@ -411,8 +411,8 @@ _RECORDS = st.builds(
 )
 
 
-def both_ways(payload: str) -> tuple[object, object]:
-    """What a payload says, read the short way where that is possible, and the long way."""
+def both_paths(payload: str) -> tuple[object, object]:
+    """Return the results of the fast path, if it applies, and of the general path."""
 
     def read() -> object:
         try:
@@ -420,21 +420,21 @@ def both_ways(payload: str) -> tuple[object, object]:
         except BadEntry as error:
             return str(error)
 
-    short = read()
+    fast = read()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(position_module, "_RECORD", re.compile(r"(?!)"))
-        return short, read()
+        return fast, read()
 
 
 @given(_RECORDS)
 def test_record_is_parsed_by_the_fast_path(record: Position) -> None:
     payload = record.to_payload()
-    short, long = both_ways(payload)
-    assert short == long == record
+    fast, general = both_paths(payload)
+    assert fast == general == record
     if "e-" not in payload:
-        assert isinstance(short, Position)
-        assert isinstance(short.attributes, EncodedAttributes)
-        assert short.to_payload() == payload
+        assert isinstance(fast, Position)
+        assert isinstance(fast.attributes, EncodedAttributes)
+        assert fast.to_payload() == payload
 
 
 @given(_RECORDS, st.data())
@@ -447,8 +447,8 @@ def test_damaged_record_is_parsed_alike_by_both_paths(
         end = start + data.draw(st.integers(0, 3))
         damage = data.draw(st.text('0123456789"{}:,.-e+_Z ', max_size=3))
         payload = payload[:start] + damage + payload[end:]
-    short, long = both_ways(payload)
-    assert short == long
+    fast, general = both_paths(payload)
+    assert fast == general
 
 
 @pytest.mark.parametrize("text", ["{}", '{"1":2}', '{"b":{"a":1}}', '{"message":"\\"a\\":"}'])

@@ -1,4 +1,4 @@
-"""Untrusted text: parsing and showing it."""
+"""Untrusted text: parsing it, and showing it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tracker.untrusted import MAX_DEPTH, MAX_DIGITS, is_unicode, listed, parse_j
     ids=lambda text: repr(text[:8]),
 )
 def test_malformed_json_is_a_short_value_error(text: str | bytes) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - that it is one is what is tested
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is tested below
         parse_json(text, 10_000_000)
     assert type(caught.value) is ValueError
     assert len(str(caught.value)) < 100

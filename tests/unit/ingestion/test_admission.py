@@ -1,4 +1,4 @@
-"""Limits of connections: in all, per second and per address."""
+"""Limits on connections: in total, per second and per address."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FULL, RATE, SHARE = (
 )
 
 
-class Door(ConnectionLimiter):
+class DrivenLimiter(ConnectionLimiter):
     """A limiter whose connections a test opens and closes."""
 
     def __init__(
@@ -68,60 +68,60 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.mark.parametrize("most", [1, 2, 10])
-def test_connections_are_limited(clock: Clock, most: int) -> None:
-    door = Door(clock, connections=most)
-    for number in range(most):
-        assert (door.used, door.ran_out) == (number, False)
-        assert door.admit(HOST) is None
+@pytest.mark.parametrize("limit", [1, 2, 10])
+def test_connections_are_limited(clock: Clock, limit: int) -> None:
+    limiter = DrivenLimiter(clock, connections=limit)
+    for number in range(limit):
+        assert (limiter.used, limiter.ran_out) == (number, False)
+        assert limiter.admit(HOST) is None
         clock.advance(1)
-    assert door.refuses(HOST) is FULL
-    assert (door.used, door.ran_out) == (most, True)
+    assert limiter.refuses(HOST) is FULL
+    assert (limiter.used, limiter.ran_out) == (limit, True)
 
 
 def test_ended_connection_frees_its_slot(clock: Clock) -> None:
-    door = Door(clock, connections=1)
+    limiter = DrivenLimiter(clock, connections=1)
     for _ in range(3):
-        connection = door.enter()
-        assert door.refuses(HOST) is FULL
-        door.closed(connection)
+        connection = limiter.enter()
+        assert limiter.refuses(HOST) is FULL
+        limiter.closed(connection)
 
 
 def test_reserved_slot_counts_as_used(clock: Clock) -> None:
-    door = Door(clock, connections=1)
-    assert door.reserve() is None
-    assert door.refuses(HOST) is FULL
-    refusal = door.reserve()
+    limiter = DrivenLimiter(clock, connections=1)
+    assert limiter.reserve() is None
+    assert limiter.refuses(HOST) is FULL
+    refusal = limiter.reserve()
     assert refusal is not None
     assert refusal.kind is FULL
-    door.release()
-    assert door.admit(HOST) is None
+    limiter.release()
+    assert limiter.admit(HOST) is None
 
 
 def test_reserved_files_are_not_used_as_slots(clock: Clock) -> None:
-    door = ConnectionLimiter(clock, Limits(connections_per_address=2), RESERVED_FILES + 2)
-    assert [door.admit(HOST) is None for _ in range(3)] == [True, True, False]
+    limiter = ConnectionLimiter(clock, Limits(connections_per_address=2), RESERVED_FILES + 2)
+    assert [limiter.admit(HOST) is None for _ in range(3)] == [True, True, False]
 
 
 def test_one_address_cannot_use_all_slots(clock: Clock) -> None:
-    door = Door(clock, connections=4, share=3)
-    connections = [door.enter(HOST) for _ in range(3)]
-    assert door.refuses(HOST) is SHARE
-    assert not door.ran_out
-    assert door.enter(OTHER)
-    door.closed(connections[0])
-    assert door.admit(HOST) is None
+    limiter = DrivenLimiter(clock, connections=4, share=3)
+    connections = [limiter.enter(HOST) for _ in range(3)]
+    assert limiter.refuses(HOST) is SHARE
+    assert not limiter.ran_out
+    assert limiter.enter(OTHER)
+    limiter.closed(connections[0])
+    assert limiter.admit(HOST) is None
 
 
 def test_addresses_of_one_ipv6_network_have_one_share_and_one_rate(clock: Clock) -> None:
-    door = Door(clock, share=2, per_address=1)
-    assert door.admit("2001:db8::1") is None
-    assert door.refuses("2001:db8::2") is RATE
+    limiter = DrivenLimiter(clock, share=2, per_address=1)
+    assert limiter.admit("2001:db8::1") is None
+    assert limiter.refuses("2001:db8::2") is RATE
     clock.advance(1)
-    assert door.admit("2001:db8::3") is None
+    assert limiter.admit("2001:db8::3") is None
     clock.advance(1)
-    assert door.refuses("2001:db8::4") is SHARE
-    assert door.admit("2001:db8:0:1::1") is None
+    assert limiter.refuses("2001:db8::4") is SHARE
+    assert limiter.admit("2001:db8:0:1::1") is None
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_addresses_of_one_ipv6_network_have_one_share_and_one_rate(clock: Clock)
 )
 def test_default_share_depends_on_the_number_of_slots(slots: int, share: int) -> None:
     assert default_share(slots) == share
-    door = ConnectionLimiter(Clock(), Limits(), slots + RESERVED_FILES)
-    assert (door.slots, door.shares.limit) == (slots, share)
+    limiter = ConnectionLimiter(Clock(), Limits(), slots + RESERVED_FILES)
+    assert (limiter.slots, limiter.shares.limit) == (slots, share)
 
 
 @given(st.integers(2, 10_000_000))
@@ -150,51 +150,51 @@ def test_default_share_always_leaves_slots_to_others(slots: int) -> None:
 
 
 def test_oldest_silent_connection_is_closed_when_no_slot_is_free(clock: Clock) -> None:
-    door = Door(clock, connections=3)
-    device, silent, later = door.enter(), door.enter(), door.enter()
-    door.logged_in(device)
+    limiter = DrivenLimiter(clock, connections=3)
+    device, silent, later = limiter.enter(), limiter.enter(), limiter.enter()
+    limiter.logged_in(device)
     clock.advance(SHORT_LOGIN_TIMEOUT - 0.1)
-    assert door.refuses(OTHER) is FULL
-    assert door.given_up == []  # it may still log in
+    assert limiter.refuses(OTHER) is FULL
+    assert limiter.given_up == []  # it may still log in
     clock.advance(0.1)
     for expected in ([silent], [silent, later], [silent, later]):
-        assert door.refuses(OTHER) is FULL
-        assert door.given_up == expected
-    door.closed(silent)
-    assert door.admit(OTHER) is None
+        assert limiter.refuses(OTHER) is FULL
+        assert limiter.given_up == expected
+    limiter.closed(silent)
+    assert limiter.admit(OTHER) is None
 
 
 def test_used_up_share_closes_only_silent_connections_of_its_address(
     clock: Clock,
 ) -> None:
-    door = Door(clock, share=2)
-    of_other = door.enter(OTHER)
-    device, silent = door.enter(), door.enter()
-    door.logged_in(device)
+    limiter = DrivenLimiter(clock, share=2)
+    of_other = limiter.enter(OTHER)
+    device, silent = limiter.enter(), limiter.enter()
+    limiter.logged_in(device)
     clock.advance(SHORT_LOGIN_TIMEOUT)
     for _ in range(2):
-        assert door.refuses(HOST) is SHARE
-    assert door.given_up == [silent]
-    assert of_other not in door.given_up
+        assert limiter.refuses(HOST) is SHARE
+    assert limiter.given_up == [silent]
+    assert of_other not in limiter.given_up
 
 
 def test_silent_connection_stays_open_while_slots_are_free(clock: Clock) -> None:
-    door = Door(clock, connections=3, share=2)
-    door.enter()
+    limiter = DrivenLimiter(clock, connections=3, share=2)
+    limiter.enter()
     clock.advance(1000)
-    door.enter()
-    door.enter(OTHER)
-    assert door.given_up == []
+    limiter.enter()
+    limiter.enter(OTHER)
+    assert limiter.given_up == []
 
 
 def test_logged_in_and_closed_connections_are_not_remembered(clock: Clock) -> None:
-    door = Door(clock)
+    limiter = DrivenLimiter(clock)
     for number in range(100):
-        connection = door.enter(f"192.0.2.{number}")
+        connection = limiter.enter(f"192.0.2.{number}")
         if number % 2:
-            door.logged_in(connection)
-        door.closed(connection)
-    assert (door._silent, door._silent_by_group, door.used) == ({}, {}, 0)
+            limiter.logged_in(connection)
+        limiter.closed(connection)
+    assert (limiter._silent, limiter._silent_by_group, limiter.used) == ({}, {}, 0)
 
 
 def test_reserved_files_suffice_for_the_connections_of_other_ports() -> None:
@@ -208,60 +208,60 @@ def test_reserved_files_suffice_for_the_connections_of_other_ports() -> None:
 
 @pytest.mark.parametrize("rate", [1, 2, 10])
 def test_new_connections_per_second_are_limited(clock: Clock, rate: int) -> None:
-    door = Door(clock, rate=rate)
+    limiter = DrivenLimiter(clock, rate=rate)
     for number in range(rate):
-        assert door.admit(f"192.0.2.{number}") is None
-    assert door.refuses("192.0.2.99") is RATE
+        assert limiter.admit(f"192.0.2.{number}") is None
+    assert limiter.refuses("192.0.2.99") is RATE
     clock.advance(1)
-    assert door.admit("192.0.2.99") is None
+    assert limiter.admit("192.0.2.99") is None
 
 
 @pytest.mark.parametrize("rate", [1, 2, 10])
 def test_new_connections_per_second_of_one_address_are_limited(clock: Clock, rate: int) -> None:
-    door = Door(clock, per_address=rate)
+    limiter = DrivenLimiter(clock, per_address=rate)
     for _ in range(rate):
-        assert door.admit(HOST) is None
-    assert door.refuses(HOST) is RATE
-    assert door.admit(OTHER) is None
+        assert limiter.admit(HOST) is None
+    assert limiter.refuses(HOST) is RATE
+    assert limiter.admit(OTHER) is None
     clock.advance(1)
-    assert door.admit(HOST) is None
+    assert limiter.admit(HOST) is None
 
 
 def test_rate_limit_is_reset_at_each_second_of_the_clock(clock: Clock) -> None:
-    door = Door(clock, rate=1)
+    limiter = DrivenLimiter(clock, rate=1)
     clock.advance(10.9)
-    assert door.admit(HOST) is None
-    assert door.admit(HOST) is not None
+    assert limiter.admit(HOST) is None
+    assert limiter.admit(HOST) is not None
     clock.advance(0.1)
-    assert door.admit(HOST) is None
+    assert limiter.admit(HOST) is None
     clock.advance(0.9)
-    assert door.admit(HOST) is not None
+    assert limiter.admit(HOST) is not None
 
 
 def test_refused_connections_do_not_count_towards_the_rate(clock: Clock) -> None:
-    door = Door(clock, connections=5, rate=3, per_address=2)
-    assert [door.admit(HOST) is None for _ in range(4)] == [True, True, False, False]
-    assert [door.admit(OTHER) is None for _ in range(3)] == [True, False, False]
+    limiter = DrivenLimiter(clock, connections=5, rate=3, per_address=2)
+    assert [limiter.admit(HOST) is None for _ in range(4)] == [True, True, False, False]
+    assert [limiter.admit(OTHER) is None for _ in range(3)] == [True, False, False]
     clock.advance(1)
-    assert [door.admit(HOST) is None for _ in range(3)] == [True, True, False]
-    assert door.refuses(OTHER) is FULL
+    assert [limiter.admit(HOST) is None for _ in range(3)] == [True, True, False]
+    assert limiter.refuses(OTHER) is FULL
 
 
 def test_addresses_of_past_seconds_are_not_remembered(clock: Clock) -> None:
-    door = Door(clock)
+    limiter = DrivenLimiter(clock)
     for number in range(100):
-        door.admit(f"192.0.2.{number}")
+        limiter.admit(f"192.0.2.{number}")
         clock.advance(0.01)
     clock.advance(1)
-    door.admit(HOST)
-    assert len(door._rates._new_by_group) == 1
+    limiter.admit(HOST)
+    assert len(limiter._rates._new_by_group) == 1
 
 
 def test_refused_addresses_are_not_remembered(clock: Clock) -> None:
-    door = Door(clock, rate=3)
+    limiter = DrivenLimiter(clock, rate=3)
     for number in range(1000):
-        door.admit(f"2001:db8:{number:x}::1")
-    assert len(door._rates._new_by_group) == 3
+        limiter.admit(f"2001:db8:{number:x}::1")
+    assert len(limiter._rates._new_by_group) == 3
 
 
 @given(
@@ -274,7 +274,7 @@ def test_refused_addresses_are_not_remembered(clock: Clock) -> None:
 )
 def test_limits_hold_for_any_order_of_events(events: list[str | float]) -> None:
     clock = Clock()
-    door = Door(clock, connections=6, rate=4, per_address=2, share=3)
+    limiter = DrivenLimiter(clock, connections=6, rate=4, per_address=2, share=3)
     connections: list[FakeConnection] = []
     admitted = []
     for event in events:
@@ -282,13 +282,13 @@ def test_limits_hold_for_any_order_of_events(events: list[str | float]) -> None:
             clock.advance(event)
         elif event == "end":
             if connections:
-                door.closed(connections.pop(0))
-        elif door.admit(event) is None:
+                limiter.closed(connections.pop(0))
+        elif limiter.admit(event) is None:
             connections.append(FakeConnection(FakeGateway(), host=event))
-            door.opened(connections[-1], lambda reason: None)
+            limiter.opened(connections[-1], lambda reason: None)
             admitted.append((int(clock.seconds()), event))
         hosts = [connection.host for connection in connections]
-        assert door.used == len(connections) <= 6
+        assert limiter.used == len(connections) <= 6
         assert all(hosts.count(host) <= 3 for host in hosts)
     for second in {second for second, _ in admitted}:
         hosts = [host for at, host in admitted if at == second]

@@ -1,4 +1,4 @@
-"""Which devices are served, and who says so while Redis is away."""
+"""The admission of devices, with and without an allow-list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tracker.ingestion.authority import INTERVAL, AllowList, CheckedImei, EveryD
 from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.observe.health import Condition
 
-OURS, ALSO_OURS, STRANGER = "356307042441013", "352093081452251", "490154203237518"
+ALLOWED, ALSO_ALLOWED, UNKNOWN = "356307042441013", "352093081452251", "490154203237518"
 
 
 class Listed:
@@ -39,12 +39,12 @@ class Listed:
     def _change(self) -> None:
         self.changes += 1
 
-    def answer(self, *members: str) -> None:
-        """Redis says who is in the set."""
+    def reply(self, *members: str) -> None:
+        """Reply with the members of the set."""
         self._asked().callback([member.encode() for member in members])
 
     def fail(self, error: Exception) -> None:
-        """Redis says no, or the connection breaks."""
+        """Fail the read of the set."""
         self._asked().errback(error)
 
     def _asked(self) -> Deferred[Any]:
@@ -54,7 +54,7 @@ class Listed:
         return answer
 
     def admissions(self) -> list[Admission]:
-        return [self.list.admission(device_id) for device_id in (OURS, ALSO_OURS, STRANGER)]
+        return [self.list.admission(device_id) for device_id in (ALLOWED, ALSO_ALLOWED, UNKNOWN)]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_authorities_provide_the_interface(listed: Listed) -> None:
         verifyObject(IDeviceAuthority, authority)
 
 
-@pytest.mark.parametrize("device_id", [OURS, STRANGER, "000000000000000", "123456789012345"])
+@pytest.mark.parametrize("device_id", [ALLOWED, UNKNOWN, "000000000000000", "123456789012345"])
 def test_every_device_is_served_without_an_allow_list(device_id: str) -> None:
     assert EveryDevice().admission(device_id) is SERVED
 
@@ -80,7 +80,7 @@ def test_every_device_is_served_without_an_allow_list(device_id: str) -> None:
 
 def test_admission_is_undecided_before_the_first_copy(listed: Listed) -> None:
     assert listed.admissions() == [LATER] * 3
-    listed.answer(OURS)
+    listed.reply(ALLOWED)
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
     assert listed.reports == [None]
 
@@ -91,7 +91,7 @@ def test_admission_is_undecided_before_redis_is_connected() -> None:
     assert listed.redis.commands == []
     assert listed.admissions() == [LATER] * 3
     listed.redis.return_()
-    listed.answer(OURS)
+    listed.reply(ALLOWED)
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
 
 
@@ -101,7 +101,7 @@ def test_failed_first_read_is_reported_and_retried(listed: Listed, error: Except
     assert listed.reports == [f"the allow-list cannot be read: {error}"]
     assert listed.admissions() == [LATER] * 3
     listed.clock.advance(INTERVAL)
-    listed.answer(OURS)
+    listed.reply(ALLOWED)
     assert listed.reports[1:] == [None]
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
 
@@ -110,12 +110,12 @@ def test_failed_first_read_is_reported_and_retried(listed: Listed, error: Except
 
 
 def test_empty_set_is_reported_and_not_used(listed: Listed) -> None:
-    listed.answer()
+    listed.reply()
     assert listed.admissions() == [LATER] * 3
     listed.clock.advance(INTERVAL)
-    listed.answer(OURS)
+    listed.reply(ALLOWED)
     listed.clock.advance(INTERVAL)
-    listed.answer()
+    listed.reply()
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
     assert listed.reports == [
         "devices:allowed is empty: devices must wait",
@@ -126,42 +126,42 @@ def test_empty_set_is_reported_and_not_used(listed: Listed) -> None:
 
 def test_empty_set_is_used_if_unknown_devices_are_served() -> None:
     listed = Listed(unknown=SERVED)
-    listed.answer()
+    listed.reply()
     assert listed.admissions() == [SERVED] * 3
     assert listed.reports == [None]
 
 
 def test_removed_device_is_withdrawn_and_not_counted(listed: Listed) -> None:
-    assert not listed.list.withdrawn(OURS)
-    listed.answer(OURS, ALSO_OURS)
-    assert not listed.list.withdrawn(OURS)
+    assert not listed.list.withdrawn(ALLOWED)
+    listed.reply(ALLOWED, ALSO_ALLOWED)
+    assert not listed.list.withdrawn(ALLOWED)
     listed.clock.advance(INTERVAL)
-    listed.answer(ALSO_OURS)
-    assert listed.list.withdrawn(OURS)
-    assert CheckedImei(listed.list).withdrawn(OURS)
-    assert not CheckedImei(EveryDevice()).withdrawn(OURS)
+    listed.reply(ALSO_ALLOWED)
+    assert listed.list.withdrawn(ALLOWED)
+    assert CheckedImei(listed.list).withdrawn(ALLOWED)
+    assert not CheckedImei(EveryDevice()).withdrawn(ALLOWED)
     assert listed.list.unknown_devices == 0
 
 
 def test_no_device_is_withdrawn_if_unknown_devices_are_served() -> None:
     listed = Listed(unknown=SERVED)
-    listed.answer(ALSO_OURS)
-    assert not listed.list.withdrawn(OURS)
+    listed.reply(ALSO_ALLOWED)
+    assert not listed.list.withdrawn(ALLOWED)
 
 
 def test_only_a_changed_list_is_reported(listed: Listed) -> None:
-    for members, changes in (((OURS,), 1), ((OURS,), 1), ((ALSO_OURS,), 2)):
-        listed.answer(*members)
+    for members, changes in (((ALLOWED,), 1), ((ALLOWED,), 1), ((ALSO_ALLOWED,), 2)):
+        listed.reply(*members)
         assert listed.changes == changes
         listed.clock.advance(INTERVAL)
 
 
 def test_set_is_read_at_every_interval(listed: Listed) -> None:
-    listed.answer(OURS)
+    listed.reply(ALLOWED)
     listed.clock.advance(INTERVAL - 0.1)
     assert listed.redis.commands == []
     listed.clock.advance(0.1)
-    listed.answer(ALSO_OURS)
+    listed.reply(ALSO_ALLOWED)
     assert listed.admissions() == [REFUSED, SERVED, REFUSED]
 
 
@@ -173,7 +173,7 @@ def test_set_is_not_read_again_before_the_reply(listed: Listed) -> None:
 
 @pytest.mark.parametrize("error", [Refused("LOADING"), Unavailable("Lost connection")])
 def test_last_good_copy_stays_in_use_while_redis_fails(listed: Listed, error: Exception) -> None:
-    listed.answer(OURS, ALSO_OURS)
+    listed.reply(ALLOWED, ALSO_ALLOWED)
     with capturedLogs() as events:
         for _ in range(3):
             listed.clock.advance(INTERVAL)
@@ -183,24 +183,24 @@ def test_last_good_copy_stays_in_use_while_redis_fails(listed: Listed, error: Ex
     warnings = [event for event in events if event["log_level"] is LogLevel.warn]
     assert [event["count"] for event in warnings] == [2] * 3
     listed.clock.advance(INTERVAL)
-    listed.answer(OURS)
+    listed.reply(ALLOWED)
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
 
 
 def test_last_good_copy_stays_in_use_while_redis_is_unavailable(listed: Listed) -> None:
-    listed.answer(OURS)
+    listed.reply(ALLOWED)
     listed.redis.lose()
     listed.clock.pump([INTERVAL] * 5)
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
     listed.redis.return_()
     listed.clock.advance(INTERVAL)
-    listed.answer(ALSO_OURS)
+    listed.reply(ALSO_ALLOWED)
     assert listed.admissions() == [REFUSED, SERVED, REFUSED]
 
 
 def test_members_that_are_not_text_are_ignored(listed: Listed) -> None:
     ((_, answer),) = listed.redis.commands
-    answer.callback([b"\xff\xfe", OURS.encode()])
+    answer.callback([b"\xff\xfe", ALLOWED.encode()])
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
 
 
@@ -211,26 +211,26 @@ def test_members_that_are_not_text_are_ignored(listed: Listed) -> None:
 def test_unknown_devices_are_counted_and_get_the_configured_admission(unknown: Admission) -> None:
     listed = Listed(unknown)
     listed.admissions()
-    assert listed.list.unknown_devices == 0  # nobody knew yet
-    listed.answer(OURS)
+    assert listed.list.unknown_devices == 0  # undecided
+    listed.reply(ALLOWED)
     assert listed.admissions() == [SERVED, unknown, unknown]
     assert listed.list.unknown_devices == 2
-    assert listed.list.admission(OURS) is SERVED
+    assert listed.list.admission(ALLOWED) is SERVED
     assert listed.list.unknown_devices == 2
 
 
-# Its end.
+# Stop.
 
 
 @pytest.mark.parametrize("copied", [False, True])
 def test_stop_leaves_no_timer(listed: Listed, copied: bool) -> None:
     if copied:
-        listed.answer(OURS)
+        listed.reply(ALLOWED)
     stopped: list[object] = []
     listed.list.stopService().addCallback(stopped.append)
     if not copied:
         assert stopped == []
-        listed.answer(OURS)
+        listed.reply(ALLOWED)
     assert stopped == [None]
     assert listed.clock.getDelayedCalls() == []
 
@@ -247,20 +247,20 @@ def test_stop_before_the_first_connection_leaves_no_timer() -> None:
 # Check digits.
 
 
-@pytest.mark.parametrize("imei", [OURS[:14] + "0", "000000000000001", "111111111111111"])
+@pytest.mark.parametrize("imei", [ALLOWED[:14] + "0", "000000000000001", "111111111111111"])
 def test_wrong_check_digit_is_refused(imei: str) -> None:
     listed = Listed(SERVED)
     checked = CheckedImei(listed.list)
     assert checked.admission(imei) is REFUSED
-    listed.answer(imei)
+    listed.reply(imei)
     assert checked.admission(imei) is REFUSED
     assert listed.list.unknown_devices == 0
 
 
 def test_right_check_digit_is_left_to_the_next_authority(listed: Listed) -> None:
     checked = CheckedImei(listed.list)
-    assert checked.admission(OURS) is LATER
-    listed.answer(OURS)
-    assert checked.admission(OURS) is SERVED
-    assert checked.admission(STRANGER) is REFUSED
+    assert checked.admission(ALLOWED) is LATER
+    listed.reply(ALLOWED)
+    assert checked.admission(ALLOWED) is SERVED
+    assert checked.admission(UNKNOWN) is REFUSED
     assert listed.list.unknown_devices == 1

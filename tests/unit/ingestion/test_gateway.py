@@ -1,4 +1,4 @@
-"""The gateway: who is connected, and what is said of peers that misbehave."""
+"""The gateway: its connections, detached entries, and log lines about peers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def delivery(clock: Clock, redis: Any) -> CommandDelivery:
 
 
 def connect(gateway: Gateway, connection: FakeConnection) -> None:
-    """What a factory and its protocol do when a connection is made."""
+    """Connect in the way of a factory and its protocol."""
     assert gateway.admits(ADDRESS)
     gateway.opened(connection)
 
@@ -57,7 +57,7 @@ def connect(gateway: Gateway, connection: FakeConnection) -> None:
 @implementer(IDeviceAuthority)
 @define
 class Changing:
-    """An authority that changes its mind."""
+    """An authority whose decisions the test changes."""
 
     refused: set[str] = field(factory=set)
 
@@ -69,7 +69,7 @@ class Changing:
 
 
 class Publishing:
-    """A gateway, its publisher and a Redis that the test answers for."""
+    """A gateway, its publisher and a Redis whose replies the test gives."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -91,8 +91,8 @@ class Publishing:
         )
         self.gateway.startService()
 
-    def answer(self) -> None:
-        """Redis appends what it was asked to."""
+    def reply(self) -> None:
+        """Confirm all appends that are under way."""
         commands, self.redis.commands = self.redis.commands, []
         for _, answer in commands:
             answer.callback(1)
@@ -130,10 +130,10 @@ def test_gateway_counts_connections(gateway: Gateway) -> None:
 def test_empty_frame_is_acknowledged_in_a_later_turn_without_redis(
     gateway: Gateway, clock: Clock
 ) -> None:
-    confirmed = gateway.publish([])
-    assert not confirmed.called
+    appended = gateway.publish([])
+    assert not appended.called
     clock.advance(0)
-    assert confirmed.called
+    assert appended.called
 
 
 def test_log_lines_for_rejections_are_limited(gateway: Gateway, clock: Clock) -> None:
@@ -188,7 +188,7 @@ def test_end_of_an_older_connection_does_not_affect_the_newer_one(
     third = FakeConnection(gateway)
     connect(gateway, third)
     gateway.login(third, "356307042441013")
-    assert newer.closed, "the gateway still knew that the newer one was the live one"
+    assert newer.closed, "the gateway still had the newer connection"
 
 
 def gateway_for(clock: Clock, limits: Limits) -> Gateway:
@@ -249,11 +249,11 @@ def test_broken_limit_is_reported_and_only_admitted_connections_count(clock: Clo
 def test_detached_entries_are_published_and_bounded(publishing: Publishing) -> None:
     gateway = publishing.gateway
     entry = Entry("ts", "a", "12", "x" * (MAX_DETACHED_BYTES // 4))
-    kept = [gateway.publish_detached([entry]) for _ in range(4)]
-    assert [deferred is None for deferred in kept] == [False, False, False, True]
+    appended = [gateway.publish_detached([entry]) for _ in range(4)]
+    assert [deferred is None for deferred in appended] == [False, False, False, True]
     assert gateway.publish_detached([Entry("ts", "a", "12", "x")]) is not None
     publishing.clock.advance(0)
-    publishing.answer()
+    publishing.reply()
     assert gateway.publish_detached([entry]) is not None
 
 
@@ -262,10 +262,10 @@ def test_detached_entries_lost_at_a_stop_are_logged(
 ) -> None:
     gateway = publishing.gateway
     publishing.redis.lose()
-    kept = gateway.publish_detached([Entry("ts", "a", "12", "x")])
-    assert kept is not None
+    appended = gateway.publish_detached([Entry("ts", "a", "12", "x")])
+    assert appended is not None
     publishing.publisher.stopService()
-    assert kept.called
+    assert appended.called
     with capturedLogs() as events:
         gateway.stopService()
     assert [event["count"] for event in events] == [1]
@@ -274,7 +274,7 @@ def test_detached_entries_lost_at_a_stop_are_logged(
 def test_no_detached_entries_are_accepted_during_a_stop(publishing: Publishing) -> None:
     gateway = publishing.gateway
     gateway.stopService()
-    # What its protocols cannot hand on then, they report as lost.
+    # The protocols report such entries as lost.
     assert gateway.publish_detached([Entry("ts", "a", "12", "x")]) is None
 
 

@@ -1,4 +1,4 @@
-"""The heartbeat of an instance: when it counts as stuck."""
+"""The watchdog of an instance's heartbeat."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_heartbeat_without_attempts_is_stuck() -> None:
         watchdog=watchdog,
     )
     service.startService()
-    for _ in range(10):  # Redis is there, and answers nothing in time
+    for _ in range(10):  # Redis is connected, and does not reply in time
         redis.commands.pop()[1].errback(Unavailable("no reply within 4 s"))
         clock.advance(heartbeat.INTERVAL)
     assert not watchdog.expired

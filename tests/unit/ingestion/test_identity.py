@@ -1,4 +1,4 @@
-"""The identity of a process, as it is looked up and as a heartbeat names it."""
+"""The identity of a process, from the process table and from a heartbeat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tracker.ingestion.identity import Identity
 
 
-def me() -> Identity:
+def own_identity() -> Identity:
     identity = Identity.of(os.getpid())
     assert identity is not None
     return identity
@@ -20,15 +20,15 @@ def test_identity_distinguishes_processes() -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
         found = Identity.of(other.pid)
         assert found is not None
-        assert found != me()
+        assert found != own_identity()
         assert found == Identity.of(other.pid)
-        assert found.is_beside(me())
+        assert found.is_beside(own_identity())
         other.kill()
     assert Identity.of(other.pid) != found
 
 
 @pytest.mark.parametrize(
-    "beat",
+    "heartbeat",
     [
         *(b"", b"{}", b"[1]", b"no json", b'{"host": "x"}', b"[" * 100_000, b"9" * 3_000_000),
         b'{"host": "x", "boot": "y", "pid": "../self", "began": 1}',
@@ -37,7 +37,7 @@ def test_identity_distinguishes_processes() -> None:
         b'{"host": ["x"], "boot": "y", "pid": 1, "began": 1}',
         b'{"host": "' + b"x" * 1000 + b'", "boot": "y", "pid": 1, "began": 1}',
     ],
-    ids=lambda beat: repr(beat[-30:]),
+    ids=lambda heartbeat: repr(heartbeat[-30:]),
 )
-def test_heartbeat_may_have_no_identity(beat: bytes) -> None:
-    assert Identity.in_heartbeat(beat) is None
+def test_heartbeat_may_have_no_identity(heartbeat: bytes) -> None:
+    assert Identity.in_heartbeat(heartbeat) is None

@@ -1,4 +1,4 @@
-"""An instance as those see it who look inside: counts, watching, dropping, draining."""
+"""An ingest instance: its counts, observers, drops and drains."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
 
 DEVICE, OTHER, THIRD = "356307042441013", "356307042441021", "352093081452251"
-Told = list[tuple[Traffic, bytes]]
+Events = list[tuple[Traffic, bytes]]
 
 
 @implementer(IVendor)
 @define(eq=False)
 class Vendor:
-    """Says of data what it is called by."""
+    """A vendor that describes traffic by its name and the bytes."""
 
     name: str
 
@@ -61,12 +61,12 @@ class Vendor:
 
 @define(eq=False)
 class Connection(FakeConnection):
-    """A connection on which something may be under way, or that does not end."""
+    """A connection on which a frame may be under way, or that does not close."""
 
     under_way: bool = False
-    """Whether a packet waits for its acknowledgement: then it does not retire yet."""
+    """True while a frame waits for its ACK, so that the connection does not retire."""
     lingers: bool = False
-    """Whether it stays when it is closed, as one does whose peer takes nothing."""
+    """True to stay open after it is closed, like a connection whose peer does not read."""
     asked: list[str] = field(factory=list)
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class Connection(FakeConnection):
             self.close()
 
     def settle(self) -> None:
-        """What was under way is over."""
+        """End the frame that is under way."""
         self.under_way = False
         if "retire" in self.asked:
             self.close()
@@ -88,7 +88,7 @@ class Connection(FakeConnection):
 
 @define(eq=False)
 class Delivery:
-    """Stands where a CommandDelivery does."""
+    """A double of CommandDelivery."""
 
     loads: dict[str, tuple[int, bool]] = field(factory=dict)
     commands: set[str] = field(factory=set)
@@ -105,7 +105,7 @@ class Delivery:
 
 
 class Port(Service):
-    """Something that listens, and takes its time to stop."""
+    """A listening service whose stop ends when the test says so."""
 
     def __init__(self) -> None:
         self.stopped: Deferred[None] = Deferred()
@@ -141,14 +141,14 @@ class Bench:
             gateway.startService()
         self.delivery = Delivery()
         self.ports = [Port(), Port()]
-        carried: Any = self.delivery
+        double: Any = self.delivery
         gateways: Any = self.gateways
         self.instance = Instance(
             self.clock,
             "one",
             gateways=gateways,
             streams=["telemetry:teltonika"],
-            delivery=carried,
+            delivery=double,
             ports=self.ports,
         )
         self.instance.startService()
@@ -164,7 +164,7 @@ class Bench:
         return connection
 
     def drain(self, seconds: float = 0.0) -> list[Any]:
-        """Begin to drain; has the result when there is one."""
+        """Start a drain; return a list that receives its result."""
         results: list[Any] = []
         self.instance.drain(seconds).addBoth(results.append)
         return results
@@ -186,13 +186,13 @@ def bench() -> Bench:
     bench = Bench()
     bench.clock.advance(0)
     for call in bench.clock.getDelayedCalls():
-        call.cancel()  # the device registry's: nobody answers it here
+        call.cancel()  # the timer of the device registry
     return bench
 
 
 @pytest.fixture
 def drained(bench: Bench) -> Bench:
-    """One whose ports stop at once."""
+    """Provide a bench whose ports stop at once."""
     bench.stop_listening()
     return bench
 
@@ -224,7 +224,7 @@ def test_instance_lists_its_devices(bench: Bench) -> None:
     bench.login(OTHER, "other")
     assert set(bench.instance.devices(None)) == {DEVICE, OTHER}
     assert list(bench.instance.devices("other")) == [OTHER]
-    assert list(bench.instance.devices("nobody")) == []
+    assert list(bench.instance.devices("unknown")) == []
     facts = ConnectionFigures(0.0, 0.0, "8", 0, 0)
     assert bench.instance.connection(OTHER) == ConnectionFacts(
         OTHER, "other", "192.0.2.1:40000", facts
@@ -245,7 +245,7 @@ def test_vendor_describes_traffic(bench: Bench) -> None:
     bench.login(OTHER, "other")
     describe = bench.instance.describe
     assert describe(OTHER, b"\x01", Traffic.SENT) == {"other": "01", "kind": "sent"}
-    # One that has gone meanwhile is of any.
+    # A device that has disconnected is described by any vendor.
     assert describe(THIRD, b"\x01", Traffic.SENT) == {"teltonika": "01", "kind": "sent"}
 
 
@@ -257,12 +257,12 @@ def test_connection_is_dropped(bench: Bench) -> None:
     assert bench.instance.drop(THIRD) is None
 
 
-# Watching.
+# Observers.
 
 
 def test_device_is_watched_across_connections(bench: Bench) -> None:
-    told: Told = []
-    assert bench.instance.watch(DEVICE, lambda *what: told.append(what)) is False
+    events: Events = []
+    assert bench.instance.watch(DEVICE, lambda *what: events.append(what)) is False
     connection = bench.login(DEVICE)
     assert connection.observer is not None
     connection.observer(Traffic.RECEIVED, b"1")
@@ -272,7 +272,7 @@ def test_device_is_watched_across_connections(bench: Bench) -> None:
     assert again.observer is not None
     again.observer(Traffic.SENT, b"2")
     bench.login(OTHER)
-    assert told == [
+    assert events == [
         (Traffic.CONNECTED, b"192.0.2.1:40000"),
         (Traffic.RECEIVED, b"1"),
         (Traffic.REJECTED, b"bad CRC"),
@@ -284,17 +284,17 @@ def test_device_is_watched_across_connections(bench: Bench) -> None:
 
 def test_connected_device_is_watched_at_once(bench: Bench) -> None:
     connection = bench.login(DEVICE)
-    told: Told = []
-    assert bench.instance.watch(DEVICE, lambda *what: told.append(what)) is True
+    events: Events = []
+    assert bench.instance.watch(DEVICE, lambda *what: events.append(what)) is True
     assert connection.observer is not None
     connection.observer(Traffic.SENT, b"1")
-    assert told == [(Traffic.SENT, b"1")]
+    assert events == [(Traffic.SENT, b"1")]
 
 
 def test_each_observer_is_notified_until_it_is_removed(bench: Bench) -> None:
     connection = bench.login(DEVICE)
-    first: Told = []
-    second: Told = []
+    first: Events = []
+    second: Events = []
 
     def one(*what: Any) -> None:
         first.append(what)
@@ -321,33 +321,33 @@ def test_each_observer_is_notified_until_it_is_removed(bench: Bench) -> None:
 
 def test_observer_may_be_removed_during_a_notification(bench: Bench) -> None:
     connection = bench.login(DEVICE)
-    told: list[str] = []
+    events: list[str] = []
 
     def once(kind: Traffic, data: bytes) -> None:
-        told.append("once")
+        events.append("once")
         bench.instance.unwatch(DEVICE, once)
 
     bench.instance.watch(DEVICE, once)
-    bench.instance.watch(DEVICE, lambda *_: told.append("always"))
+    bench.instance.watch(DEVICE, lambda *_: events.append("always"))
     assert connection.observer is not None
     connection.observer(Traffic.SENT, b"1")
     connection.observer(Traffic.SENT, b"2")
-    assert told == ["once", "always", "always"]
+    assert events == ["once", "always", "always"]
 
 
 def test_failing_observer_affects_neither_the_device_nor_other_observers(bench: Bench) -> None:
     connection = bench.login(DEVICE)
-    told: Told = []
+    events: Events = []
 
     def fails(*_: object) -> None:
-        raise RuntimeError("a fault")
+        raise RuntimeError("failure")
 
     bench.instance.watch(DEVICE, fails)
-    bench.instance.watch(DEVICE, lambda *what: told.append(what))
+    bench.instance.watch(DEVICE, lambda *what: events.append(what))
     assert connection.observer is not None
     with capturedLogs() as logged:
         connection.observer(Traffic.SENT, b"1")
-    assert told == [(Traffic.SENT, b"1")]
+    assert events == [(Traffic.SENT, b"1")]
     assert not connection.closed
     (event,) = logged
     assert formatEvent(event) == f"an observer of {DEVICE} has failed"
@@ -361,12 +361,12 @@ def test_drain_closes_connections_one_after_another(drained: Bench) -> None:
     connections = [drained.login(f"{number:015}") for number in range(4)]
     results = drained.drain(2.0)
     assert drained.instance.draining
-    gone = []
+    closed = []
     for _ in range(4):
         drained.pass_time(0.25)
-        gone.append(sum(connection.closed for connection in connections))
+        closed.append(sum(connection.closed for connection in connections))
         drained.pass_time(0.25)
-    assert gone == [1, 2, 3, 4]
+    assert closed == [1, 2, 3, 4]
     drained.pass_time(0.1)
     assert results == [(4, 0)]
     assert drained.timers == 0
@@ -391,7 +391,7 @@ def test_login_during_a_drain_is_refused(drained: Bench) -> None:
     late = Connection(drained.gateway())
     connect(drained.gateway(), late)
     drained.drain(60)
-    # Without an answer, so that it comes again and finds another instance.
+    # Closed without a reply, so that the device reconnects to another instance.
     assert drained.gateway().login(late, DEVICE) is Admission.LATER
     assert drained.instance.counts()["devices"] == 0
 
@@ -424,7 +424,7 @@ def test_drain_waits_for_an_outstanding_command(drained: Bench) -> None:
     results = drained.drain()
     drained.pass_time(1)
     assert connection.asked == []
-    drained.delivery.loads[DEVICE] = (1, False)  # what is queued goes elsewhere
+    drained.delivery.loads[DEVICE] = (1, False)  # the queued command is passed on
     drained.pass_time(0.2)
     assert connection.closed
     assert results == [(1, 0)]

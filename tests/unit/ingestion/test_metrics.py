@@ -1,4 +1,4 @@
-"""What ingestion counts, as Prometheus sees it."""
+"""The metrics of the ingest role, as Prometheus sees them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ STREAM = "telemetry:teltonika"
 IMEI = "356307042441013"
 
 
-def packet(records: int = 1, codec: str = "8E") -> list[Entry]:
+def frame(records: int = 1, codec: str = "8E") -> list[Entry]:
     return [Entry("ts", IMEI, codec, f"{{{number}}}") for number in range(records)]
 
 
 class Ingest:
-    """All parts that are asked, on a Redis that the test answers for."""
+    """The parts of the role that have metrics, with a Redis whose replies the test gives."""
 
     def __init__(self, authority: IDeviceAuthority | None = None) -> None:
         self.clock = Clock()
@@ -113,11 +113,11 @@ class Ingest:
             self.gateway.login(connection, device_id)
         return connection
 
-    def appends(self, answer: Any = 1) -> None:
-        """Redis answers all appends that are under way."""
+    def reply_to_appends(self, reply: Any = 1) -> None:
+        """Reply to all appends that are under way."""
         commands, self.redis.commands = self.redis.commands, []
         for _, asked in commands:
-            (asked.errback if isinstance(answer, Exception) else asked.callback)(answer)
+            (asked.errback if isinstance(reply, Exception) else asked.callback)(reply)
 
 
 @pytest.fixture
@@ -173,19 +173,19 @@ def test_health_check_of_a_proxy_is_counted(ingest: Ingest) -> None:
     assert ingest.of_vendor("connections_health_checks_total") == 1
 
 
-@pytest.mark.parametrize("answer", list(Admission))
-def test_logins_are_counted_by_result(answer: Admission) -> None:
+@pytest.mark.parametrize("admission", list(Admission))
+def test_logins_are_counted_by_result(admission: Admission) -> None:
     class Authority(EveryDevice):
         def admission(self, device_id: str) -> Admission:
-            return answer
+            return admission
 
     ingest = Ingest(Authority())
     ingest.connect(IMEI)
     for result in Admission:
-        told = ingest.of_vendor("logins_total", result=result.value)
-        assert told == (result is answer)
+        count = ingest.of_vendor("logins_total", result=result.value)
+        assert count == (result is admission)
     not_served = ingest.of_vendor("rejections_total", reason="not_served")
-    assert not_served == (answer is Admission.REFUSED)
+    assert not_served == (admission is Admission.REFUSED)
 
 
 def test_invalid_login_counts_as_malformed(ingest: Ingest) -> None:
@@ -197,19 +197,19 @@ def test_invalid_login_counts_as_malformed(ingest: Ingest) -> None:
 def test_rejections_are_counted_by_reason_and_as_rejected_frames(ingest: Ingest) -> None:
     connection = ingest.connect()
     for kind in Rejection:
-        ingest.gateway.rejected(connection, "whatever", kind)
+        ingest.gateway.rejected(connection, "invalid", kind)
         assert ingest.of_vendor("rejections_total", reason=kind.value) == 1
     assert ingest.frames("rejected", "unknown") == 5
 
 
 def test_frame_counts_as_appended_once_redis_has_confirmed_it(ingest: Ingest) -> None:
-    ingest.gateway.publish(packet(3))
-    ingest.gateway.publish(packet(1, "12"))
+    ingest.gateway.publish(frame(3))
+    ingest.gateway.publish(frame(1, "12"))
     ingest.clock.advance(0)
     assert ingest.records("appended") is None
     assert ingest.of_stream("append_in_flight_calls") == 1
     ingest.clock.advance(0.02)
-    ingest.appends()
+    ingest.reply_to_appends()
     assert (ingest.frames("appended"), ingest.records("appended")) == (1, 3)
     assert (ingest.frames("appended", "12"), ingest.records("appended", "12")) == (1, 1)
     assert ingest.of_stream("append_in_flight_calls") == 0
@@ -224,11 +224,11 @@ def test_frame_counts_as_appended_once_redis_has_confirmed_it(ingest: Ingest) ->
 
 
 def test_frame_of_a_device_that_disconnects_counts_as_given_up(ingest: Ingest) -> None:
-    waits = ingest.gateway.publish(packet(2))
-    waits.addErrback(lambda _: None)
+    appended = ingest.gateway.publish(frame(2))
+    appended.addErrback(lambda _: None)
     ingest.clock.advance(0)
-    waits.cancel()
-    ingest.appends()
+    appended.cancel()
+    ingest.reply_to_appends()
     assert (ingest.frames("given_up"), ingest.records("given_up")) == (1, 2)
     assert (ingest.frames("appended"), ingest.records("appended")) == (0, 0)
     assert ingest.of_vendor("ack_latency_seconds_count") == 0
@@ -236,8 +236,8 @@ def test_frame_of_a_device_that_disconnects_counts_as_given_up(ingest: Ingest) -
 
 def test_waiting_frame_is_reported(ingest: Ingest) -> None:
     ingest.redis.connected = False
-    waits = ingest.gateway.publish(packet())
-    waits.addErrback(lambda _: None)
+    appended = ingest.gateway.publish(frame())
+    appended.addErrback(lambda _: None)
     ingest.clock.advance(0)
     assert ingest.of_stream("append_waiting_frames") == 1
     ingest.publisher.stopService()
@@ -248,20 +248,20 @@ def test_waiting_frame_is_reported(ingest: Ingest) -> None:
 def test_latency_of_a_retried_frame_counts_from_its_arrival(
     ingest: Ingest,
 ) -> None:
-    ingest.gateway.publish(packet())
+    ingest.gateway.publish(frame())
     ingest.clock.advance(0)
-    ingest.appends(Refused("OOM"))
+    ingest.reply_to_appends(Refused("OOM"))
     assert ingest.of_stream("append_calls_total", result="refused") == 1
     ingest.clock.advance(RETRY_DELAY)
-    ingest.appends()
+    ingest.reply_to_appends()
     assert ingest.of_vendor("ack_latency_seconds_sum") == pytest.approx(RETRY_DELAY)
     assert ingest.of_stream("append_latency_seconds_sum") == 0
 
 
 def test_unanswered_and_refused_calls_are_counted_separately(ingest: Ingest) -> None:
-    ingest.gateway.publish(packet())
+    ingest.gateway.publish(frame())
     ingest.clock.advance(0)
-    ingest.appends(Unanswered("no answer"))
+    ingest.reply_to_appends(Unanswered("no answer"))
     assert ingest.of_stream("append_calls_total", result="unanswered") == 1
     assert ingest.of_stream("append_calls_total", result="refused") == 0
 
@@ -303,7 +303,7 @@ def test_lost_messages_are_counted(ingest: Ingest) -> None:
 
 def test_detached_message_that_is_given_up_counts_as_lost(ingest: Ingest) -> None:
     ingest.redis.connected = False
-    assert ingest.gateway.publish_detached(packet(1, "12")) is not None
+    assert ingest.gateway.publish_detached(frame(1, "12")) is not None
     ingest.publisher.stopService()
     assert ingest.of_vendor("lost_messages_total") == 1
 
@@ -330,16 +330,16 @@ def test_no_label_grows_with_what_peers_send(ingest: Ingest) -> None:
     def series() -> int:
         return sum(len(family.samples) for family in ingest.metrics_registry.collect())
 
-    ingest.gateway.publish(packet())
+    ingest.gateway.publish(frame())
     ingest.clock.advance(0)
-    ingest.appends()
+    ingest.reply_to_appends()
     before = series()
     for number in range(50):
-        ingest.gateway.rejected(ingest_peer(str(number)), f"reason {number}")
+        ingest.gateway.rejected(fake_peer(str(number)), f"reason {number}")
     assert series() == before
 
 
-def ingest_peer(device_id: str) -> Any:
+def fake_peer(device_id: str) -> Any:
     class Peer:
         peer = "192.0.2.1:40000"
 

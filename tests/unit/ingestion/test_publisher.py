@@ -1,4 +1,4 @@
-"""When records count as durable, and what happens when Redis does not say so."""
+"""Appends to a stream: batches, retries, stops and the watchdog."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tracker.position import Entry
 STREAM = "telemetry:teltonika"
 
 
-def packet(name: str, records: int = 1) -> list[Entry]:
+def frame(name: str, records: int = 1) -> list[Entry]:
     return [Entry("ts", name, "8", f"{{{number}}}") for number in range(records)]
 
 
 class Publishing:
-    """A running publisher and what it was given."""
+    """A running publisher with a Redis whose replies the test gives."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -46,22 +46,22 @@ class Publishing:
         self.publisher.startService()
 
     def publish(self, name: str, records: int = 1) -> list[object]:
-        """Publish a packet; the list gets the outcome."""
-        outcome: list[object] = []
-        self.last: Deferred[None] = self.publisher.publish(packet(name, records))
-        self.last.addCallbacks(outcome.append, lambda failure: outcome.append(failure.value))
-        return outcome
+        """Publish a frame; return a list that receives the result."""
+        result: list[object] = []
+        self.last: Deferred[None] = self.publisher.publish(frame(name, records))
+        self.last.addCallbacks(result.append, lambda failure: result.append(failure.value))
+        return result
 
-    def turn(self) -> None:
-        """One turn of the reactor."""
+    def run_turn(self) -> None:
+        """Run one reactor turn."""
         self.clock.advance(0)
 
     def calls(self) -> list[list[str]]:
-        """Device ids in each call to Redis that was made."""
+        """Return the device IDs in each call to Redis that waits for a reply."""
         return [list(arguments[5::4]) for arguments, _ in self.redis.commands]
 
-    def answer(self, call: int = 0) -> None:
-        """Redis appends what is in a call."""
+    def reply(self, call: int = 0) -> None:
+        """Confirm a call."""
         arguments, deferred = self.redis.commands.pop(call)
         deferred.callback(len(arguments[4:]) // 4)
 
@@ -72,20 +72,20 @@ def publishing() -> Publishing:
 
 
 def test_frames_of_one_reactor_turn_are_sent_in_one_call(publishing: Publishing) -> None:
-    outcomes = [publishing.publish(name) for name in "abc"]
+    results = [publishing.publish(name) for name in "abc"]
     assert not publishing.redis.commands
-    publishing.turn()
+    publishing.run_turn()
     assert publishing.calls() == [["a", "b", "c"]]
-    assert outcomes == [[], [], []]
-    publishing.answer()
-    assert outcomes == [[None], [None], [None]]
+    assert results == [[], [], []]
+    publishing.reply()
+    assert results == [[None], [None], [None]]
 
 
 def test_call_is_bounded_and_never_splits_a_frame(publishing: Publishing) -> None:
     half = MAX_RECORDS // 2 + 1
     for name in "abc":
         publishing.publish(name, half)
-    publishing.turn()
+    publishing.run_turn()
     assert [set(call) for call in publishing.calls()] == [{"a"}, {"b"}, {"c"}]
     assert all(len(call) == half for call in publishing.calls())
 
@@ -96,16 +96,16 @@ def test_full_call_is_sent_before_the_reactor_turn_ends(publishing: Publishing) 
     assert [set(call) for call in publishing.calls()] == [{"a", "b"}]
     publishing.publish("c")
     assert len(publishing.calls()) == 1
-    publishing.turn()
+    publishing.run_turn()
     assert [set(call) for call in publishing.calls()] == [{"a", "b"}, {"c"}]
 
 
 def test_full_call_waits_after_a_refusal(publishing: Publishing) -> None:
     publishing.publish("a")
-    publishing.turn()
+    publishing.run_turn()
     publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
     publishing.publish("b", MAX_RECORDS)
-    publishing.turn()
+    publishing.run_turn()
     assert publishing.calls() == []
     publishing.clock.advance(RETRY_DELAY)
     assert [set(call) for call in publishing.calls()] == [{"a"}, {"b"}]
@@ -114,22 +114,22 @@ def test_full_call_waits_after_a_refusal(publishing: Publishing) -> None:
 def test_number_of_calls_without_a_reply_is_limited(publishing: Publishing) -> None:
     for number in range(MAX_IN_FLIGHT + 2):
         publishing.publish(str(number), MAX_RECORDS)
-    publishing.turn()
+    publishing.run_turn()
     assert len(publishing.redis.commands) == MAX_IN_FLIGHT
-    publishing.answer()
-    publishing.turn()
+    publishing.reply()
+    publishing.run_turn()
     assert len(publishing.redis.commands) == MAX_IN_FLIGHT
 
 
 def test_new_connection_sends_one_call_until_its_first_reply(publishing: Publishing) -> None:
-    """Otherwise they overtake the first one where the server does not know the script."""
+    # Later calls would overtake the first one if the server does not know the script.
     publishing.redis.connections += 1
     for name in ("a", "b", "c"):
         publishing.publish(name, MAX_RECORDS)
-    publishing.turn()
+    publishing.run_turn()
     assert [set(call) for call in publishing.calls()] == [{"a"}]
-    publishing.answer()
-    publishing.turn()
+    publishing.reply()
+    publishing.run_turn()
     assert [set(call) for call in publishing.calls()] == [{"b"}, {"c"}]
 
 
@@ -137,45 +137,45 @@ def test_lost_connection_confirms_nothing_and_all_frames_are_appended_again(
     publishing: Publishing,
 ) -> None:
     first = publishing.publish("a")
-    publishing.turn()
+    publishing.run_turn()
     publishing.redis.lose()
     second = publishing.publish("b")
     publishing.clock.advance(60)
     assert (first, second) == ([], [])
     publishing.redis.return_()
-    publishing.turn()
+    publishing.run_turn()
     assert publishing.calls() == [["a", "b"]]
-    publishing.answer()
+    publishing.reply()
     assert (first, second) == ([None], [None])
 
 
 @pytest.mark.parametrize("error", ["OOM command not allowed", "READONLY You can't write"])
 def test_refused_append_is_reported_and_retried(publishing: Publishing, error: str) -> None:
-    outcome = publishing.publish("a")
-    publishing.turn()
+    result = publishing.publish("a")
+    publishing.run_turn()
     for _ in range(2):
         publishing.redis.commands.pop()[1].errback(Refused(error))
-        assert outcome == []
-        publishing.turn()
+        assert result == []
+        publishing.run_turn()
         assert not publishing.redis.commands
         publishing.clock.advance(RETRY_DELAY)
     assert publishing.reports == [None, f"appends refused: {error}"]
-    publishing.answer()
-    assert outcome == [None]
+    publishing.reply()
+    assert result == [None]
     assert publishing.reports[-1] is None
 
 
 def test_unanswered_appends_are_reported_until_a_reply(publishing: Publishing) -> None:
-    outcome = publishing.publish("a")
-    publishing.turn()
+    result = publishing.publish("a")
+    publishing.run_turn()
     publishing.redis.commands.pop()[1].errback(Unanswered("Not received Redis response"))
-    publishing.turn()
+    publishing.run_turn()
     assert publishing.reports == [None, "Redis does not reply to appends"]
     publishing.redis.connected = False
     publishing.redis.return_()  # a PING was answered
     assert publishing.reports[-1] == "Redis does not reply to appends"
-    publishing.answer()
-    assert outcome == [None]
+    publishing.reply()
+    assert result == [None]
     assert publishing.reports[-1] is None
 
 
@@ -190,7 +190,7 @@ def test_failed_calls_are_retried_in_order(publishing: Publishing) -> None:
         publishing.clock.advance(RETRY_DELAY)
         sent += [call[0] for call in publishing.calls()]
         for _ in publishing.calls():
-            publishing.answer()
+            publishing.reply()
     assert sent == names
 
 
@@ -199,13 +199,13 @@ def test_stop_ends_with_the_last_frame(publishing: Publishing) -> None:
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
     publishing.last.addErrback(lambda _: None).cancel()
-    publishing.turn()
+    publishing.run_turn()
     assert stopped == [None]
 
 
 def test_refusal_ends_when_no_frame_waits(publishing: Publishing) -> None:
     publishing.publish("a")
-    publishing.turn()
+    publishing.run_turn()
     publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
     assert publishing.reports[-1] is not None
     publishing.last.cancel()
@@ -218,7 +218,7 @@ def test_call_is_bounded_in_bytes(publishing: Publishing) -> None:
     for name in "abc":
         entry = Entry("ts", name, "8", "x" * (MAX_BYTES // 2))
         publishing.publisher.publish([entry])
-    publishing.turn()
+    publishing.run_turn()
     assert publishing.calls() == [["a", "b"], ["c"]]
 
 
@@ -226,13 +226,13 @@ def test_call_holds_the_maximal_number_of_records(publishing: Publishing) -> Non
     publishing.publish("a", MAX_RECORDS - 1)
     publishing.publish("b")
     publishing.publish("c")
-    publishing.turn()
+    publishing.run_turn()
     assert [len(call) for call in publishing.calls()] == [MAX_RECORDS, 1]
 
 
 def test_script_is_sent_again_after_a_restart_of_redis(publishing: Publishing) -> None:
-    outcome = publishing.publish("a")
-    publishing.turn()
+    result = publishing.publish("a")
+    publishing.run_turn()
     ((arguments, answer),) = publishing.redis.commands
     assert arguments[0] == "EVALSHA"
     publishing.redis.commands.clear()
@@ -240,17 +240,17 @@ def test_script_is_sent_again_after_a_restart_of_redis(publishing: Publishing) -
     ((again, _),) = publishing.redis.commands
     assert again[0] == "EVAL"
     assert again[2:] == arguments[2:]
-    publishing.answer()
-    assert outcome == [None]
+    publishing.reply()
+    assert result == [None]
 
 
 def test_cancelled_frame_is_not_appended(publishing: Publishing) -> None:
-    outcome = publishing.publish("a")
+    result = publishing.publish("a")
     publishing.last.cancel()
     publishing.publish("b")
-    publishing.turn()
+    publishing.run_turn()
     assert publishing.calls() == [["b"]]
-    assert isinstance(outcome[0], CancelledError)
+    assert isinstance(result[0], CancelledError)
 
 
 def test_memory_is_bounded_while_devices_reconnect_without_redis(
@@ -259,7 +259,7 @@ def test_memory_is_bounded_while_devices_reconnect_without_redis(
     publishing.redis.connected = False
     for number in range(1000):
         publishing.publish(str(number))
-        publishing.turn()
+        publishing.run_turn()
         publishing.last.cancel()
     assert len(publishing.publisher._waiting) == 0
     assert len(publishing.redis.waiting) == 1
@@ -267,7 +267,7 @@ def test_memory_is_bounded_while_devices_reconnect_without_redis(
 
 def test_cancelled_frame_under_way_is_not_appended_again(publishing: Publishing) -> None:
     publishing.publish("a")
-    publishing.turn()
+    publishing.run_turn()
     publishing.last.cancel()
     publishing.redis.lose()
     publishing.redis.return_()
@@ -277,15 +277,15 @@ def test_cancelled_frame_under_way_is_not_appended_again(publishing: Publishing)
 
 def test_stop_appends_waiting_frames_and_refuses_new_ones(publishing: Publishing) -> None:
     under_way = publishing.publish("a")
-    publishing.turn()
+    publishing.run_turn()
     waiting = publishing.publish("b")
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
     assert isinstance(publishing.publish("c")[0], NotAppended)
-    publishing.answer()
+    publishing.reply()
     assert (under_way, waiting, stopped) == ([None], [], [])
-    publishing.turn()
-    publishing.answer()
+    publishing.run_turn()
+    publishing.reply()
     assert (waiting, stopped) == ([None], [None])
 
 
@@ -293,13 +293,13 @@ def test_stop_appends_waiting_frames_and_refuses_new_ones(publishing: Publishing
 def test_stop_without_redis_gives_up_waiting_frames(publishing: Publishing, later: bool) -> None:
     if not later:
         publishing.redis.lose()
-    outcome = publishing.publish("a")
+    result = publishing.publish("a")
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
     if later:
         publishing.redis.lose()
-        publishing.turn()
-    assert isinstance(outcome[0], NotAppended)
+        publishing.run_turn()
+    assert isinstance(result[0], NotAppended)
     assert stopped == [None]
 
 
@@ -318,18 +318,18 @@ def test_stop_gives_up_all_frames_though_some_cancel_others(publishing: Publishi
 
 
 def test_stop_while_redis_refuses_gives_up_waiting_frames(publishing: Publishing) -> None:
-    outcome = publishing.publish("a")
-    publishing.turn()
+    result = publishing.publish("a")
+    publishing.run_turn()
     publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
-    assert isinstance(outcome[0], NotAppended)
+    assert isinstance(result[0], NotAppended)
     assert stopped == [None]
 
 
 def test_stop_ends_after_a_timeout(publishing: Publishing) -> None:
-    outcome = publishing.publish("a")
-    publishing.turn()
+    result = publishing.publish("a")
+    publishing.run_turn()
     stopped: list[object] = []
     others = [publishing.publish(str(number), MAX_RECORDS) for number in range(MAX_IN_FLIGHT)]
     publishing.publisher.stopService().addCallback(stopped.append)
@@ -338,29 +338,29 @@ def test_stop_ends_after_a_timeout(publishing: Publishing) -> None:
     assert stopped == []
     publishing.clock.advance(STOP_TIMEOUT / 2)
     assert stopped == [None]
-    assert outcome == []
+    assert result == []
     assert others[:-1] == [[]] * (MAX_IN_FLIGHT - 1)
-    assert isinstance(others[-1][0], NotAppended), "Redis has not been asked about it"
+    assert isinstance(others[-1][0], NotAppended), "this frame was not sent to Redis"
 
 
 def test_failed_call_during_a_stop_confirms_nothing(publishing: Publishing) -> None:
-    outcome = publishing.publish("a")
-    publishing.turn()
+    result = publishing.publish("a")
+    publishing.run_turn()
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
     publishing.redis.lose()
-    assert isinstance(outcome[0], NotAppended)
+    assert isinstance(result[0], NotAppended)
     assert stopped == [None]
 
 
 def test_publisher_is_stuck_if_waiting_frames_are_not_sent(publishing: Publishing) -> None:
     publishing.publish("a")
-    publishing.turn()
+    publishing.run_turn()
     publishing.clock.advance(WATCHDOG_TIMEOUT)
     assert not publishing.watchdog.expired
     publishing.clock.advance(1)
     assert publishing.watchdog.expired
-    publishing.answer()
+    publishing.reply()
     publishing.clock.advance(10 * WATCHDOG_TIMEOUT)
     assert not publishing.watchdog.expired
 
@@ -370,8 +370,8 @@ def test_publisher_is_not_stuck_while_redis_is_unavailable_or_refuses(
 ) -> None:
     publishing.redis.lose()
     publishing.publish("a")
-    publishing.turn()
-    publishing.last.cancel()  # the device has left, and another one comes
+    publishing.run_turn()
+    publishing.last.cancel()  # the device disconnects, and another one connects
     publishing.clock.advance(WATCHDOG_TIMEOUT)
     publishing.publish("b")
     publishing.clock.advance(WATCHDOG_TIMEOUT + 1)

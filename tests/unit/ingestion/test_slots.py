@@ -1,4 +1,4 @@
-"""Readiness of a process whose connection slots run out."""
+"""The readiness of a process whose connection slots are used up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, and what codecs keep away from."""
+"""Rules for imports between modules, and for parameters and calls."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tracker"
 
-#: Modules that import nothing else of the package but each other.
+#: Modules that import only each other.
 VOCABULARY = {
     *("__init__", "position", "command", "keys", "imei", "config", "limits", "settings"),
     *("errors", "interfaces", "outcomes", "reactor", "untrusted"),
 }
 
-#: The parts of the house, from the ground floor up: a part imports only what stands before it.
-HOUSE = (
+#: Packages in the order of their layers: each imports only those before it.
+LAYERS = (
     *("observe", "runtime", "net", "redis", "log", "commands", "vendors", "ingestion"),
     *("storage", "processing", "janitor", "control", "bridge", "console", "simulator"),
     *("admin", "tap"),
 )
 
-#: Parts that stand side by side: neither of two imports the other.
-APART = ({"ingestion", "processing"}, {"vendors", "log"}, {"ingestion", "storage"})
+#: Pairs of packages that must not import each other.
+INDEPENDENT = ({"ingestion", "processing"}, {"vendors", "log"}, {"ingestion", "storage"})
 
 #: The only module of a vendor that is not pure.
 PLUGIN = "vendor.py"
-#: Of what all vendors share, the modules that their dialects may import.
-SEAM = ("budget.py", "dialect.py", "holds.py", "rejections.py")
+#: Shared modules of vendors that dialects may import.
+DIALECT_IMPORTS = ("budget.py", "dialect.py", "holds.py", "rejections.py")
 
-#: Modules that decode, and so are pure: bytes in, values out.
+#: Modules without Twisted: codecs, dialects and their dependencies.
 PURE = [
     PACKAGE / "position.py",
     PACKAGE / "command.py",
@@ -43,7 +43,7 @@ PURE = [
     PACKAGE / "outcomes.py",
     PACKAGE / "net" / "proxyheader.py",
     PACKAGE / "untrusted.py",
-    *(PACKAGE / "vendors" / name for name in SEAM),
+    *(PACKAGE / "vendors" / name for name in DIALECT_IMPORTS),
     *sorted(path for path in (PACKAGE / "vendors").glob("*/*.py") if path.name != PLUGIN),
 ]
 
@@ -51,7 +51,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Absolute names of what a module imports, anywhere in it."""
+    """Yield the absolute names that a module imports anywhere."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -61,38 +61,38 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def part(dotted: str) -> str:
-    """``tracker.log.redis.lag`` → ``log``; ``tracker.__version__`` → ``__init__``."""
+def top_level(dotted: str) -> str:
+    """Return ``log`` for ``tracker.log.redis.lag``, ``__init__`` for ``tracker.__version__``."""
     name = dotted.split(".")[1] if "." in dotted else "__init__"
     return name if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists() else "__init__"
 
 
 def dotted(path: Path) -> str:
-    """``tracker/log/redis/lag.py`` → ``tracker.log.redis.lag``."""
+    """Return ``tracker.log.redis.lag`` for ``tracker/log/redis/lag.py``."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def module_of(name: str, modules: Container[str]) -> str | None:
-    """Return the module that an import names, or has the imported name; None: not ours."""
+    """Return the module that an import names or takes a name from; None if it is foreign."""
     for candidate in (name, name.rpartition(".")[0]):
         if candidate in modules:
             return candidate
     return None
 
 
-def name_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_module_imports_only_modules_below_it(path: Path) -> None:
-    here = name_of(path)
+    here = package_of(path)
     allowed = set(VOCABULARY)
     if here not in VOCABULARY:
-        allowed |= set(HOUSE[: HOUSE.index(here) + 1])
-        allowed -= {one for two in APART if here in two for one in two - {here}}
-    ours = {part(name) for name in imported(path) if name.split(".")[0] == "tracker"}
-    assert ours <= allowed
+        allowed |= set(LAYERS[: LAYERS.index(here) + 1])
+        allowed -= {one for two in INDEPENDENT if here in two for one in two - {here}}
+    imports = {top_level(name) for name in imported(path) if name.split(".")[0] == "tracker"}
+    assert imports <= allowed
 
 
 def test_no_import_cycle_exists() -> None:
@@ -101,7 +101,7 @@ def test_no_import_cycle_exists() -> None:
         name: {found for one in imported(path) if (found := module_of(one, modules)) is not None}
         for name, path in modules.items()
     }
-    # Take away, again and again, what imports nothing that is left: only cycles stay.
+    # Repeatedly remove modules that import no remaining module; only cycles remain.
     while ends := {name for name, needed in left.items() if not needed & left.keys()}:
         left = {name: needed for name, needed in left.items() if name not in ends}
     assert not left
@@ -131,7 +131,7 @@ def test_test_packages_mirror_the_packages_of_tracker(kind: str) -> None:
 
 
 def test_unit_tests_outside_of_packages_test_top_level_modules() -> None:
-    rules = {"contributing", "english", "house", "messages"}
+    rules = {"contributing", "english", "layers", "messages"}
     for path in (ROOT / "tests" / "unit").glob("test_*.py"):
         assert path.stem.split("_")[1] in VOCABULARY | rules, path
 
@@ -156,7 +156,7 @@ def test_only_one_module_contains_names_in_redis() -> None:
 
 
 def functions() -> Iterator[tuple[str, ast.arguments]]:
-    """Where each function of the package is, and its arguments."""
+    """Yield the location of each function of the package, and its parameters."""
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
