@@ -22,7 +22,7 @@ def summary(kind: str, decoded: Any) -> tuple[str, str]:
     :param decoded: its JSON, as the vendor describes it.
     """
     if not isinstance(decoded, Mapping):
-        what, text = kind, _units(decoded)
+        what, text = kind, _frames(decoded)
     elif kind in ("received", "sent"):
         what, text = _message(kind, decoded)
     else:
@@ -54,8 +54,8 @@ def _message(kind: str, decoded: Mapping[str, Any]) -> tuple[str, str]:
     return kind, json.dumps(decoded, ensure_ascii=False)
 
 
-def _units(decoded: Any) -> str:
-    """Summarise several units."""
+def _frames(decoded: Any) -> str:
+    """Summarise several frames."""
     if not isinstance(decoded, list):
         return ""
     kinds = [one.get("kind", "?") for one in decoded if isinstance(one, Mapping)]

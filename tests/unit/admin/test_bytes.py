@@ -36,10 +36,6 @@ def error_of(result: Result) -> str:
     return line.removeprefix("tracker-admin: ")
 
 
-def spaced(data: bytes, separator: str) -> str:
-    return data.hex(separator)
-
-
 @pytest.mark.parametrize("data", EXAMPLES.values(), ids=EXAMPLES)
 @pytest.mark.parametrize("options", [(), ("--names",)], ids=["plain", "names"])
 def test_decode_and_encode_are_inverse(data: bytes, options: tuple[str, ...]) -> None:
@@ -51,8 +47,8 @@ def test_decode_and_encode_are_inverse(data: bytes, options: tuple[str, ...]) ->
 
 
 @given(frames | datagrams | logins)
-def test_decode_and_encode_are_inverse_for_every_unit(unit: Frame) -> None:
-    data = encode_any_frame(unit).hex().upper()
+def test_decode_and_encode_are_inverse_for_every_frame(frame: Frame) -> None:
+    data = encode_any_frame(frame).hex().upper()
     assert admin("encode", stdin=admin("decode", "-", stdin=data).stdout).stdout == f"{data}\n"
 
 
@@ -75,9 +71,9 @@ def test_hex_may_contain_separators_and_come_from_standard_input(written: str) -
     assert admin("decode", stdin=written).stdout == expected
 
 
-def test_sequence_of_units_is_shown_as_an_array() -> None:
+def test_sequence_of_frames_is_shown_as_an_array() -> None:
     shown = admin("decode", "-", stdin=STREAM.hex())
-    kinds = [unit["kind"] for unit in json.loads(shown.stdout)]
+    kinds = [frame["kind"] for frame in json.loads(shown.stdout)]
     assert kinds == ["ping", "login", "ping", "frame", "ping"]
     assert admin("encode", "-", stdin=shown.stdout).stdout == STREAM.hex().upper() + "\n"
 

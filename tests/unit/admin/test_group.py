@@ -54,7 +54,7 @@ def test_help_of_a_command_has_an_example(name: str) -> None:
     assert re.search(rf"^    .*tracker-admin .*{name}", shown, re.MULTILINE)
 
 
-def test_a_command_does_not_import_modules_of_other_commands() -> None:
+def test_command_does_not_import_modules_of_other_commands() -> None:
     program = (
         "import sys; from tracker.admin.cli import main\n"
         "try: main(['info', '--help'])\n"

@@ -52,7 +52,7 @@ def _fix_for(reason: str, address: RedisAddress) -> str:
         ),
         (r"NOPERM", f"{cli} ACL SETUSER {shlex.quote(address.username or 'default')} +ping"),
         (r"LOADING", f"{cli} INFO persistence  # wait until loading is 0"),
-        (r"MISCONF", f"df -h  # free space in the folder of {cli} CONFIG GET dir"),
+        (r"MISCONF", f"df -h  # make space in the folder that {cli} CONFIG GET dir shows"),
         (
             r"DB index|select database",
             f"{cli} CONFIG GET databases  # and set another one in REDIS_URL",
@@ -158,7 +158,7 @@ def writes(info: Facts, cli: str) -> Iterator[Finding]:
         (
             "aof_last_write_status",
             "the last write to the append-only file failed, and Redis refuses writes",
-            f"df -h  # free space in the folder of {cli} CONFIG GET dir",
+            f"df -h  # make space in the folder that {cli} CONFIG GET dir shows",
         ),
         (
             "aof_last_bgrewrite_status",
