@@ -221,7 +221,9 @@ def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Re
         layout = codec.element[width]
         group_end = offset + number * layout.size
         if group_end > end:
-            raise _BadRecord(f"{number} {width}-byte elements extend past the end of the packet")
+            raise _BadRecord(
+                f"{width}-byte elements (count {number}) extend past the end of the packet"
+            )
         elements.extend(
             (element_id, width, value)
             for element_id, value in layout.iter_unpack(data[offset:group_end])
