@@ -30,7 +30,7 @@ from tracker.vendors.teltonika.sizes import byte_count
 Records = Packet | Codec7Packet
 Kind = Literal["ping", "login", "frame", "datagram"]
 
-#: Highest value of ``--frame-bytes``.
+#: Highest value of ``--frame-bytes`` and ``--command-frame-bytes``.
 MAX_DATA_BYTES: Final = 1 << 20
 
 _IMEI_LENGTH: Final = IMEI_DIGITS.to_bytes(2, "big")
