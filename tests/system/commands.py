@@ -1,4 +1,4 @@
-"""Commands in Redis, as the bridge and people write and read them."""
+"""Write commands to Redis and read their responses, as any client can."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def fields(
     expires_in: float = 60.0,
     timeout: float = 10.0,
 ) -> dict[str, str]:
-    """The fields of a command."""
+    """Return the fields of a command."""
     expires_at = datetime.now(UTC) + timedelta(seconds=expires_in)
     return {
         "command_id": command_id,
@@ -34,12 +34,12 @@ def fields(
 
 
 def send(redis: RedisServer, instance_id: str, *command: Any, **options: Any) -> None:
-    """Put a command into the stream of an instance."""
+    """Append a command to the stream of an instance."""
     redis.client.xadd(f"commands:outbound:{instance_id}", fields(*command, **options))
 
 
 class Responses:
-    """What has been said of commands, read as it comes."""
+    """Responses to commands, read incrementally."""
 
     def __init__(self, redis: RedisServer) -> None:
         self._redis = redis
@@ -47,7 +47,7 @@ class Responses:
         self._found: dict[str, list[dict[str, str]]] = defaultdict(list)
 
     def read(self) -> dict[str, list[dict[str, str]]]:
-        """Command id → its responses in their order."""
+        """Return command ID → its responses in their order."""
         for entry_id, content in self._redis.client.xrange(RESPONSES, self._after):
             response = {name.decode(): value.decode() for name, value in content.items()}
             self._found[response["command_id"]].append(response)
@@ -55,30 +55,30 @@ class Responses:
         return self._found
 
     def ended(self) -> int:
-        """How many have a final response."""
-        return sum(answers[-1]["status"] in FINAL for answers in self.read().values())
+        """Return the number of commands with a final response."""
+        return sum(given[-1]["status"] in FINAL for given in self.read().values())
 
 
 def responses(redis: RedisServer) -> dict[str, list[dict[str, str]]]:
-    """All that was said so far: command id → its responses in their order."""
+    """Return command ID → its responses in their order."""
     return Responses(redis).read()
 
 
 def statuses(redis: RedisServer) -> dict[str, str]:
-    """Command id → its final status (and reason); asserts that there is one at most."""
+    """Return command ID → its final status (and reason); assert that it has at most one."""
     result = {}
-    for command_id, answers in responses(redis).items():
-        final = [answer for answer in answers if answer["status"] in FINAL]
-        assert len(final) <= 1, answers
-        assert all(answer["status"] == "delivered" for answer in answers[: -len(final) or None])
+    for command_id, given in responses(redis).items():
+        final = [response for response in given if response["status"] in FINAL]
+        assert len(final) <= 1, given
+        assert all(response["status"] == "delivered" for response in given[: -len(final) or None])
         if final:
-            assert answers[-1] is final[0], answers
+            assert given[-1] is final[0], given
             (one,) = final
             result[command_id] = one["status"] + (f"/{one['reason']}" if one["reason"] else "")
     return result
 
 
 def device_registry(redis: RedisServer) -> dict[str, str]:
-    """Device → instance."""
+    """Return device id → instance id."""
     found: dict[bytes, bytes] = redis.client.hgetall("connections:registry")
     return {device.decode(): owner.decode() for device, owner in found.items()}

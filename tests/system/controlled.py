@@ -1,4 +1,4 @@
-"""Instances with control ports, and ``tracker-admin`` that asks them."""
+"""Instances with control ports, and ``tracker-admin`` as their client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.system.raw import Ingest, RawDevice
 from tests.system.test_commands import answer, read_command
 from tracker.vendors.teltonika.messages import RESPONSE, Message
 
-#: A line of ``watch``, or a cell of a table.
+#: A time as ``tracker-admin`` prints it.
 TIME: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 #: A device that is not connected to any instance.
 UNKNOWN_DEVICE: Final = "999999999999999"
@@ -52,7 +52,7 @@ class Site:
         )
 
     def ingest(self, name: str, control: str = "", *options: str) -> Ingest:
-        """An instance, ready to be used."""
+        """Return an instance that is ready."""
         (self.folder / name).mkdir()
         control = control or self.socket(name)
         ingest = Ingest(
@@ -63,11 +63,11 @@ class Site:
         return ingest
 
     def socket(self, name: str) -> str:
-        """The endpoint of an instance's Unix socket."""
+        """Return the endpoint of an instance's Unix socket."""
         return f"unix:{self.folder}/{name}.sock"
 
     def tls(self, client: str) -> str:
-        """The endpoint of the third instance, for one of its clients."""
+        """Return the endpoint of the third instance, for one of its clients."""
         certs = self.folder / "certs"
         return (
             f"ssl:localhost:{self._tls}:privateKey={certs}/{client}.key"
@@ -75,25 +75,25 @@ class Site:
         )
 
     def admin(
-        self, *arguments: str, status: int = 0, control: str = "", typed: str | None = None
+        self, *arguments: str, exit_code: int = 0, control: str = "", typed: str | None = None
     ) -> Ended:
-        """Run a command on the first instance, or another, and check its exit status."""
+        """Run a command on the first instance (or another), and check its exit code."""
         where = ("--control", control or self.socket("one"))
         ended = admin(*where, *arguments, typed=typed)
-        assert ended.returncode == status, ended.stdout + ended.stderr
+        assert ended.returncode == exit_code, ended.stdout + ended.stderr
         assert "Traceback" not in ended.stderr, ended.stderr
         assert "\x1b" not in ended.stdout + ended.stderr
-        if status > 1:
+        if exit_code > 1:
             assert ended.stdout == ""
             assert re.fullmatch(r"tracker-admin: .*\n", ended.stderr)
         return ended
 
     def json(self, *arguments: str, **options: Any) -> Any:
-        """Run a command and return what it prints as JSON."""
+        """Run a command and return the JSON that it prints."""
         return json.loads(self.admin("-o", "json", *arguments, **options).stdout)
 
     def start(self, *arguments: str, control: str = "") -> subprocess.Popen[str]:
-        """Start a command as a process of its own."""
+        """Start a command as a separate process."""
         where = ("--control", control or self.socket("one"))
         return subprocess.Popen(
             [str(BIN / "tracker-admin"), *where, *arguments],
@@ -108,7 +108,7 @@ class Site:
 
 
 def answering(device: RawDevice, text: str, kind: int = RESPONSE) -> Future[Message]:
-    """Answer the next command of a device in a thread; the result is that command."""
+    """Answer the next command of a device in a thread; the result is the command."""
 
     def read_and_answer() -> Message:
         command = read_command(device)
@@ -118,16 +118,16 @@ def answering(device: RawDevice, text: str, kind: int = RESPONSE) -> Future[Mess
     return ThreadPoolExecutor(1).submit(read_and_answer)
 
 
-def ended(process: subprocess.Popen[str], status: int = 0) -> str:
-    """What a command in the background has printed, when it has come to its end."""
+def ended(process: subprocess.Popen[str], exit_code: int = 0) -> str:
+    """Wait for a command that was started; return its output."""
     stdout, stderr = process.communicate(timeout=40)
-    assert process.returncode == status, stdout + stderr
+    assert process.returncode == exit_code, stdout + stderr
     assert "Traceback" not in stderr, stderr
     return stdout
 
 
 def lines_until(process: subprocess.Popen[str], pattern: str) -> list[str]:
-    """Lines that it prints, up to one that has the pattern."""
+    """Return the lines that a command prints, up to the first one with the pattern."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
@@ -138,7 +138,7 @@ def lines_until(process: subprocess.Popen[str], pattern: str) -> list[str]:
 
 
 def watching(site: Site, device_id: str, *options: str, **where: str) -> subprocess.Popen[str]:
-    """``watch``, once it does so."""
+    """Start ``tracker-admin watch``; return when it watches the device."""
     process = site.start(*options, "watch", device_id, **where)
     assert process.stderr is not None
     assert f"Watching {device_id}" in process.stderr.readline()

@@ -1,4 +1,4 @@
-"""Commands to devices that are sockets, through whole processes."""
+"""Tests of commands to devices with whole processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHER = "356307042441021"
 
 
 def read_command(device: RawDevice) -> Message:
-    """The command that the device receives next."""
+    """Return the next command that the device receives."""
     head = device.read(8)
     rest = device.read(int.from_bytes(head[4:], "big") + 4)
     found = decode_frame(head + rest, 1 << 16)
@@ -36,13 +36,13 @@ def read_command(device: RawDevice) -> Message:
 
 
 def answer(device: RawDevice, text: str, command: Message, type_: int = RESPONSE) -> None:
-    """What the device says to it."""
+    """Send the answer of the device to a command."""
     message = Message(command.codec, type_, text.encode(), imei=command.imei)
     device.send(encode_frame(encode_message(message)))
 
 
 def online(ingest: Ingest, device_id: str = DEVICE) -> RawDevice:
-    """A device that has logged in and delivered a packet, and is registered."""
+    """Return a device that has logged in and delivered a packet, and is registered."""
     device = ingest.connect()
     assert device.login(device_id) == b"\x01"
     assert device.deliver(1)
@@ -50,7 +50,7 @@ def online(ingest: Ingest, device_id: str = DEVICE) -> RawDevice:
     return device
 
 
-def test_a_command_is_answered(serve: Callable[..., Ingest], redis: RedisServer) -> None:
+def test_command_is_answered(serve: Callable[..., Ingest], redis: RedisServer) -> None:
     ingest = serve("--instance-id", "one")
     device = online(ingest)
     send(redis, "one", "c1", DEVICE, "getinfo")
@@ -75,7 +75,7 @@ def test_a_command_is_answered(serve: Callable[..., Ingest], redis: RedisServer)
     assert ingest.daemon.stop() == 0
 
 
-def test_codec_14_names_the_device_and_may_be_rejected(
+def test_command_in_codec_14_contains_the_imei_and_can_be_rejected(
     serve: Callable[..., Ingest], redis: RedisServer
 ) -> None:
     device = online(serve("--instance-id", "one"))
@@ -86,7 +86,7 @@ def test_codec_14_names_the_device_and_may_be_rejected(
     wait_for(lambda: statuses(redis) == {"c1": "rejected"}, "rejected")
 
 
-def test_a_command_comes_between_no_packet_and_its_acknowledgement(
+def test_command_is_not_written_between_a_packet_and_its_ack(
     serve: Callable[..., Ingest], redis: RedisServer
 ) -> None:
     device = online(serve("--instance-id", "one"))
@@ -97,7 +97,7 @@ def test_a_command_comes_between_no_packet_and_its_acknowledgement(
     send(redis, "one", "c1", DEVICE)
     assert device.read(4) == b"\x00\x00\x00\x01"
     assert read_command(device).text == "getinfo"
-    # Half a packet: the next command waits for the acknowledgement of the whole.
+    # The device has sent half a packet: the next command waits for the ACK of the whole packet.
     answer(device, "done", Message(MESSAGE_CODECS[0x0C], 5, b""))
     wait_for(lambda: "c1" in statuses(redis), "answered")
     packet = frame(3)
@@ -109,7 +109,7 @@ def test_a_command_comes_between_no_packet_and_its_acknowledgement(
     assert read_command(device).text == "getver"
 
 
-def test_after_a_crash_between_writing_and_answering_it_is_in_doubt(
+def test_command_is_in_doubt_after_a_crash_before_its_answer(
     serve: Callable[..., Ingest], redis: RedisServer
 ) -> None:
     ingest = serve("--instance-id", "one")
@@ -128,7 +128,7 @@ def test_after_a_crash_between_writing_and_answering_it_is_in_doubt(
     assert again.says_nothing()
 
 
-def test_what_was_not_written_follows_the_device(
+def test_unwritten_command_follows_its_device_to_another_instance(
     tmp_path: Path, redis: RedisServer, serve: Callable[..., Ingest]
 ) -> None:
     one = serve("--instance-id", "one", "--radio-sleeps", "0.2")
@@ -137,10 +137,10 @@ def test_what_was_not_written_follows_the_device(
     two.daemon.start()
     try:
         device = online(one)
-        assert device.says_nothing(0.5)  # its radio may sleep by now
+        assert device.says_nothing(0.5)  # the radio of the device may sleep now
         send(redis, "one", "c1", DEVICE)
         assert device.says_nothing()
-        moved = online(two)  # the device is there now; one has not noticed
+        moved = online(two)  # the device has moved; instance one has not noticed that
         device.socket.close()
         command = read_command(moved)
         answer(moved, "here", command)
@@ -150,7 +150,7 @@ def test_what_was_not_written_follows_the_device(
         two.daemon.kill()
 
 
-def test_a_sleeping_radio_is_written_to_after_the_next_sign_of_life(
+def test_command_for_a_sleeping_radio_waits_for_the_next_bytes(
     serve: Callable[..., Ingest], redis: RedisServer
 ) -> None:
     device = online(serve("--instance-id", "one", "--radio-sleeps", "0.2"))
@@ -161,7 +161,9 @@ def test_a_sleeping_radio_is_written_to_after_the_next_sign_of_life(
     assert read_command(device).text == "getinfo"
 
 
-def test_who_is_nowhere_is_waited_for(serve: Callable[..., Ingest], redis: RedisServer) -> None:
+def test_commands_wait_for_an_unconnected_device(
+    serve: Callable[..., Ingest], redis: RedisServer
+) -> None:
     ingest = serve("--instance-id", "one")
     send(redis, "one", "c1", DEVICE)
     send(redis, "one", "c2", DEVICE, "getver")
@@ -175,13 +177,15 @@ def test_who_is_nowhere_is_waited_for(serve: Callable[..., Ingest], redis: Redis
     assert not redis.client.keys("commands:waiting*")
 
 
-def test_or_the_command_fails_at_once(serve: Callable[..., Ingest], redis: RedisServer) -> None:
+def test_command_for_an_unconnected_device_fails_with_offline_fail(
+    serve: Callable[..., Ingest], redis: RedisServer
+) -> None:
     serve("--instance-id", "one", "--offline", "fail")
     send(redis, "one", "c1", DEVICE)
     wait_for(lambda: statuses(redis) == {"c1": "failed/offline"}, "failed")
 
 
-def test_what_is_no_command_is_answered_and_holds_up_nobody(
+def test_malformed_commands_are_refused_without_delaying_others(
     serve: Callable[..., Ingest], redis: RedisServer
 ) -> None:
     device = online(serve("--instance-id", "one"))
@@ -206,7 +210,7 @@ def test_what_is_no_command_is_answered_and_holds_up_nobody(
     assert "codec '99'" in responses(redis)["no-such-codec"][0]["response"]
 
 
-def test_a_stop_passes_commands_on(serve: Callable[..., Ingest], redis: RedisServer) -> None:
+def test_stop_passes_on_queued_commands(serve: Callable[..., Ingest], redis: RedisServer) -> None:
     ingest = serve("--instance-id", "one")
     device = online(ingest)
     send(redis, "one", "written", DEVICE)

@@ -1,4 +1,4 @@
-"""The control port of a whole instance, from a client in Python."""
+"""Tests of the control port of a whole instance with the Python client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tracker.control.watching import DeviceEvent
 
 
 @ensureDeferred
-async def test_everything_once_over_tls(tmp_path: Path, serve: Serve, redis: RedisServer) -> None:
+async def test_all_commands_over_tls(tmp_path: Path, serve: Serve, redis: RedisServer) -> None:
     place = Place("ssl", tmp_path)
     permissions = tmp_path / "permissions"
     permissions.write_text("admin operate\neve read\n")
@@ -92,7 +92,7 @@ async def test_everything_once_over_tls(tmp_path: Path, serve: Serve, redis: Red
 
 
 def control_of(redis: RedisServer) -> Any:
-    """Where the heartbeat says that the control port is."""
+    """Return the address of the control port in the heartbeat."""
     return json.loads(redis.client.get("instance:heartbeat:one"))["control"]
 
 
@@ -113,11 +113,11 @@ async def only_reads(place: Place, ingest: Ingest) -> None:
     assert "was denied Drain" in ingest.daemon.text
 
 
-# Coming back.
+# Reconnecting.
 
 
 @ensureDeferred
-async def test_a_client_comes_back_after_a_crash_and_watches_on(
+async def test_client_reconnects_after_a_crash_and_watches_again(
     tmp_path: Path, serve: Serve, redis: RedisServer
 ) -> None:
     place = Place("unix", tmp_path)
@@ -132,13 +132,13 @@ async def test_a_client_comes_back_after_a_crash_and_watches_on(
         await until(lambda: [event.kind for event in events] == kinds, "watched")
         started_at = (await client.info())["started_at"]
         await in_thread(ingest.daemon.kill)
-        assert place.socket.exists()  # what a killed process leaves behind
+        assert place.socket.exists()  # left by the killed process
         await in_thread(ingest.daemon.start)
         again = await client.info()
         assert again["started_at"] > started_at
         assert again["watchers"] == 1
         online(ingest).socket.close()
-        await until(lambda: [event.kind for event in events] == 2 * kinds, "watched on")
+        await until(lambda: [event.kind for event in events] == 2 * kinds, "watched again")
         assert [event.dropped for event in events] == [0] * 10
     finally:
         await client.stopService()
@@ -150,7 +150,7 @@ async def test_a_client_comes_back_after_a_crash_and_watches_on(
 
 
 def unread(place: Place, device_id: str) -> socket.socket:
-    """A client that watches a device and reads nothing after that."""
+    """Return a client that watches a device and reads nothing after that."""
     raw = socket.socket(socket.AF_UNIX)
     raw.settimeout(10)
     raw.connect(str(place.socket))
@@ -164,7 +164,9 @@ def unread(place: Place, device_id: str) -> socket.socket:
 
 
 @ensureDeferred
-async def test_a_client_that_does_not_read_harms_nobody(tmp_path: Path, serve: Serve) -> None:
+async def test_client_that_does_not_read_does_not_affect_others(
+    tmp_path: Path, serve: Serve
+) -> None:
     place = Place("unix", tmp_path)
     ingest = serve(*place.option)
     device = online(ingest)
@@ -176,7 +178,7 @@ async def test_a_client_that_does_not_read_harms_nobody(tmp_path: Path, serve: S
         for number in range(first, first + 50 * count, 50):
             assert device.deliver(*range(number, number + 50))
 
-    await in_thread(send, 0, 200)  # what a process needs for its work, it has by now
+    await in_thread(send, 0, 200)  # warm up, until the memory of the process is stable
     with unread(place, DEVICE) as raw:
         before = ingest.memory()
         for round_ in range(20):
@@ -184,12 +186,12 @@ async def test_a_client_that_does_not_read_harms_nobody(tmp_path: Path, serve: S
             assert (await client.info())["watchers"] == 2
         grown = ingest.memory() - before
         assert grown < 20 * 1024 * 1024, f"{grown / 1024 / 1024:.1f} MiB"
-        # Whoever reads as fast as it can may miss some, too, and knows how many.
+        # A client that reads can miss events, too, and learns their number.
         await in_thread(send, 10_000_000, 1)
         await client.info()
         assert len(events) + sum(event.dropped for event in events) == 2 * 2201
         assert len(events) > 2000
-        # When it reads on, it is told how many there were that it was not sent.
+        # When the other client reads again, it learns the number of dropped events.
         dropped = await in_thread(read_on, raw, device)
         assert 0 < dropped < 4000
     await client.stopService()
@@ -197,7 +199,7 @@ async def test_a_client_that_does_not_read_harms_nobody(tmp_path: Path, serve: S
 
 
 def read_on(raw: socket.socket, device: RawDevice) -> int:
-    """Read all that was sent, and what comes next; how many events are said to be missing."""
+    """Read all events that were sent and some new ones; return the number of dropped events."""
     read = b""
     raw.settimeout(0.5)
     for number in range(20):
@@ -208,10 +210,10 @@ def read_on(raw: socket.socket, device: RawDevice) -> int:
             pass
         device.deliver(number)
     whole = read[: read.rfind(b"\x00\x00", 0, -1)]
-    told = 0
+    dropped = 0
     position = 0
     while (position := whole.find(b"\x00\x07dropped", position)) >= 0:
         position += 9
         length = int.from_bytes(whole[position : position + 2], "big")
-        told += int(whole[position + 2 : position + 2 + length])
-    return told
+        dropped += int(whole[position + 2 : position + 2 + length])
+    return dropped

@@ -20,7 +20,7 @@ from tests.system.test_commands import answer, online, read_command
 def test_drain_asks_for_confirmation(site: Site, spare: Ingest) -> None:
     device = online(spare, imei())
     control = site.socket("spare")
-    assert "Add --yes" in site.admin("drain", control=control, status=2).stderr
+    assert "Add --yes" in site.admin("drain", control=control, exit_code=2).stderr
     for keys, code in (("n\n", 1), ("\x03", 130), ("y\n", 0)):
         terminal = Terminal("tracker-admin", "--control", control, "drain", "--seconds", "0")
         question = terminal.read_until(r"\[y/N\]: ")
@@ -34,7 +34,7 @@ def test_drain_asks_for_confirmation(site: Site, spare: Ingest) -> None:
 
 
 def test_command_that_is_not_utf8_is_a_usage_error(site: Site) -> None:
-    assert "UTF-8" in site.admin("send", UNKNOWN_DEVICE, os.fsdecode(b"\xff"), status=2).stderr
+    assert "UTF-8" in site.admin("send", UNKNOWN_DEVICE, os.fsdecode(b"\xff"), exit_code=2).stderr
     ended = subprocess.run(
         [str(BIN / "tracker-admin"), "--control", site.socket("one"), "send", UNKNOWN_DEVICE, "-"],
         input=b"\xff", capture_output=True, check=False, env=environment(),

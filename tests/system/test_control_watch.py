@@ -1,4 +1,4 @@
-"""``tracker-admin watch`` and ``lag --follow``, which go on until they are ended."""
+"""Tests of ``tracker-admin watch`` and ``tracker-admin lag --follow``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.system.terminal import Terminal
 from tests.system.test_commands import online
 
 
-def test_watch_shows_each_way(site: Site) -> None:
+def test_watch_shows_traffic_in_both_directions(site: Site) -> None:
     device_id = imei()
     process = watching(site, device_id)
     device = online(site.one, device_id)
@@ -37,23 +37,23 @@ def test_watch_shows_each_way(site: Site) -> None:
     process.send_signal(signal.SIGINT)
     ended(process, 130)
     assert all(re.match(rf"{TIME} [→←·] ", line) for line in shown), shown
-    said = [line.split(maxsplit=1)[1].rstrip() for line in shown]
+    summaries = [line.split(maxsplit=1)[1].rstrip() for line in shown]
     assert "\x1b" not in "".join(shown)
-    assert said[0].startswith("· connected")
-    assert said[1] == "← login      accepted  1 byte"
+    assert summaries[0].startswith("· connected")
+    assert summaries[1] == "← login      accepted  1 byte"
     size = len(frame(1))
-    assert said[2] == (
+    assert summaries[2] == (
         "→ records    codec 8, 1 record, 2024-03-15T12:10:00.001Z, 54.68,25.25, 40 km/h  "
         f"{size} bytes"
     )
-    assert said[3] == "← ack        1 record  4 bytes"
-    assert said[4] == '← command    codec 12, "getinfo"  27 bytes'
-    assert said[5] == '→ answer     codec 12, "INI:2026/1/1\\r\\n"  34 bytes'
-    assert said[6] == "→ rejected   data length 4294967295 exceeds the limit of 65536"
-    assert said[-1].startswith("· disconnected")
+    assert summaries[3] == "← ack        1 record  4 bytes"
+    assert summaries[4] == '← command    codec 12, "getinfo"  27 bytes'
+    assert summaries[5] == '→ answer     codec 12, "INI:2026/1/1\\r\\n"  34 bytes'
+    assert summaries[6] == "→ rejected   data length 4294967295 exceeds the limit of 65536"
+    assert summaries[-1].startswith("· disconnected")
 
 
-def test_watch_as_json(site: Site) -> None:
+def test_watch_prints_json(site: Site) -> None:
     device_id = imei()
     device = online(site.one, device_id)
     process = site.start("-o", "json", "watch", device_id, "--count", "2", "--raw")
@@ -75,7 +75,7 @@ def test_watch_as_json(site: Site) -> None:
     assert re.fullmatch(TIME, ack["at"])
 
 
-def test_watch_ends_in_time(site: Site) -> None:
+def test_watch_ends_after_the_given_seconds(site: Site) -> None:
     elsewhere = imei()
     _device = online(site.two, elsewhere)
     watched = site.admin("watch", elsewhere, "--seconds", "0.2")
@@ -85,7 +85,7 @@ def test_watch_ends_in_time(site: Site) -> None:
     assert watched.stdout == ""
 
 
-def test_watch_outlives_the_instance(site: Site, spare: Ingest) -> None:
+def test_watch_continues_after_a_restart_of_the_instance(site: Site, spare: Ingest) -> None:
     device_id = imei()
     device = online(spare, device_id)
     process = watching(site, device_id, "-o", "json", control=site.socket("spare"))
@@ -107,7 +107,7 @@ def test_watch_outlives_the_instance(site: Site, spare: Ingest) -> None:
     ended(process, 130)
 
 
-def test_a_watch_that_ends_while_the_instance_is_away(site: Site, spare: Ingest) -> None:
+def test_watch_that_ends_while_disconnected_has_exit_code_3(site: Site, spare: Ingest) -> None:
     process = site.start("watch", UNKNOWN_DEVICE, "--seconds", "2", control=site.socket("spare"))
     assert process.stderr is not None
     process.stderr.readline()
@@ -115,7 +115,7 @@ def test_a_watch_that_ends_while_the_instance_is_away(site: Site, spare: Ingest)
     assert "control port lost" in ended(process, 3)
 
 
-def test_lag_by_redis_or_by_control(site: Site) -> None:
+def test_lag_is_the_same_from_redis_and_control_port(site: Site) -> None:
     device = online(site.one, imei())
     assert device.deliver(1, 2)
     site.redis.client.xgroup_create(STREAM, "processor", "0")
@@ -135,13 +135,13 @@ def test_lag_by_redis_or_by_control(site: Site) -> None:
         plain = admin("lag", "-o", "json", env=environ)
         assert json.loads(plain.stdout)[0]["consumers"] is not None
         for source in ((), ("--redis", site.redis.url)):
-            said = site.admin("lag", "--stream", "nowhere", *source, status=1).stderr
-            assert "Stream nowhere not found" in said
+            stderr = site.admin("lag", "--stream", "nowhere", *source, exit_code=1).stderr
+            assert "Stream nowhere not found" in stderr
     finally:
         site.redis.client.xgroup_destroy(STREAM, "processor")
 
 
-def test_lag_again_and_again(site: Site) -> None:
+def test_lag_follow_prints_lines_repeatedly(site: Site) -> None:
     assert online(site.one, imei()).deliver(1)
     site.redis.client.xgroup_create(STREAM, "processor", "0")
     try:
@@ -170,7 +170,7 @@ def test_lag_again_and_again(site: Site) -> None:
         site.redis.client.xgroup_destroy(STREAM, "processor")
 
 
-def test_lag_goes_on_when_its_source_is_back(site: Site, tmp_path: Path) -> None:
+def test_lag_follow_continues_after_an_outage_of_redis(site: Site, tmp_path: Path) -> None:
     redis = RedisServer(tmp_path / "redis")
     redis.start()
     redis.client.xgroup_create(STREAM, "processor", "0", mkstream=True)

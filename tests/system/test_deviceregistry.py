@@ -1,4 +1,4 @@
-"""Where each device is, as Redis is told by whole processes."""
+"""Tests of the device registry with whole processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEVICES = [simulated_imei(number) for number in range(200)]
 
 @pytest.fixture
 def janitors(tmp_path: Path, redis: RedisServer) -> Iterator[list[Daemon]]:
-    """Three of them."""
+    """Return three running janitors."""
     daemons = [
         Daemon(
             *(tmp_path, f"janitor-{number}", "janitor", "--redis", redis.url, "--interval", "1s")
@@ -36,14 +36,14 @@ def janitors(tmp_path: Path, redis: RedisServer) -> Iterator[list[Daemon]]:
 
 @pytest.fixture
 def instances(tmp_path: Path, redis: RedisServer) -> Iterator[dict[str, Ingest]]:
-    """Two of them."""
+    """Return two running instances."""
     made = {}
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
         made[name] = Ingest(
             *(folder, redis, "--instance-id", name),
-            # All devices here are of one address, and log in as fast as they can.
+            # All devices have the same address, and log in as fast as possible.
             *("--connection-rate", "10000", "--connection-rate-per-address", "10000"),
         )
         made[name].daemon.start()
@@ -52,13 +52,13 @@ def instances(tmp_path: Path, redis: RedisServer) -> Iterator[dict[str, Ingest]]
         ingest.daemon.kill()
 
 
-def test_the_registry_is_right_after_hops_sweeps_and_a_death(
+def test_device_registry_is_correct_after_moves_sweeps_and_a_crash(
     instances: dict[str, Ingest], janitors: list[Daemon], redis: RedisServer
 ) -> None:
     random = Random(11)
     expected: dict[str, str] = {}
     newest: dict[str, RawDevice] = {}
-    half_dead = []
+    half_open = []
 
     def hop(device_id: str, name: str) -> None:
         device = instances[name].connect()
@@ -69,15 +69,15 @@ def test_the_registry_is_right_after_hops_sweeps_and_a_death(
         if older is not None and random.random() < 0.5:
             older.socket.close()
         elif older is not None:
-            half_dead.append(older)
+            half_open.append(older)
 
     for _ in range(5):
         for device_id in random.sample(DEVICES, len(DEVICES)):
             hop(device_id, random.choice(("one", "two")))
-    for device in half_dead:
+    for device in half_open:
         device.socket.close()
     instances["two"].daemon.kill()
-    # It expires after 90 seconds; the test has less patience, and nobody else sets it.
+    # The heartbeat would expire after 90 seconds; the killed instance does not renew it.
     redis.client.pexpire("instance:heartbeat:two", 1500)
     for device_id in random.sample(DEVICES, len(DEVICES) // 2):
         hop(device_id, "one")
@@ -86,22 +86,24 @@ def test_the_registry_is_right_after_hops_sweeps_and_a_death(
         del expected[device_id]
     right = {device_id: name for device_id, name in expected.items() if name == "one"}
     assert len(right) < len(expected) < len(DEVICES)
-    wait_for(lambda: device_registry(redis) == right, "the device registry is right")
+    wait_for(lambda: device_registry(redis) == right, "the device registry is correct")
     assert all(daemon.readyz()[0] == 200 for daemon in janitors)
     assert any("stale connections removed" in daemon.text for daemon in janitors)
 
     instances["two"].daemon.start()
     for device_id in DEVICES:
         hop(device_id, "two")
-    wait_for(lambda: device_registry(redis) == dict.fromkeys(DEVICES, "two"), "all have come")
+    wait_for(
+        lambda: device_registry(redis) == dict.fromkeys(DEVICES, "two"), "all devices have moved"
+    )
     assert instances["two"].daemon.stop() == 0
     assert instances["one"].daemon.stop() == 0
     assert device_registry(redis) == {}
-    for device in (*half_dead, *newest.values()):
+    for device in (*half_open, *newest.values()):
         device.socket.close()
 
 
-def test_a_restarted_instance_takes_out_what_it_left_before(
+def test_restarted_instance_unregisters_its_leftovers(
     instances: dict[str, Ingest], redis: RedisServer
 ) -> None:
     devices = [instances["one"].connect() for _ in range(3)]
@@ -112,6 +114,9 @@ def test_a_restarted_instance_takes_out_what_it_left_before(
     instances["one"].daemon.start()
     again = instances["one"].connect()
     assert again.login(DEVICES[1]) == b"\x01"
-    wait_for(lambda: device_registry(redis) == {DEVICES[1]: "one"}, "only who is there")
+    wait_for(
+        lambda: device_registry(redis) == {DEVICES[1]: "one"},
+        "only the reconnected device is registered",
+    )
     for device in (*devices, again):
         device.socket.close()

@@ -1,4 +1,4 @@
-"""A thousand commands to a fleet of two instances, while processes are killed."""
+"""Test of a thousand commands through two instances while processes are killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.system.processes import Daemon, Simulation
 from tests.waiting import wait_for
 from tracker.simulator.fleet import simulated_imei
 
-#: Devices that behave alike: the number of the first one, how many, on which instance.
+#: Behaviour of devices → number of the first device, number of devices, instance.
 FLEETS = {
     "prompt": (0, 18, "one"),
     "also prompt": (100, 18, "two"),
@@ -60,16 +60,16 @@ class Field:
                 *("--answer-delay", "0.3", "--first", str(first), "--devices", str(number)),
                 name=name,
             )
-        everybody = sum(number for _, number, _ in FLEETS.values())
-        wait_for(lambda: len(device_registry(self.redis)) == everybody, "all are registered")
+        total = sum(number for _, number, _ in FLEETS.values())
+        wait_for(lambda: len(device_registry(self.redis)) == total, "all are registered")
 
     def restart(self, name: str) -> None:
-        """``kill -9``, and start again."""
+        """Kill an instance with SIGKILL, and start it again."""
         self.instances[name].kill()
         self.instances[name].start(ready=False)
 
     def executed(self) -> Counter[tuple[str, str]]:
-        """Device and text → how often it was executed."""
+        """Return device id and text → number of executions."""
         return Counter(
             (line["device_id"], line["text"])
             for fleet in self.fleets.values()
@@ -85,7 +85,7 @@ class Field:
 
 @pytest.fixture
 def field(tmp_path: Path, redis: RedisServer) -> Iterator[Field]:
-    """All of it, running."""
+    """Return the running field."""
     field = Field(tmp_path, redis)
     try:
         field.start()
@@ -96,7 +96,7 @@ def field(tmp_path: Path, redis: RedisServer) -> Iterator[Field]:
 
 @frozen
 class Sent:
-    """A command, as it was sent."""
+    """A command that was sent."""
 
     device_id: str
     text: str
@@ -104,7 +104,7 @@ class Sent:
 
 
 class Sender:
-    """Sends commands, and remembers them."""
+    """Sends commands, and records them."""
 
     def __init__(self, redis: RedisServer) -> None:
         self.sent: dict[str, Sent] = {}
@@ -113,7 +113,7 @@ class Sender:
         self._redis = redis
 
     def send_next(self, number: int) -> None:
-        """Send so many more of them."""
+        """Send the given number of commands."""
         for _ in range(number):
             self._send(*self.unsent.pop())
 
@@ -123,7 +123,8 @@ class Sender:
         content = fields(
             command_id, sent.device_id, sent.text, timeout=TIMEOUT, expires_in=expires_in
         )
-        # Only in Codec 14 can a device refuse. Some commands are sent twice, to either instance.
+        # A device can reject a command only in Codec 14. Some commands have second entries, at
+        # either instance.
         content["codec"] = "14" if sent.fleet == "refuse" or len(self.sent) % 5 == 0 else ""
         self._redis.client.xadd(f"commands:outbound:{instance}", content)
         if len(self.sent) % 10 == 0:
@@ -133,7 +134,7 @@ class Sender:
 
 
 def thousand() -> Iterator[tuple[Sent, str, float]]:
-    """Commands, each with the instance that it is sent to, and for how long it holds."""
+    """Yield commands, each with its instance and the seconds until it expires."""
     number = 0
     for fleet, (first, devices, instance) in FLEETS.items():
         for device in range(devices):
@@ -141,10 +142,10 @@ def thousand() -> Iterator[tuple[Sent, str, float]]:
                 number += 1
                 few = ("getinfo", "getver", "setdigout 11")
                 text = few[round_] if round_ < len(few) else f"setparam 2001:{number}"
-                # Who sends may be wrong about where the device is.
-                where = ("two", "one")[instance == "two"] if number % 7 == 3 else instance
+                # Some commands are sent to an instance that the device is not connected to.
+                target = ("two", "one")[instance == "two"] if number % 7 == 3 else instance
                 sent = Sent(simulated_imei(first + device), text, fleet)
-                yield sent, where, 150.0
+                yield sent, target, 150.0
     for imei in OFFLINE:
         number += 1
         yield Sent(imei, "getinfo", "offline"), "two", 5.0
@@ -153,16 +154,16 @@ def thousand() -> Iterator[tuple[Sent, str, float]]:
         yield Sent(simulated_imei(0), f"setparam 2002:{number}", "expired"), "one", -1.0
 
 
-def test_each_of_a_thousand_commands_ends_once_and_none_is_executed_twice(
+def test_thousand_commands_end_once_and_are_executed_at_most_once(
     field: Field, redis: RedisServer
 ) -> None:
     sender = Sender(redis)
     assert len(sender.unsent) == 1000
     sender.send_next(250)
-    told = Responses(redis)
+    given = Responses(redis)
 
     def ended(number: int) -> None:
-        wait_for(lambda: told.ended() >= number, f"{number} have ended", timeout=90)
+        wait_for(lambda: given.ended() >= number, f"{number} have ended", timeout=90)
 
     wait_for(lambda: len(field.executed()) > 20, "some are executed")
     field.restart("one")
@@ -187,22 +188,22 @@ def test_each_of_a_thousand_commands_ends_once_and_none_is_executed_twice(
     found, by_fleet = statuses(redis), Counter[tuple[str, str]]()
     assert found.keys() == sender.sent.keys()
     for command_id, sent in sender.sent.items():
-        fate, said = found[command_id], told.read()[command_id]
-        by_fleet[sent.fleet.removeprefix("also "), fate] += 1
+        status, responses = found[command_id], given.read()[command_id]
+        by_fleet[sent.fleet.removeprefix("also "), status] += 1
         was_executed = executed[sent.device_id, sent.text]
-        if fate in ("responded", "failed/timeout"):
-            assert was_executed, (command_id, fate)
-            assert said[0]["status"] == "delivered"
-        if fate == "expired":
+        if status in ("responded", "failed/timeout"):
+            assert was_executed, (command_id, status)
+            assert responses[0]["status"] == "delivered"
+        if status == "expired":
             assert not was_executed
-            assert len(said) == 1
-        if fate == "responded" and sent.text.startswith("setparam"):
-            # The answer of such a command says which one it is to.
-            assert said[-1]["response"] == f"New value {sent.text.removeprefix('setparam ')};"
-    for (fleet, fate), number in by_fleet.items():
-        print(f"{fleet}: {number} {fate}")
+            assert len(responses) == 1
+        if status == "responded" and sent.text.startswith("setparam"):
+            # The answer to such a command identifies the command.
+            assert responses[-1]["response"] == f"New value {sent.text.removeprefix('setparam ')};"
+    for (fleet, status), number in by_fleet.items():
+        print(f"{fleet}: {number} {status}")
         assert (
-            fate
+            status
             in {
                 "prompt": {"responded", "failed/in_doubt", "failed/disconnected"},
                 "slow": {"responded", "failed/in_doubt", "failed/disconnected"},
@@ -211,8 +212,8 @@ def test_each_of_a_thousand_commands_ends_once_and_none_is_executed_twice(
                 "expired": {"expired"},
                 "offline": {"expired"},
             }[fleet]
-        ), (fleet, fate, number)
+        ), (fleet, status, number)
     assert by_fleet["prompt", "responded"] > 600
-    wait_for(lambda: not redis.client.keys("commands:waiting*"), "nobody is waited for")
+    wait_for(lambda: not redis.client.keys("commands:waiting*"), "no commands wait")
     for name in field.instances:
         assert redis.client.xlen(f"commands:outbound:{name}") == 0

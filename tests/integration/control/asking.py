@@ -1,4 +1,4 @@
-"""Who asks a control port that has a real Redis."""
+"""A client of a control port with a real Redis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tracker.redis.connection import RedisConnection
 
 
 class Asking:
-    """A client of the instance ``one``, which asks a real Redis, at the test's time."""
+    """A client of the instance ``one``, which has a real Redis and the test's clock."""
 
     def __init__(self, redis: RedisServer, connection: RedisConnection) -> None:
         self.redis = redis
@@ -34,11 +34,11 @@ class Asking:
         return self.port.clock
 
     async def ask(self, command: type[ControlCommand], **arguments: Any) -> dict[str, Any]:
-        """The answer."""
+        """Send a command; return the reply, or raise the error."""
         return (await self.settled(self.client.begin(command, **arguments))).result()
 
     async def refusal(self, command: type[ControlCommand], **arguments: Any) -> BaseException:
-        """The error."""
+        """Send a command; return the error."""
         return (await self.settled(self.client.begin(command, **arguments))).error()
 
     async def settled(self, asked: PendingReply) -> PendingReply:
@@ -50,12 +50,12 @@ class Asking:
         return asked
 
     async def when(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for something that has to come over the wire first."""
+        """Deliver all bytes, and wait for a condition."""
         self.client.pump()
         await until(condition, what)
 
-    async def looked(self, asked: PendingReply) -> None:
-        """Let it look several times whether a command has ended."""
+    async def poll(self) -> None:
+        """Let the instance check several times for a final response."""
         for _ in range(5):
             self.client.pump()
             self.clock.advance(POLL_INTERVAL)

@@ -1,4 +1,4 @@
-"""A control port that only echoes, and who asks it."""
+"""A control port that echoes, and its client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracker.control.addresses import server_endpoint
 
 @implementer(IHandshakeListener)
 class Echo(Protocol):
-    """Sends back what it is sent, and notes what happens to it."""
+    """Sends received bytes back, and records its events."""
 
     def __init__(self, happened: list[str]) -> None:
         self.happened = happened
@@ -49,7 +49,7 @@ class Echo(Protocol):
 
 
 class Server:
-    """A port that echoes."""
+    """A control port that echoes."""
 
     def __init__(self) -> None:
         self.happened: list[str] = []
@@ -78,35 +78,35 @@ class Server:
 
     async def close(self) -> None:
         for port in self._ports:
-            await maybeDeferred(port.stopListening)  # it may have been stopped already
+            await maybeDeferred(port.stopListening)  # the test may have stopped it
         await until(lambda: self.happened.count("lost") == len(self.protocols), "all gone")
 
 
-class Asking(Protocol):
-    """Sends something, and fires with what comes back, or with why nothing does."""
+class EchoClient(Protocol):
+    """Sends bytes; ``reply`` fires with the bytes that are sent back, or with an error."""
 
     def __init__(self, message: bytes) -> None:
         self.message = message
-        self.answer: Deferred[bytes] = Deferred()
+        self.reply: Deferred[bytes] = Deferred()
 
     def connectionMade(self) -> None:
         assert self.transport is not None
         self.transport.write(self.message)
 
     def dataReceived(self, data: bytes) -> None:
-        if not self.answer.called:
-            self.answer.callback(data)
+        if not self.reply.called:
+            self.reply.callback(data)
         assert self.transport is not None
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self.answer.called:
-            self.answer.errback(reason)
+        if not self.reply.called:
+            self.reply.errback(reason)
 
 
 async def ask(endpoint: Any, message: bytes = b"hello") -> bytes:
-    """What comes back."""
-    factory = Factory.forProtocol(lambda: Asking(message))
-    asking = await endpoint.connect(factory)
-    answer: bytes = await asking.answer
-    return answer
+    """Send bytes to an echoing control port; return the bytes that are sent back."""
+    factory = Factory.forProtocol(lambda: EchoClient(message))
+    client = await endpoint.connect(factory)
+    reply: bytes = await client.reply
+    return reply

@@ -1,4 +1,4 @@
-"""Who gets through to a control port, over real sockets: here it only echoes."""
+"""Tests of the access to a control port (which echoes) over TLS and plain TCP."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FAR = timedelta(days=10)
 
 
 def make(folder: Path, *arguments: str) -> Path:
-    """What an operator makes."""
+    """Create certificates with ``tracker-admin certs``."""
     result = CliRunner().invoke(main, ["certs", str(folder), *arguments])
     assert result.exit_code == 0, result.output
     return folder
@@ -56,7 +56,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of another authority."""
+    """Return certificates of another authority."""
     return make(tmp_path_factory.mktemp("theirs"))
 
 
@@ -68,7 +68,7 @@ def issuer(folder: Path) -> Issuer:
 
 
 async def refused(endpoint: Any) -> str:
-    """What OpenSSL gives as the reason."""
+    """Return OpenSSL's reason for a refused connection."""
     with pytest.raises(SSL.Error) as raised:
         await ask(endpoint)
     return str(raised.value)
@@ -77,7 +77,7 @@ async def refused(endpoint: Any) -> str:
 def tls(
     folder: Path, port: int, name: str = "admin", host: str = "localhost", rest: str = ""
 ) -> Any:
-    """A client with a certificate of its own."""
+    """Return the endpoint of a client with a certificate."""
     from twisted.internet import reactor
 
     return client_endpoint(
@@ -87,8 +87,8 @@ def tls(
     )
 
 
-def careless(folder: Path, port: int, **options: Any) -> Any:
-    """A client that has no certificate, or another one than an address would take."""
+def custom_client(folder: Path, port: int, **options: Any) -> Any:
+    """Return the endpoint of a client with other TLS options than addresses allow."""
     from twisted.internet import reactor
 
     trusted = trust_root(folder / "ca.pem")
@@ -102,7 +102,7 @@ def careless(folder: Path, port: int, **options: Any) -> Any:
 
 
 @ensureDeferred
-async def test_a_client_with_a_certificate_is_served_and_known(
+async def test_client_with_a_certificate_is_served_and_identified(
     ours: Path, server: Server, tmp_path: Path
 ) -> None:
     port = await server.tls(ours)
@@ -135,7 +135,7 @@ async def test_a_client_with_a_certificate_is_served_and_known(
             assert text.strip().partition("=")[2].replace(":", "").lower() == peer.fingerprint
         assert Permissions(permissions).of(peer) is permission
         assert Permissions(None).of(peer) is Permission.READ
-    await until(lambda: server.happened.count("lost") == 2, "both gone")
+    await until(lambda: server.happened.count("lost") == 2, "both connections closed")
     assert server.happened[0].startswith("peer certificate admin (")
     assert server.happened[1] == "data hello"
 
@@ -150,55 +150,55 @@ async def test_a_client_with_a_certificate_is_served_and_known(
     ],
 )
 @ensureDeferred
-async def test_a_server_is_known_by_each_of_its_names(
+async def test_server_is_accepted_under_each_of_its_names(
     ours: Path, server: Server, host: str, rest: str
 ) -> None:
     assert await ask(tls(ours, await server.tls(ours), host=host, rest=rest)) == b"hello"
 
 
 @ensureDeferred
-async def test_a_server_is_found_over_ipv6(ours: Path, server: Server) -> None:
+async def test_client_connects_over_ipv6(ours: Path, server: Server) -> None:
     port = await server.tls(ours, r":interface=\:\:1")
     assert await ask(tls(ours, port, host=r"\:\:1")) == b"hello"
 
 
 @ensureDeferred
-async def test_a_client_without_a_certificate_is_refused(ours: Path, server: Server) -> None:
-    assert "certificate required" in await refused(careless(ours, await server.tls(ours)))
-    await until(lambda: server.happened == ["lost"], "nothing but the end")
+async def test_client_without_a_certificate_is_refused(ours: Path, server: Server) -> None:
+    assert "certificate required" in await refused(custom_client(ours, await server.tls(ours)))
+    await until(lambda: server.happened == ["lost"], "connection closed")
 
 
 @ensureDeferred
-async def test_a_client_of_another_authority_is_refused(
+async def test_client_of_another_authority_is_refused(
     ours: Path, theirs: Path, server: Server
 ) -> None:
     pair = key_pair(theirs / "admin.key", theirs / "admin.pem")
-    assert "unknown ca" in await refused(careless(ours, await server.tls(ours), **pair))
-    await until(lambda: server.happened == ["lost"], "nothing but the end")
+    assert "unknown ca" in await refused(custom_client(ours, await server.tls(ours), **pair))
+    await until(lambda: server.happened == ["lost"], "connection closed")
 
 
 @ensureDeferred
-async def test_a_client_that_vouches_for_itself_is_refused(
+async def test_client_with_a_self_signed_certificate_is_refused(
     ours: Path, server: Server, tmp_path: Path
 ) -> None:
     key = make_key()
     (tmp_path / "admin.key").write_bytes(pem(key))
     (tmp_path / "admin.pem").write_bytes(pem(make_authority(key, utc_now())))
     pair = key_pair(tmp_path / "admin.key", tmp_path / "admin.pem")
-    assert "alert" in await refused(careless(ours, await server.tls(ours), **pair))
-    await until(lambda: server.happened == ["lost"], "nothing but the end")
+    assert "alert" in await refused(custom_client(ours, await server.tls(ours), **pair))
+    await until(lambda: server.happened == ["lost"], "connection closed")
 
 
 @ensureDeferred
-async def test_the_servers_certificate_is_none_of_a_client(ours: Path, server: Server) -> None:
+async def test_server_certificate_is_refused_for_a_client(ours: Path, server: Server) -> None:
     pair = key_pair(ours / "server.key", ours / "server.pem")
-    assert "alert" in await refused(careless(ours, await server.tls(ours), **pair))
-    await until(lambda: server.happened == ["lost"], "nothing but the end")
+    assert "alert" in await refused(custom_client(ours, await server.tls(ours), **pair))
+    await until(lambda: server.happened == ["lost"], "connection closed")
 
 
 @pytest.mark.parametrize("begins", [-FAR, FAR], ids=["expired", "not yet valid"])
 @ensureDeferred
-async def test_a_client_out_of_its_time_is_refused(
+async def test_client_certificate_outside_its_validity_is_refused(
     ours: Path, server: Server, tmp_path: Path, begins: timedelta
 ) -> None:
     key = make_key()
@@ -208,11 +208,11 @@ async def test_a_client_out_of_its_time_is_refused(
     shutil.copy(ours / "ca.pem", tmp_path)
     reason = await refused(tls(tmp_path, await server.tls(ours)))
     assert "certificate expired" in reason if begins < timedelta() else "alert" in reason
-    await until(lambda: server.happened == ["lost"], "nothing but the end")
+    await until(lambda: server.happened == ["lost"], "connection closed")
 
 
 def renamed(folder: Path, tmp_path: Path, names: list[str], begins: timedelta) -> Path:
-    """A server's folder, with another certificate of the same authority."""
+    """Return a copy of a server's folder with another certificate of the same authority."""
     shutil.copytree(folder, tmp_path / "renamed")
     key = read_key((folder / "server.key").read_bytes())
     made = issue_server(issuer(folder), key, names, now=utc_now() + begins, days=1)
@@ -222,21 +222,21 @@ def renamed(folder: Path, tmp_path: Path, names: list[str], begins: timedelta) -
 
 @pytest.mark.parametrize("begins", [-FAR, FAR], ids=["expired", "not yet valid"])
 @ensureDeferred
-async def test_a_server_out_of_its_time_is_not_talked_to(
+async def test_server_certificate_outside_its_validity_is_refused(
     ours: Path, server: Server, tmp_path: Path, begins: timedelta
 ) -> None:
     port = await server.tls(renamed(ours, tmp_path, ["localhost"], begins))
     assert "certificate verify failed" in await refused(tls(ours, port))
-    await until(lambda: server.happened == ["lost"], "nothing but the end")
+    await until(lambda: server.happened == ["lost"], "connection closed")
 
 
 @ensureDeferred
-async def test_a_server_of_another_authority_is_not_talked_to(
+async def test_server_of_another_authority_is_refused(
     ours: Path, theirs: Path, server: Server
 ) -> None:
     port = await server.tls(theirs)
     assert "certificate verify failed" in await refused(tls(ours, port))
-    await until(lambda: server.happened == ["lost"], "nothing but the end")
+    await until(lambda: server.happened == ["lost"], "connection closed")
 
 
 @pytest.mark.parametrize(
@@ -250,22 +250,22 @@ async def test_a_server_of_another_authority_is_not_talked_to(
     ],
 )
 @ensureDeferred
-async def test_a_server_of_another_name_is_not_talked_to(
+async def test_server_with_another_name_is_refused(
     ours: Path, server: Server, tmp_path: Path, names: list[str], host: str, rest: str
 ) -> None:
     port = await server.tls(renamed(ours, tmp_path, names, timedelta()))
-    # The control: under a name that it has, it is talked to.
+    # For comparison: the server is accepted under its own name.
     right = r":name=" + names[0]
     assert await ask(tls(ours, port, host=host, rest=right)) == b"hello"
-    await until(lambda: server.happened[-1:] == ["lost"], "gone")
+    await until(lambda: server.happened[-1:] == ["lost"], "connection closed")
     server.happened[:] = ["lost"]
     with pytest.raises((SSL.Error, VerificationError)):
         await ask(tls(ours, port, host=host, rest=rest))
-    await until(lambda: server.happened == ["lost", "lost"], "nothing but the end")
+    await until(lambda: server.happened == ["lost", "lost"], "connection closed")
 
 
 @ensureDeferred
-async def test_a_clients_certificate_is_none_of_a_server(
+async def test_client_certificate_is_refused_for_a_server(
     ours: Path, server: Server, tmp_path: Path
 ) -> None:
     folder = tmp_path / "posing"
@@ -282,17 +282,17 @@ async def test_older_versions_than_tls_1_2_are_refused(
     ours: Path, server: Server, version: Any
 ) -> None:
     pair = key_pair(ours / "admin.key", ours / "admin.pem")
-    endpoint = careless(
+    endpoint = custom_client(
         ours,
         await server.tls(ours),
         insecurelyLowerMinimumTo=version,
         lowerMaximumSecurityTo=version,
-        # OpenSSL offers such versions at this level only.
+        # OpenSSL offers these versions only at this security level.
         acceptableCiphers=Weak(),
         **pair,
     )
     assert "protocol version" in await refused(endpoint)
-    await until(lambda: server.happened == ["lost"], "nothing but the end")
+    await until(lambda: server.happened == ["lost"], "connection closed")
 
 
 @pytest.mark.parametrize("version", [TLSVersion.TLSv1_2, TLSVersion.TLSv1_3])
@@ -300,11 +300,11 @@ async def test_older_versions_than_tls_1_2_are_refused(
 async def test_tls_1_2_and_later_are_served(ours: Path, server: Server, version: Any) -> None:
     pair = key_pair(ours / "admin.key", ours / "admin.pem")
     options = {"lowerMaximumSecurityTo": version, "insecurelyLowerMinimumTo": version}
-    assert await ask(careless(ours, await server.tls(ours), **options, **pair)) == b"hello"
+    assert await ask(custom_client(ours, await server.tls(ours), **options, **pair)) == b"hello"
 
 
 class Weak:
-    """Ciphers of the lowest level that OpenSSL has."""
+    """Ciphers of OpenSSL's lowest security level."""
 
     def selectCiphers(self, available: object) -> list[Any]:
         class Named:
@@ -325,7 +325,7 @@ class Weak:
     ids=["words", "HTTP", "a huge record", "zeros", "SSL 2"],
 )
 @ensureDeferred
-async def test_what_is_no_tls_ends_the_connection_and_nothing_else(
+async def test_bytes_that_are_not_tls_close_only_their_connection(
     ours: Path, server: Server, sent: bytes
 ) -> None:
     from twisted.internet import reactor
@@ -335,15 +335,15 @@ async def test_what_is_no_tls_ends_the_connection_and_nothing_else(
         answer = await ask(TCP4ClientEndpoint(reactor, "127.0.0.1", port), sent)
     except ConnectionClosed:
         answer = b""
-    # An alert at most (RFC 8446, 5.1), nothing of an application's.
+    # At most an alert (RFC 8446, 5.1), but no application data.
     assert answer[:1] in (b"", b"\x15")
-    await until(lambda: server.happened == ["lost"], "nothing but the end")
+    await until(lambda: server.happened == ["lost"], "connection closed")
     assert await ask(tls(ours, port)) == b"hello"
 
 
 @pytest.mark.parametrize("names", [(), ("admin", "other")])
 @ensureDeferred
-async def test_without_one_clear_name_nobody_is_let_in(
+async def test_client_certificate_without_exactly_one_name_is_refused(
     ours: Path, server: Server, tmp_path: Path, names: tuple[str, ...]
 ) -> None:
     key, vouching = make_key(), issuer(ours)
@@ -361,21 +361,17 @@ async def test_without_one_clear_name_nobody_is_let_in(
     (tmp_path / "admin.pem").write_bytes(pem(made))
     pair = key_pair(tmp_path / "admin.key", tmp_path / "admin.pem")
     with pytest.raises((SSL.Error, ConnectionLost)):
-        await ask(careless(ours, await server.tls(ours), **pair))
-    # What came along with the end of the handshake is not delivered either.
-    await until(
-        lambda: (
-            server.happened == ["unidentified: the certificate must have one common name", "lost"]
-        ),
-        "nothing but the end",
-    )
+        await ask(custom_client(ours, await server.tls(ours), **pair))
+    # Bytes that arrive with the end of the handshake are not delivered.
+    reason = "the client certificate must have exactly one common name"
+    await until(lambda: server.happened == [f"unidentified: {reason}", "lost"], "connection closed")
 
 
-# What has been made, to others.
+# Verification by OpenSSL.
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not on PATH")
-def test_openssl_takes_what_is_made_for_what_it_is(ours: Path, theirs: Path) -> None:
+def test_openssl_accepts_the_certificates_for_their_purposes(ours: Path, theirs: Path) -> None:
     def verify(purpose: str, name: str, *arguments: str, authority: Path = ours) -> bool:
         command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, *arguments]
         command += ["-CAfile", str(authority / "ca.pem"), str(ours / f"{name}.pem")]
@@ -398,9 +394,7 @@ def test_openssl_takes_what_is_made_for_what_it_is(ours: Path, theirs: Path) -> 
 
 @pytest.mark.parametrize(("interface", "host"), [("127.0.0.1", "127.0.0.1"), (r"\:\:1", r"\:\:1")])
 @ensureDeferred
-async def test_plain_tcp_on_loopback_is_served_where_it_is_asked_for(
-    server: Server, interface: str, host: str
-) -> None:
+async def test_plain_tcp_is_served_on_loopback(server: Server, interface: str, host: str) -> None:
     from twisted.internet import reactor
 
     port = (await server.listen(f"tcp:0:plaintext=1:interface={interface}")).getHost().port

@@ -1,4 +1,4 @@
-"""Devices that are registered, as a control port lists them, and their vendors."""
+"""Tests of listing the device registry, and of the vendors of registered devices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FILTERS: list[dict[str, Any]] = [
     {"prefix": "3563070400"},
     {"prefix": "9"},
     {"vendor": "b"},
-    {"vendor": "nobody"},
+    {"vendor": "unknown"},
     {"instance_id": "two"},
     {"instance_id": "three"},
     {"prefix": "356307040", "vendor": "c", "instance_id": "one"},
@@ -41,13 +41,16 @@ FILTERS: list[dict[str, Any]] = [
 
 
 def register(redis: RedisServer, devices: dict[str, tuple[str, str]]) -> None:
-    """Device → instance and vendor, as if each had logged in."""
+    """Register devices.
+
+    :param devices: device id → instance id and vendor.
+    """
     redis.client.hset(REGISTRY, mapping={one: owner for one, (owner, _) in devices.items()})
     redis.client.hset(VENDORS, mapping={one: vendor for one, (_, vendor) in devices.items()})
 
 
 def fleet(count: int = COUNT) -> dict[str, tuple[str, str]]:
-    """Devices of two instances and three vendors."""
+    """Return devices of two instances and three vendors."""
     chosen = random.Random(20)
     numbers = chosen.sample(range(10**6), count)
     return {
@@ -57,7 +60,7 @@ def fleet(count: int = COUNT) -> dict[str, tuple[str, str]]:
 
 
 async def pages(asking: Asking, between: Any = None, **filters: Any) -> list[dict[str, Any]]:
-    """All rows; something may happen between two pages."""
+    """Return the rows of all pages; call ``between`` after each page."""
     rows: list[dict[str, Any]] = []
     more = True
     while more:
@@ -73,7 +76,9 @@ async def pages(asking: Asking, between: Any = None, **filters: Any) -> list[dic
 
 
 @ensureDeferred
-async def test_a_large_registry_is_listed_completely(asking: Asking, redis: RedisServer) -> None:
+async def test_large_device_registry_is_listed_completely(
+    asking: Asking, redis: RedisServer
+) -> None:
     devices = fleet()
     register(redis, devices)
     rows = await pages(asking)
@@ -91,7 +96,7 @@ async def test_a_large_registry_is_listed_completely(asking: Asking, redis: Redi
 
 
 @ensureDeferred
-async def test_those_that_stay_are_all_listed_while_others_come_and_go(
+async def test_unchanged_devices_are_listed_while_others_change(
     asking: Asking, redis: RedisServer
 ) -> None:
     devices = fleet()
@@ -101,7 +106,7 @@ async def test_those_that_stay_are_all_listed_while_others_come_and_go(
     coming = iter([f"3563070{chosen}{number:07}" for number in range(5000) for chosen in "35"])
 
     def change() -> None:
-        # By hundreds, so that the hash grows and shrinks while it is walked through.
+        # Hundreds at a time, so that the hash grows and shrinks during the scan.
         gone = [leaving.pop() for _ in range(min(200, len(leaving)))]
         if gone:
             redis.client.hdel(REGISTRY, *gone)
@@ -110,12 +115,14 @@ async def test_those_that_stay_are_all_listed_while_others_come_and_go(
             register(redis, dict.fromkeys(new, ("two", "a")))
 
     listed = [row["device_id"] for row in await pages(asking, change)]
-    assert listed == sorted(set(listed)), "in order, and none twice"
+    assert listed == sorted(set(listed)), "sorted, without duplicates"
     assert set(staying) <= set(listed)
 
 
 @ensureDeferred
-async def test_a_registry_without_vendors_is_listed(asking: Asking, redis: RedisServer) -> None:
+async def test_device_registry_without_vendors_is_listed(
+    asking: Asking, redis: RedisServer
+) -> None:
     register_devices(redis, "old", DEVICE)
     (row,) = await pages(asking)
     assert row == {"device_id": DEVICE, "instance_id": "old", "vendor": None}
@@ -123,20 +130,18 @@ async def test_a_registry_without_vendors_is_listed(asking: Asking, redis: Redis
 
 
 @ensureDeferred
-async def test_what_is_no_device_in_the_registry_is_left_out(
-    asking: Asking, redis: RedisServer
-) -> None:
+async def test_malformed_device_ids_are_not_listed(asking: Asking, redis: RedisServer) -> None:
     register_devices(redis, "one", DEVICE, "x" * 65, "x" * 70_000)
     redis.client.hset(REGISTRY, b"\xff", b"\xfe" * 100)
     rows = await pages(asking)
     assert [row["device_id"] for row in rows] == [DEVICE, r"\xff"]
 
 
-# connections:vendors goes with the device registry.
+# connections:vendors changes together with the device registry.
 
 
 class Registered:
-    """The device registry of an instance, and the two hashes that it writes."""
+    """The registration of an instance, and the two hashes that it writes."""
 
     def __init__(self, asking: Asking, name: str) -> None:
         self.redis = asking.redis
@@ -145,10 +150,10 @@ class Registered:
         self.registration.startService()
 
     async def changed(self, **wanted: tuple[str, str]) -> None:
-        """Wait until both say so."""
+        """Wait until both hashes have this content: device id → instance id and vendor."""
         self.clock.advance(0)
 
-        def there() -> bool:
+        def is_registered() -> bool:
             self.clock.advance(0)
             owners, vendors = (self.redis.client.hgetall(key) for key in (REGISTRY, VENDORS))
             return {
@@ -156,23 +161,25 @@ class Registered:
                 for one, owner in owners.items()
             } == wanted and set(vendors) == set(owners)
 
-        await until(there, f"registered: {wanted}")
+        await until(is_registered, f"registered: {wanted}")
 
 
 @ensureDeferred
-async def test_vendors_are_in_step_with_the_registry(asking: Asking, connected: Connected) -> None:
+async def test_vendors_change_together_with_the_device_registry(
+    asking: Asking, connected: Connected
+) -> None:
     one, two = Registered(asking, "one"), Registered(asking, "two")
     for device_id, vendor in (("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")):
         one.registration.register(device_id, vendor)
     await one.changed(a=("one", "x"), b=("one", "y"), c=("one", "x"), d=("one", "y"))
     one.registration.unregister("b")
     await one.changed(a=("one", "x"), c=("one", "x"), d=("one", "y"))
-    # One that has moved, and speaks another protocol there, is not touched by the older place.
+    # The older instance does not change a device that has moved and has another vendor there.
     two.registration.register("a", "z")
     await two.changed(a=("two", "z"), c=("one", "x"), d=("one", "y"))
     one.registration.unregister("a")
     await one.changed(a=("two", "z"), c=("one", "x"), d=("one", "y"))
-    # The sweep of a janitor that finds it gone.
+    # A janitor sweeps the devices of an instance that is gone.
     assert await sweep(connected.connection, "two", ["a", "c"]) == 1
     await one.changed(c=("one", "x"), d=("one", "y"))
     await one.registration.stopService()
@@ -181,7 +188,7 @@ async def test_vendors_are_in_step_with_the_registry(asking: Asking, connected: 
 
 
 @ensureDeferred
-async def test_after_a_flush_vendors_are_there_again(asking: Asking) -> None:
+async def test_vendors_are_registered_again_after_a_flush(asking: Asking) -> None:
     one = Registered(asking, "one")
     one.registration.register("a", "x")
     await one.changed(a=("one", "x"))
@@ -193,7 +200,7 @@ async def test_after_a_flush_vendors_are_there_again(asking: Asking) -> None:
 
 
 @ensureDeferred
-async def test_what_a_process_before_has_left_goes_with_its_vendors(asking: Asking) -> None:
+async def test_leftovers_are_unregistered_with_their_vendors(asking: Asking) -> None:
     register(asking.redis, {"a": ("one", "x"), "b": ("two", "y")})
     one = Registered(asking, "one")
     await one.registration.unregister_leftovers()

@@ -1,4 +1,4 @@
-"""What a control port answers from a real Redis."""
+"""Tests of the commands of a control port with a real Redis."""
 
 from __future__ import annotations
 
@@ -39,11 +39,13 @@ from tracker.control.commands import (
 from tracker.log.entries import Delivered
 from tracker.position import iso_milliseconds
 
-# One device.
+# GetDevice.
 
 
 @ensureDeferred
-async def test_a_device_is_found_wherever_it_is(asking: Asking, redis: RedisServer) -> None:
+async def test_get_device_finds_a_device_on_any_instance(
+    asking: Asking, redis: RedisServer
+) -> None:
     set_heartbeats(redis, "two")
     error = await asking.refusal(GetDevice, device_id=DEVICE)
     assert isinstance(error, NoSuchDevice)
@@ -61,7 +63,7 @@ async def test_a_device_is_found_wherever_it_is(asking: Asking, redis: RedisServ
     assert (answer["here"], answer["instance_id"], answer["queued"]) == (True, "one", 1)
 
 
-# Sending.
+# SendCommand.
 
 
 def options(**more: Any) -> dict[str, Any]:
@@ -69,7 +71,9 @@ def options(**more: Any) -> dict[str, Any]:
 
 
 @ensureDeferred
-async def test_a_command_goes_where_its_device_is(asking: Asking, redis: RedisServer) -> None:
+async def test_command_goes_to_the_instance_of_its_device(
+    asking: Asking, redis: RedisServer
+) -> None:
     set_heartbeats(redis, "two")
     register_devices(redis, "two", DEVICE)
     answer = await asking.ask(SendCommand, **options(expires_in=60.0, timeout=5.0, codec="14"))
@@ -82,16 +86,14 @@ async def test_a_command_goes_where_its_device_is(asking: Asking, redis: RedisSe
 
 
 @ensureDeferred
-async def test_a_command_expires_when_it_is_told_to(asking: Asking, redis: RedisServer) -> None:
+async def test_command_has_the_given_time_of_expiry(asking: Asking, redis: RedisServer) -> None:
     await asking.ask(SendCommand, **options(expires_at="2031-01-01T00:00:00+01:00"))
     (entry,) = read_new(redis, waiting_stream())
     assert entry.fields[b"expires_at"] == b"2030-12-31T23:00:00.000Z"
 
 
 @ensureDeferred
-async def test_a_command_waits_for_a_device_that_is_nowhere(
-    asking: Asking, redis: RedisServer
-) -> None:
+async def test_command_for_an_unconnected_device_waits(asking: Asking, redis: RedisServer) -> None:
     for where in (None, "dead"):
         if where is not None:
             register_devices(redis, where, DEVICE)  # an instance without a heartbeat
@@ -103,8 +105,10 @@ async def test_a_command_waits_for_a_device_that_is_nowhere(
 
 
 @ensureDeferred
-async def test_or_it_fails_if_nobody_wants_to_wait(asking: Asking, redis: RedisServer) -> None:
-    for _ in range(2):  # known by then, and told again
+async def test_command_for_an_unconnected_device_fails_with_offline_fail(
+    asking: Asking, redis: RedisServer
+) -> None:
+    for _ in range(2):  # the second time, the command is known
         answer = await asking.ask(SendCommand, **options(offline="fail"))
         assert (answer["status"], answer["reason"]) == ("failed", "offline")
     assert summaries(redis) == [("c1", "failed", "offline")]
@@ -113,7 +117,7 @@ async def test_or_it_fails_if_nobody_wants_to_wait(asking: Asking, redis: RedisS
 
 @pytest.mark.parametrize("wait", [False, True])
 @ensureDeferred
-async def test_a_command_that_is_known_is_told_of_and_not_sent_again(
+async def test_status_of_a_known_command_is_returned_instead_of_sending(
     asking: Asking, redis: RedisServer, wait: bool
 ) -> None:
     set_heartbeats(redis, "one")
@@ -132,43 +136,45 @@ async def test_a_command_that_is_known_is_told_of_and_not_sent_again(
     assert command_ids(redis, outbound("one")) == []
 
 
-async def taken(asking: Asking) -> tuple[Delivered, Command]:
-    """The command, as its instance reads it."""
+async def read_command(asking: Asking) -> tuple[Delivered, Command]:
+    """Read the command as its instance does."""
     entries: list[Delivered] = []
 
-    def there() -> bool:
+    def is_read() -> bool:
         asking.client.pump()
         entries.extend(read_new(asking.redis, outbound("one"), "one"))
         return bool(entries)
 
-    await until(there, "it has come")
+    await until(is_read, "command read")
     (entry,) = entries
     return entry, Command.from_entry(entry.content or ())
 
 
 @ensureDeferred
-async def test_who_waits_is_told_how_it_ends(asking: Asking, redis: RedisServer) -> None:
+async def test_waiting_client_receives_the_final_response(
+    asking: Asking, redis: RedisServer
+) -> None:
     set_heartbeats(redis, "one")
     register_devices(redis, "one", DEVICE)
     asked = asking.client.begin(SendCommand, **options(wait=True))
-    entry, command = await taken(asking)
-    await asking.looked(asked)
+    entry, command = await read_command(asking)
+    await asking.poll()
     ledger = asking.ledger()
     assert await ledger.claim(entry, command) is Effect.WON
     await ledger.delivered(entry, command)
-    await asking.looked(asked)
+    await asking.poll()
     assert not asked.has_reply
     at = iso_milliseconds(ledger.now)
     update = StatusUpdate(Status.RESPONDED, response="INI:2026/1/1 ü")
     await ledger.finish(entry, command, update, True)
-    await asking.looked(asked)
+    await asking.poll()
     answer = (await asking.settled(asked)).result()
     assert (answer["status"], answer["response"]) == (update.status, update.response)
     assert answer["at"] == at
     assert asking.port.timers == 0
 
 
-# What has become of a command.
+# CommandStatus.
 
 
 async def status(asking: Asking, device_id: str | None = None) -> tuple[Any, ...]:
@@ -178,17 +184,15 @@ async def status(asking: Asking, device_id: str | None = None) -> tuple[Any, ...
 
 
 @ensureDeferred
-async def test_a_command_that_was_never_sent_is_not_known(asking: Asking) -> None:
-    for about in ({}, {"device_id": DEVICE}, {"device_id": "nobody"}):
+async def test_command_that_was_never_sent_is_unknown(asking: Asking) -> None:
+    for about in ({}, {"device_id": DEVICE}, {"device_id": "unknown"}):
         error = await asking.refusal(CommandStatus, command_id="c1", **about)
         assert isinstance(error, NoSuchCommand)
-        assert "say the device, too" in str(error)
+        assert "unknown command ID" in str(error)
 
 
 @ensureDeferred
-async def test_a_command_that_waits_is_found_by_its_device(
-    asking: Asking, redis: RedisServer
-) -> None:
+async def test_waiting_command_is_found_by_its_device(asking: Asking, redis: RedisServer) -> None:
     append_entry(redis, waiting_stream(), fields("c0", DEVICE))
     append_entry(redis, waiting_stream(), fields("c1", DEVICE))
     assert await status(asking, DEVICE) == ("waiting", None)
@@ -198,20 +202,20 @@ async def test_a_command_that_waits_is_found_by_its_device(
 
 
 @ensureDeferred
-async def test_a_command_that_is_queued_elsewhere_is_found_by_its_device(
+async def test_command_queued_at_another_instance_is_found_by_its_device(
     asking: Asking, redis: RedisServer
 ) -> None:
     set_heartbeats(redis, "two")
     register_devices(redis, "two", DEVICE)
     append_entry(redis, outbound("two"), fields("c1", DEVICE))
     assert await status(asking, DEVICE) == ("queued", "two")
-    read_new(redis, outbound("two"))  # and was taken there
+    read_new(redis, outbound("two"))  # its instance has read the command
     assert await status(asking, DEVICE) == ("queued", "two")
     assert isinstance(await asking.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
 
 
 @ensureDeferred
-async def test_a_command_is_followed_to_its_end_and_beyond(
+async def test_status_of_a_command_from_claim_to_expiry_of_its_record(
     asking: Asking, redis: RedisServer
 ) -> None:
     entry, command = queued_command(redis, instance_id="two")
@@ -233,13 +237,11 @@ async def test_a_command_is_followed_to_its_end_and_beyond(
     assert isinstance(await asking.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
 
 
-# Streams.
+# Lag.
 
 
 @ensureDeferred
-async def test_lag_is_that_of_all_streams_that_anybody_writes(
-    asking: Asking, redis: RedisServer
-) -> None:
+async def test_lag_covers_all_advertised_streams(asking: Asking, redis: RedisServer) -> None:
     redis.client.set("instance:heartbeat:two", '{"streams": ["telemetry:other", "telemetry:no"]}')
     for stream in ("telemetry:teltonika", "telemetry:other", "elsewhere"):
         for _ in range(3):
@@ -265,7 +267,7 @@ async def test_lag_is_that_of_all_streams_that_anybody_writes(
 
 
 @ensureDeferred
-async def test_an_unknown_lag_is_told_as_unknown(asking: Asking, redis: RedisServer) -> None:
+async def test_unknown_lag_is_reported_as_unknown(asking: Asking, redis: RedisServer) -> None:
     ids = [redis.client.xadd("telemetry:teltonika", {"ts": "1"}) for _ in range(3)]
     redis.client.xgroup_create("telemetry:teltonika", "processor", ids[0])
     redis.client.xdel("telemetry:teltonika", ids[1])

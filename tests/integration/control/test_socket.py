@@ -1,4 +1,4 @@
-"""A control port on a Unix socket: who is let in, and what becomes of its file."""
+"""Tests of a control port on a Unix socket: access, and its socket file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def socket_of(path: Path) -> Any:
 
 
 @ensureDeferred
-async def test_the_user_behind_a_unix_socket_is_known(server: Server, tmp_path: Path) -> None:
+async def test_user_of_a_unix_socket_is_identified(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     await server.listen(f"unix:{path}")
     assert await ask(socket_of(path)) == b"hello"
@@ -46,7 +46,7 @@ async def test_the_user_behind_a_unix_socket_is_known(server: Server, tmp_path: 
 
 
 @ensureDeferred
-async def test_a_user_without_a_name_is_known_by_number(
+async def test_user_without_a_name_is_identified_by_number(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unknown(uid: int) -> None:
@@ -64,7 +64,7 @@ async def test_a_user_without_a_name_is_known_by_number(
 )
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])
 @ensureDeferred
-async def test_a_socket_has_its_mode_whatever_the_umask(
+async def test_mode_of_a_socket_does_not_depend_on_the_umask(
     server: Server, tmp_path: Path, rest: str, mode: int, umask: int
 ) -> None:
     former = os.umask(umask)
@@ -78,7 +78,7 @@ async def test_a_socket_has_its_mode_whatever_the_umask(
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter."""
+    """Return a folder that every user may enter."""
     with tempfile.TemporaryDirectory(prefix="tracker-test-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -103,25 +103,27 @@ def connect_as(user: pwd.struct_passwd, path: Path) -> socket.socket:
     return client
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to be another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
 @ensureDeferred
-async def test_another_user_is_let_in_by_the_mode_only(server: Server, open_folder: Path) -> None:
-    nobody = pwd.getpwnam("nobody")
+async def test_mode_decides_whether_another_user_can_connect(
+    server: Server, open_folder: Path
+) -> None:
+    other = pwd.getpwnam("nobody")
     path = open_folder / "control.sock"
     port = await server.listen(f"unix:{path}")
     with pytest.raises(PermissionError):
-        connect_as(nobody, path)
+        connect_as(other, path)
     await port.stopListening()
     await server.listen(f"unix:{path}:mode=0666")
-    with connect_as(nobody, path):
+    with connect_as(other, path):
         await until(lambda: server.protocols, "connected")
         peer = server.protocols[0].peer
         assert str(peer) == f"unix user nobody, pid {os.getpid()}"
-        assert (peer.uid, peer.gid) == (nobody.pw_uid, nobody.pw_gid)
+        assert (peer.uid, peer.gid) == (other.pw_uid, other.pw_gid)
 
 
 @ensureDeferred
-async def test_a_socket_goes_with_its_port(server: Server, tmp_path: Path) -> None:
+async def test_socket_is_removed_when_its_port_is_closed(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     for _ in range(2):
         port = await server.listen(f"unix:{path}")
@@ -133,7 +135,7 @@ async def test_a_socket_goes_with_its_port(server: Server, tmp_path: Path) -> No
 
 
 @ensureDeferred
-async def test_a_socket_that_nobody_listens_on_is_replaced(server: Server, tmp_path: Path) -> None:
+async def test_socket_without_a_listener_is_replaced(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -159,7 +161,7 @@ reactor.run()
 
 @pytest.fixture
 def child() -> Iterator[Child]:
-    """Starts another process that listens."""
+    """Return a function that starts another process that listens."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(description: str) -> subprocess.Popen[str]:
@@ -177,7 +179,7 @@ def child() -> Iterator[Child]:
 
 
 @ensureDeferred
-async def test_the_socket_of_a_process_that_was_killed_is_replaced(
+async def test_socket_of_a_killed_process_is_replaced(
     server: Server, tmp_path: Path, child: Child
 ) -> None:
     path = tmp_path / "control.sock"
@@ -195,7 +197,7 @@ async def test_the_socket_of_a_process_that_was_killed_is_replaced(
     assert await ask(socket_of(path)) == b"hello"
 
 
-def test_of_many_that_find_a_dead_socket_one_gets_it(tmp_path: Path, child: Child) -> None:
+def test_one_of_many_processes_replaces_a_dead_socket(tmp_path: Path, child: Child) -> None:
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -211,7 +213,7 @@ def test_of_many_that_find_a_dead_socket_one_gets_it(tmp_path: Path, child: Chil
 
 @pytest.mark.parametrize("busy", [False, True])
 @ensureDeferred
-async def test_the_socket_of_another_program_is_left_alone(
+async def test_socket_of_another_program_is_not_replaced(
     server: Server, tmp_path: Path, busy: bool
 ) -> None:
     path = tmp_path / "control.sock"
@@ -232,7 +234,9 @@ async def test_the_socket_of_another_program_is_left_alone(
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
 @ensureDeferred
-async def test_what_is_no_socket_is_left_alone(server: Server, tmp_path: Path, kind: str) -> None:
+async def test_file_that_is_not_a_socket_is_not_replaced(
+    server: Server, tmp_path: Path, kind: str
+) -> None:
     path = tmp_path / "control.sock"
     if kind == "file":
         path.write_text("precious")
@@ -247,9 +251,7 @@ async def test_what_is_no_socket_is_left_alone(server: Server, tmp_path: Path, k
 
 
 @ensureDeferred
-async def test_a_port_whose_file_was_removed_closes_all_the_same(
-    server: Server, tmp_path: Path
-) -> None:
+async def test_port_whose_file_was_removed_can_be_closed(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     port = await server.listen(f"unix:{path}")
     path.unlink()
@@ -259,10 +261,10 @@ async def test_a_port_whose_file_was_removed_closes_all_the_same(
 
 
 @ensureDeferred
-async def test_a_port_leaves_a_file_that_is_not_its_own(server: Server, tmp_path: Path) -> None:
+async def test_closing_a_port_does_not_remove_another_file(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     port = await server.listen(f"unix:{path}")
-    path.rename(tmp_path / "moved")  # so that its number is not given to the next
+    path.rename(tmp_path / "moved")  # otherwise the next file could get the same inode number
     path.write_text("precious")
     await port.stopListening()
     assert path.read_text() == "precious"

@@ -1,4 +1,4 @@
-"""``tracker-admin`` and the control port: what it shows, to whom, and what it refuses."""
+"""Tests of ``tracker-admin`` with the control port: output, permissions and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.system.raw import STREAM, Ingest, frame
 from tests.system.test_commands import online
 
 
-def test_info(site: Site) -> None:
+def test_info_prints_facts_of_the_instance(site: Site) -> None:
     about = site.json("info")
     assert list(about) == [
         *("instance_id", "version", "started_at", "connections", "devices", "commands_held"),
@@ -32,7 +32,7 @@ def test_info(site: Site) -> None:
     assert "you            unix user " in plain
 
 
-def test_connections(site: Site) -> None:
+def test_connections_lists_devices_of_the_instance(site: Site) -> None:
     ids = sorted(imei() for _ in range(3))
     devices = [online(site.one, one) for one in ids]
     found = {row["device_id"]: row for row in site.json("connections")}
@@ -52,7 +52,7 @@ def test_connections(site: Site) -> None:
     assert some.stderr == "Only the first 2 are shown (--limit 2).\n"
 
 
-def test_device(site: Site) -> None:
+def test_device_prints_where_a_device_is_connected(site: Site) -> None:
     here, there = imei(), imei()
     _devices = online(site.one, here), online(site.two, there)
     about = site.json("device", here)
@@ -61,13 +61,13 @@ def test_device(site: Site) -> None:
     other = site.json("device", there)
     assert list(other) == list(about)
     assert (other["instance_id"], other["here"], other["records"]) == ("two", False, None)
-    assert "is not connected" in site.admin("device", UNKNOWN_DEVICE, status=1).stderr
+    assert "is not connected" in site.admin("device", UNKNOWN_DEVICE, exit_code=1).stderr
     plain = site.admin("device", there).stdout
     assert re.search(r"^here +no$", plain, re.MULTILINE)
     assert re.search(r"^since +-$", plain, re.MULTILINE)
 
 
-def test_device_registry(site: Site) -> None:
+def test_device_registry_lists_devices_of_all_instances(site: Site) -> None:
     here, there = imei(), imei()
     _devices = online(site.one, here), online(site.two, there)
     rows = site.json("device-registry", "--prefix", here[:10])
@@ -79,28 +79,28 @@ def test_device_registry(site: Site) -> None:
     assert line.split() == [there, "two", "teltonika"]
 
 
-# Operate.
+# Operating commands.
 
 
-def test_drop(site: Site) -> None:
+def test_drop_closes_the_connection_of_a_device(site: Site) -> None:
     device_id = imei()
     device = online(site.one, device_id)
     dropped = site.json("drop", device_id)
     assert dropped["device_id"] == device_id
     assert dropped["address"].startswith("127.0.0.1:")
     assert device.is_closed()
-    assert "not connected" in site.admin("drop", device_id, status=1).stderr
+    assert "not connected" in site.admin("drop", device_id, exit_code=1).stderr
 
 
-def test_log_level(site: Site) -> None:
-    told = site.json("log-level", "debug", "--namespace", "tracker.ingestion")
-    assert told == {"namespace": "tracker.ingestion", "level": "debug", "before": "info"}
-    told = site.json("log-level", "info", "--namespace", "tracker.ingestion")
-    assert told["before"] == "debug"
+def test_log_level_is_changed(site: Site) -> None:
+    changed = site.json("log-level", "debug", "--namespace", "tracker.ingestion")
+    assert changed == {"namespace": "tracker.ingestion", "level": "debug", "before": "info"}
+    changed = site.json("log-level", "info", "--namespace", "tracker.ingestion")
+    assert changed["before"] == "debug"
     assert "SetLogLevel level='debug'" in site.one.daemon.text
 
 
-# Who may, who can, and what makes no sense.
+# Permissions, outages and usage errors.
 
 OPERATING = (
     ("send", UNKNOWN_DEVICE, "getver"),
@@ -110,7 +110,7 @@ OPERATING = (
 )
 
 
-def test_roles_over_tls(site: Site) -> None:
+def test_permissions_of_clients_over_tls(site: Site) -> None:
     device_id = imei()
     _device = online(site.three, device_id)
     assert site.json("info", control=site.tls("alice"))["permission"] == "operate"
@@ -120,8 +120,8 @@ def test_roles_over_tls(site: Site) -> None:
     assert site.json("device", device_id, control=site.tls("bob"))["here"] is True
     site.admin("watch", device_id, "--seconds", "0.1", control=site.tls("bob"))
     for command in OPERATING:
-        said = site.admin(*command, control=site.tls("bob"), status=4).stderr
-        assert "Not permitted" in said
+        stderr = site.admin(*command, control=site.tls("bob"), exit_code=4).stderr
+        assert "Not permitted" in stderr
     site.admin("drop", device_id, control=site.tls("alice"))
 
 
@@ -138,12 +138,12 @@ CONTROLLED = (
 
 
 @pytest.mark.parametrize("command", CONTROLLED, ids=lambda command: command[0])
-def test_a_control_port_that_is_not_there(site: Site, command: tuple[str, ...]) -> None:
-    said = site.admin(*command, control=f"unix:{site.folder}/none.sock", status=3).stderr
-    assert "no such socket" in said
+def test_missing_control_port_ends_with_exit_code_3(site: Site, command: tuple[str, ...]) -> None:
+    stderr = site.admin(*command, control=f"unix:{site.folder}/none.sock", exit_code=3).stderr
+    assert "no such socket" in stderr
 
 
-def test_control_ports_that_cannot_be_used(site: Site) -> None:
+def test_unusable_control_ports_end_with_exit_code_3(site: Site) -> None:
     other = site.folder / "other"
     admin("certs", str(other), "--client", "bob")
     strangers = site.tls("bob").replace("/certs/bob", "/other/bob")
@@ -155,11 +155,11 @@ def test_control_ports_that_cannot_be_used(site: Site) -> None:
         strangers,
     ):
         began = time.monotonic()
-        site.admin("info", control=control, status=3)
+        site.admin("info", control=control, exit_code=3)
         assert time.monotonic() - began < 8
 
 
-def test_redis_is_away(tmp_path: Path) -> None:
+def test_outage_of_redis_ends_with_exit_code_3(tmp_path: Path) -> None:
     redis = RedisServer(tmp_path / "redis")
     redis.start()
     socket = f"unix:{tmp_path}/one.sock"
@@ -183,7 +183,7 @@ def test_redis_is_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("device", "12"), "not an IMEI"),
         (("send", UNKNOWN_DEVICE), "Missing argument 'TEXT'"),
@@ -211,19 +211,21 @@ def test_redis_is_away(tmp_path: Path) -> None:
         (("--config", "/none", "info"), "/none"),
     ],
 )
-def test_bad_use(site: Site, arguments: tuple[str, ...], told: str) -> None:
-    assert told in site.admin(*arguments, status=2).stderr
+def test_usage_error_names_the_argument(
+    site: Site, arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in site.admin(*arguments, exit_code=2).stderr
 
 
-def test_the_control_port_from_the_environment_and_the_file(site: Site, tmp_path: Path) -> None:
-    _device = online(site.one, imei())  # which has a stream, then
+def test_control_port_is_read_from_environment_and_file(site: Site, tmp_path: Path) -> None:
+    _device = online(site.one, imei())  # creates the stream
     file = tmp_path / "admin.conf"
     file.write_text(f"[tracker-admin]\ncontrol = {site.socket('one')}\n")
 
     def instance(*options: str, **variables: str) -> str:
-        told = admin(*options, "-o", "json", "info", env=environment(**variables))
-        assert told.returncode == 0, told.stderr
-        name: str = json.loads(told.stdout)["instance_id"]
+        result = admin(*options, "-o", "json", "info", env=environment(**variables))
+        assert result.returncode == 0, result.stderr
+        name: str = json.loads(result.stdout)["instance_id"]
         return name
 
     two = site.socket("two")
@@ -236,10 +238,10 @@ def test_the_control_port_from_the_environment_and_the_file(site: Site, tmp_path
     (home / ".config" / "tracker-admin.conf").write_text(file.read_text())
     assert instance(HOME=str(home)) == "one"
     file.write_text(f"[tracker-admin]\nredis = {site.redis.url}\n")
-    told = admin("--config", str(file), "lag", "-o", "json")
-    assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout)[0]["stream"] == STREAM
+    result = admin("--config", str(file), "lag", "-o", "json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)[0]["stream"] == STREAM
     file.write_text("[tracker-admin]\ncolour = blue\n")
-    told = admin("--config", str(file), "info")
-    assert told.returncode == 2
-    assert f"{file}: unknown key 'colour'" in told.stderr
+    result = admin("--config", str(file), "info")
+    assert result.returncode == 2
+    assert f"{file}: unknown key 'colour'" in result.stderr
