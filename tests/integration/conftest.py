@@ -10,7 +10,7 @@ import pytest_twisted
 from twisted.internet.task import Clock
 
 from tests.integration.commands.ledgers import clock_of
-from tests.integration.control.asking import Asking
+from tests.integration.control.bench import ControlBench
 from tests.integration.control.echo import Server
 from tests.servers import RedisServer
 from tests.waiting import until
@@ -49,12 +49,12 @@ async def connected(redis: RedisServer) -> AsyncIterator[Connected]:
 
 
 @pytest_twisted.async_yield_fixture
-async def asking(redis: RedisServer, connected: Connected) -> AsyncIterator[Asking]:
-    """A client of a control port, which leaves nothing behind when it goes."""
-    asking = Asking(redis, connected.connection)
-    yield asking
-    asking.client.leave()
-    assert asking.port.timers == 0
+async def bench(redis: RedisServer, connected: Connected) -> AsyncIterator[ControlBench]:
+    """Return a client of a control port; check at the end that no timer is left."""
+    bench = ControlBench(redis, connected.connection)
+    yield bench
+    bench.client.leave()
+    assert bench.port.timers == 0
 
 
 @pytest_twisted.async_yield_fixture

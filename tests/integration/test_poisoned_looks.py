@@ -14,7 +14,7 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.admin.doctor import examined
 from tests.integration.conftest import Connected
-from tests.integration.control.asking import Asking
+from tests.integration.control.bench import ControlBench
 from tests.integration.poison import (
     DEEP,
     DEVICE,
@@ -124,26 +124,26 @@ async def test_console_shows_devices(redis: RedisServer, connected: Connected) -
 
 
 @ensureDeferred
-async def test_control_port_survives_foreign_data(asking: Asking) -> None:
+async def test_control_port_survives_foreign_data(bench: ControlBench) -> None:
     with quiet():
-        await asking.ask(Info)
+        await bench.ask(Info)
         groups: list[dict[str, Any]] = []
         more = True
         while more:
-            page = await asking.ask(Lag, skip=len(groups))
+            page = await bench.ask(Lag, skip=len(groups))
             groups += page["groups"]
             more = page["more"]
         found = {one["stream"]: one for one in groups if one["group"] == "processor"}
         assert all((found[stream]["lag"], found[stream]["entries"]) == (1, 3) for stream in [LAST])
-        rows = (await asking.ask(ListDeviceRegistry))["devices"]
+        rows = (await bench.ask(ListDeviceRegistry))["devices"]
         assert {"device_id": DEVICE, "instance_id": GOOD, "vendor": "teltonika"} in rows
-        assert (await asking.ask(GetDevice, device_id=DEVICE))["instance_id"] == GOOD
+        assert (await bench.ask(GetDevice, device_id=DEVICE))["instance_id"] == GOOD
         for command_id in ("hash", "huge"):
-            error = await asking.refusal(
+            error = await bench.refusal(
                 CommandStatus, command_id=command_id, device_id=WATCHDOG_TIMEOUT
             )
             assert isinstance(error, NoSuchCommand), error
-        answer = await asking.ask(CommandStatus, command_id="nowhere")
+        answer = await bench.ask(CommandStatus, command_id="nowhere")
         assert answer["status"] == "responded"
 
 
@@ -214,19 +214,19 @@ SINGLE: Final = ("connections:registry", "connections:vendors", "commands:waitin
 
 @ensureDeferred
 async def test_key_of_another_type_does_not_stop_readers_of_others(
-    redis: RedisServer, connected: Connected, asking: Asking
+    redis: RedisServer, connected: Connected, bench: ControlBench
 ) -> None:
     for key in SINGLE:
         before = redis.client.dump(key)
         redis.client.delete(key)
         redis.client.zadd(key, {"x": math.inf})
         with quiet():
-            await see_the_others(redis, connected, asking, key)
+            await see_the_others(redis, connected, bench, key)
         redis.client.restore(key, 0, before, replace=True)
 
 
 async def see_the_others(
-    redis: RedisServer, connected: Connected, asking: Asking, key: str
+    redis: RedisServer, connected: Connected, bench: ControlBench, key: str
 ) -> None:
     """Snapshot at what does not depend on a key, and trim what is old."""
     from twisted.internet import reactor as installed
@@ -238,11 +238,11 @@ async def see_the_others(
     overview = strict(published[-1].decode().partition("data: ")[2])
     assert overview["redis"] is None
     assert len(overview["lag"]) >= 2
-    assert (await asking.ask(Lag))["groups"]
+    assert (await bench.ask(Lag))["groups"]
     if key != "connections:registry":
-        assert (await asking.ask(GetDevice, device_id=DEVICE))["instance_id"] == GOOD
+        assert (await bench.ask(GetDevice, device_id=DEVICE))["instance_id"] == GOOD
     else:
-        error = await asking.refusal(GetDevice, device_id=DEVICE)
+        error = await bench.refusal(GetDevice, device_id=DEVICE)
         assert isinstance(error, RedisUnavailable)
     redis.client.xadd(f"{LAST}:dead", {"a": "b"})
     (old,) = redis.client.xrange(f"{LAST}:dead", "-", "+", 1)

@@ -13,7 +13,7 @@ from tests.integration.commands.ledgers import (
     register_devices,
 )
 from tests.integration.conftest import Connected
-from tests.integration.control.asking import Asking
+from tests.integration.control.bench import ControlBench
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.commands.deviceregistry import sweep
@@ -59,14 +59,14 @@ def fleet(count: int = COUNT) -> dict[str, tuple[str, str]]:
     }
 
 
-async def pages(asking: Asking, between: Any = None, **filters: Any) -> list[dict[str, Any]]:
+async def pages(bench: ControlBench, between: Any = None, **filters: Any) -> list[dict[str, Any]]:
     """Return the rows of all pages; call ``between`` after each page."""
     rows: list[dict[str, Any]] = []
     more = True
     while more:
         after = rows[-1]["device_id"] if rows else None
         given = filters if after is None else filters | {"after": after}
-        page = await asking.ask(ListDeviceRegistry, **given)
+        page = await bench.ask(ListDeviceRegistry, **given)
         rows += page["devices"]
         more = page["more"]
         assert page["devices"] or not more
@@ -77,16 +77,16 @@ async def pages(asking: Asking, between: Any = None, **filters: Any) -> list[dic
 
 @ensureDeferred
 async def test_large_device_registry_is_listed_completely(
-    asking: Asking, redis: RedisServer
+    bench: ControlBench, redis: RedisServer
 ) -> None:
     devices = fleet()
     register(redis, devices)
-    rows = await pages(asking)
+    rows = await pages(bench)
     assert [row["device_id"] for row in rows] == sorted(devices)
     for row in rows:
         assert (row["instance_id"], row["vendor"]) == devices[row["device_id"]]
     for filters in FILTERS:
-        assert [row["device_id"] for row in await pages(asking, **filters)] == [
+        assert [row["device_id"] for row in await pages(bench, **filters)] == [
             device_id
             for device_id, (owner, vendor) in sorted(devices.items())
             if device_id.startswith(filters.get("prefix", ""))
@@ -97,7 +97,7 @@ async def test_large_device_registry_is_listed_completely(
 
 @ensureDeferred
 async def test_unchanged_devices_are_listed_while_others_change(
-    asking: Asking, redis: RedisServer
+    bench: ControlBench, redis: RedisServer
 ) -> None:
     devices = fleet()
     staying = dict(list(devices.items())[: COUNT // 2])
@@ -114,26 +114,26 @@ async def test_unchanged_devices_are_listed_while_others_change(
         if new := list(islice(coming, 300)):
             register(redis, dict.fromkeys(new, ("two", "a")))
 
-    listed = [row["device_id"] for row in await pages(asking, change)]
+    listed = [row["device_id"] for row in await pages(bench, change)]
     assert listed == sorted(set(listed)), "sorted, without duplicates"
     assert set(staying) <= set(listed)
 
 
 @ensureDeferred
 async def test_device_registry_without_vendors_is_listed(
-    asking: Asking, redis: RedisServer
+    bench: ControlBench, redis: RedisServer
 ) -> None:
     register_devices(redis, "old", DEVICE)
-    (row,) = await pages(asking)
+    (row,) = await pages(bench)
     assert row == {"device_id": DEVICE, "instance_id": "old", "vendor": None}
-    assert await pages(asking, vendor="teltonika") == []
+    assert await pages(bench, vendor="teltonika") == []
 
 
 @ensureDeferred
-async def test_malformed_device_ids_are_not_listed(asking: Asking, redis: RedisServer) -> None:
+async def test_malformed_device_ids_are_not_listed(bench: ControlBench, redis: RedisServer) -> None:
     register_devices(redis, "one", DEVICE, "x" * 65, "x" * 70_000)
     redis.client.hset(REGISTRY, b"\xff", b"\xfe" * 100)
-    rows = await pages(asking)
+    rows = await pages(bench)
     assert [row["device_id"] for row in rows] == [DEVICE, r"\xff"]
 
 
@@ -143,10 +143,10 @@ async def test_malformed_device_ids_are_not_listed(asking: Asking, redis: RedisS
 class Registered:
     """The registration of an instance, and the two hashes that it writes."""
 
-    def __init__(self, asking: Asking, name: str) -> None:
-        self.redis = asking.redis
-        self.clock = asking.clock
-        self.registration = DeviceRegistration(self.clock, asking.connection, name, lambda *_: None)
+    def __init__(self, bench: ControlBench, name: str) -> None:
+        self.redis = bench.redis
+        self.clock = bench.clock
+        self.registration = DeviceRegistration(self.clock, bench.connection, name, lambda *_: None)
         self.registration.startService()
 
     async def changed(self, **wanted: tuple[str, str]) -> None:
@@ -166,9 +166,9 @@ class Registered:
 
 @ensureDeferred
 async def test_vendors_change_together_with_the_device_registry(
-    asking: Asking, connected: Connected
+    bench: ControlBench, connected: Connected
 ) -> None:
-    one, two = Registered(asking, "one"), Registered(asking, "two")
+    one, two = Registered(bench, "one"), Registered(bench, "two")
     for device_id, vendor in (("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")):
         one.registration.register(device_id, vendor)
     await one.changed(a=("one", "x"), b=("one", "y"), c=("one", "x"), d=("one", "y"))
@@ -188,11 +188,11 @@ async def test_vendors_change_together_with_the_device_registry(
 
 
 @ensureDeferred
-async def test_vendors_are_registered_again_after_a_flush(asking: Asking) -> None:
-    one = Registered(asking, "one")
+async def test_vendors_are_registered_again_after_a_flush(bench: ControlBench) -> None:
+    one = Registered(bench, "one")
     one.registration.register("a", "x")
     await one.changed(a=("one", "x"))
-    asking.redis.client.flushall()
+    bench.redis.client.flushall()
     one.clock.advance(INTERVAL)
     await one.changed(a=("one", "x"))
     await one.registration.stopService()
@@ -200,9 +200,9 @@ async def test_vendors_are_registered_again_after_a_flush(asking: Asking) -> Non
 
 
 @ensureDeferred
-async def test_leftovers_are_unregistered_with_their_vendors(asking: Asking) -> None:
-    register(asking.redis, {"a": ("one", "x"), "b": ("two", "y")})
-    one = Registered(asking, "one")
+async def test_leftovers_are_unregistered_with_their_vendors(bench: ControlBench) -> None:
+    register(bench.redis, {"a": ("one", "x"), "b": ("two", "y")})
+    one = Registered(bench, "one")
     await one.registration.unregister_leftovers()
     await one.changed(b=("two", "y"))
     await one.registration.stopService()

@@ -22,7 +22,7 @@ from tests.integration.commands.ledgers import (
     summaries,
     waiting_stream,
 )
-from tests.integration.control.asking import Asking
+from tests.integration.control.bench import ControlBench
 from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, fields
 from tests.waiting import until
@@ -44,22 +44,22 @@ from tracker.position import iso_milliseconds
 
 @ensureDeferred
 async def test_get_device_finds_a_device_on_any_instance(
-    asking: Asking, redis: RedisServer
+    bench: ControlBench, redis: RedisServer
 ) -> None:
     set_heartbeats(redis, "two")
-    error = await asking.refusal(GetDevice, device_id=DEVICE)
+    error = await bench.refusal(GetDevice, device_id=DEVICE)
     assert isinstance(error, NoSuchDevice)
     append_entry(redis, waiting_stream(), fields("c1", DEVICE))
     append_entry(redis, waiting_stream(), fields("c2", DEVICE))
-    answer = await asking.ask(GetDevice, device_id=DEVICE)
+    answer = await bench.ask(GetDevice, device_id=DEVICE)
     assert (answer["here"], answer["instance_id"], answer["waiting"]) == (False, None, 2)
     register_devices(redis, "two", DEVICE)
-    answer = await asking.ask(GetDevice, device_id=DEVICE)
+    answer = await bench.ask(GetDevice, device_id=DEVICE)
     assert (answer["here"], answer["instance_id"]) == (False, "two")
     assert answer["queued"] is None
-    asking.port.instance.connect(DEVICE)
-    asking.port.instance.loads[DEVICE] = (1, False)
-    answer = await asking.ask(GetDevice, device_id=DEVICE)
+    bench.port.instance.connect(DEVICE)
+    bench.port.instance.loads[DEVICE] = (1, False)
+    answer = await bench.ask(GetDevice, device_id=DEVICE)
     assert (answer["here"], answer["instance_id"], answer["queued"]) == (True, "one", 1)
 
 
@@ -72,33 +72,37 @@ def options(**more: Any) -> dict[str, Any]:
 
 @ensureDeferred
 async def test_command_goes_to_the_instance_of_its_device(
-    asking: Asking, redis: RedisServer
+    bench: ControlBench, redis: RedisServer
 ) -> None:
     set_heartbeats(redis, "two")
     register_devices(redis, "two", DEVICE)
-    answer = await asking.ask(SendCommand, **options(expires_in=60.0, timeout=5.0, codec="14"))
+    answer = await bench.ask(SendCommand, **options(expires_in=60.0, timeout=5.0, codec="14"))
     assert (answer["status"], answer["instance_id"]) == ("queued", "two")
     (entry,) = read_new(redis, outbound("two"))
     command = Command.from_entry(entry.content or ())
     assert (command.command_id, command.text, command.codec) == ("c1", "getinfo", "14")
     assert command.timeout == 5.0
-    assert command.expires_at == int(asking.clock.seconds() * 1000) + 60_000
+    assert command.expires_at == int(bench.clock.seconds() * 1000) + 60_000
 
 
 @ensureDeferred
-async def test_command_has_the_given_time_of_expiry(asking: Asking, redis: RedisServer) -> None:
-    await asking.ask(SendCommand, **options(expires_at="2031-01-01T00:00:00+01:00"))
+async def test_command_has_the_given_time_of_expiry(
+    bench: ControlBench, redis: RedisServer
+) -> None:
+    await bench.ask(SendCommand, **options(expires_at="2031-01-01T00:00:00+01:00"))
     (entry,) = read_new(redis, waiting_stream())
     assert entry.fields[b"expires_at"] == b"2030-12-31T23:00:00.000Z"
 
 
 @ensureDeferred
-async def test_command_for_an_unconnected_device_waits(asking: Asking, redis: RedisServer) -> None:
+async def test_command_for_an_unconnected_device_waits(
+    bench: ControlBench, redis: RedisServer
+) -> None:
     for where in (None, "dead"):
         if where is not None:
             register_devices(redis, where, DEVICE)  # an instance without a heartbeat
         for offline in ({}, {"offline": "wait"}):
-            answer = await asking.ask(SendCommand, **options(**offline))
+            answer = await bench.ask(SendCommand, **options(**offline))
             assert (answer["status"], answer["instance_id"]) == ("waiting", None)
     assert set(command_ids(redis, waiting_stream())) == {"c1"}
     assert set(redis.client.smembers(WAITING)) == {DEVICE.encode()}
@@ -106,10 +110,10 @@ async def test_command_for_an_unconnected_device_waits(asking: Asking, redis: Re
 
 @ensureDeferred
 async def test_command_for_an_unconnected_device_fails_with_offline_fail(
-    asking: Asking, redis: RedisServer
+    bench: ControlBench, redis: RedisServer
 ) -> None:
     for _ in range(2):  # the second time, the command is known
-        answer = await asking.ask(SendCommand, **options(offline="fail"))
+        answer = await bench.ask(SendCommand, **options(offline="fail"))
         assert (answer["status"], answer["reason"]) == ("failed", "offline")
     assert summaries(redis) == [("c1", "failed", "offline")]
     assert not redis.client.exists(waiting_stream())
@@ -118,31 +122,31 @@ async def test_command_for_an_unconnected_device_fails_with_offline_fail(
 @pytest.mark.parametrize("wait", [False, True])
 @ensureDeferred
 async def test_status_of_a_known_command_is_returned_instead_of_sending(
-    asking: Asking, redis: RedisServer, wait: bool
+    bench: ControlBench, redis: RedisServer, wait: bool
 ) -> None:
     set_heartbeats(redis, "one")
     register_devices(redis, "one", DEVICE)
     entry, command = queued_command(redis)
-    ledger = asking.ledger()
+    ledger = bench.ledger()
     await ledger.claim(entry, command)
     if not wait:
-        answer = await asking.ask(SendCommand, **options())
+        answer = await bench.ask(SendCommand, **options())
         assert (answer["status"], answer["instance_id"]) == ("sent", "one")
     await ledger.delivered(entry, command)
     await ledger.finish(entry, command, StatusUpdate(Status.RESPONDED, response="fine"), True)
-    answer = await asking.ask(SendCommand, **options(text="another", wait=wait))
+    answer = await bench.ask(SendCommand, **options(text="another", wait=wait))
     assert (answer["status"], answer["response"]) == ("responded", "fine")
     assert answer["instance_id"] == "one"
     assert command_ids(redis, outbound("one")) == []
 
 
-async def read_command(asking: Asking) -> tuple[Delivered, Command]:
+async def read_command(bench: ControlBench) -> tuple[Delivered, Command]:
     """Read the command as its instance does."""
     entries: list[Delivered] = []
 
     def is_read() -> bool:
-        asking.client.pump()
-        entries.extend(read_new(asking.redis, outbound("one"), "one"))
+        bench.client.pump()
+        entries.extend(read_new(bench.redis, outbound("one"), "one"))
         return bool(entries)
 
     await until(is_read, "command read")
@@ -152,96 +156,98 @@ async def read_command(asking: Asking) -> tuple[Delivered, Command]:
 
 @ensureDeferred
 async def test_waiting_client_receives_the_final_response(
-    asking: Asking, redis: RedisServer
+    bench: ControlBench, redis: RedisServer
 ) -> None:
     set_heartbeats(redis, "one")
     register_devices(redis, "one", DEVICE)
-    asked = asking.client.begin(SendCommand, **options(wait=True))
-    entry, command = await read_command(asking)
-    await asking.poll()
-    ledger = asking.ledger()
+    asked = bench.client.begin(SendCommand, **options(wait=True))
+    entry, command = await read_command(bench)
+    await bench.poll()
+    ledger = bench.ledger()
     assert await ledger.claim(entry, command) is Effect.WON
     await ledger.delivered(entry, command)
-    await asking.poll()
+    await bench.poll()
     assert not asked.has_reply
     at = iso_milliseconds(ledger.now)
     update = StatusUpdate(Status.RESPONDED, response="INI:2026/1/1 ü")
     await ledger.finish(entry, command, update, True)
-    await asking.poll()
-    answer = (await asking.settled(asked)).result()
+    await bench.poll()
+    answer = (await bench.settled(asked)).result()
     assert (answer["status"], answer["response"]) == (update.status, update.response)
     assert answer["at"] == at
-    assert asking.port.timers == 0
+    assert bench.port.timers == 0
 
 
 # CommandStatus.
 
 
-async def status(asking: Asking, device_id: str | None = None) -> tuple[Any, ...]:
+async def status(bench: ControlBench, device_id: str | None = None) -> tuple[Any, ...]:
     about = {} if device_id is None else {"device_id": device_id}
-    answer = await asking.ask(CommandStatus, command_id="c1", **about)
+    answer = await bench.ask(CommandStatus, command_id="c1", **about)
     return answer["status"], answer["instance_id"]
 
 
 @ensureDeferred
-async def test_command_that_was_never_sent_is_unknown(asking: Asking) -> None:
+async def test_command_that_was_never_sent_is_unknown(bench: ControlBench) -> None:
     for about in ({}, {"device_id": DEVICE}, {"device_id": "unknown"}):
-        error = await asking.refusal(CommandStatus, command_id="c1", **about)
+        error = await bench.refusal(CommandStatus, command_id="c1", **about)
         assert isinstance(error, NoSuchCommand)
         assert "unknown command ID" in str(error)
 
 
 @ensureDeferred
-async def test_waiting_command_is_found_by_its_device(asking: Asking, redis: RedisServer) -> None:
+async def test_waiting_command_is_found_by_its_device(
+    bench: ControlBench, redis: RedisServer
+) -> None:
     append_entry(redis, waiting_stream(), fields("c0", DEVICE))
     append_entry(redis, waiting_stream(), fields("c1", DEVICE))
-    assert await status(asking, DEVICE) == ("waiting", None)
+    assert await status(bench, DEVICE) == ("waiting", None)
     for about in ({}, {"device_id": OTHER}):
-        error = await asking.refusal(CommandStatus, command_id="c1", **about)
+        error = await bench.refusal(CommandStatus, command_id="c1", **about)
         assert isinstance(error, NoSuchCommand)
 
 
 @ensureDeferred
 async def test_command_queued_at_another_instance_is_found_by_its_device(
-    asking: Asking, redis: RedisServer
+    bench: ControlBench, redis: RedisServer
 ) -> None:
     set_heartbeats(redis, "two")
     register_devices(redis, "two", DEVICE)
     append_entry(redis, outbound("two"), fields("c1", DEVICE))
-    assert await status(asking, DEVICE) == ("queued", "two")
+    assert await status(bench, DEVICE) == ("queued", "two")
     read_new(redis, outbound("two"))  # its instance has read the command
-    assert await status(asking, DEVICE) == ("queued", "two")
-    assert isinstance(await asking.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
+    assert await status(bench, DEVICE) == ("queued", "two")
+    assert isinstance(await bench.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
 
 
 @ensureDeferred
 async def test_status_of_a_command_from_claim_to_expiry_of_its_record(
-    asking: Asking, redis: RedisServer
+    bench: ControlBench, redis: RedisServer
 ) -> None:
     entry, command = queued_command(redis, instance_id="two")
-    ledger = asking.ledger("two")
+    ledger = bench.ledger("two")
     await ledger.claim(entry, command)
-    assert await status(asking) == ("sent", "two")
+    assert await status(bench) == ("sent", "two")
     await ledger.delivered(entry, command)
-    assert await status(asking) == ("delivered", "two")
+    assert await status(bench) == ("delivered", "two")
     await ledger.finish(entry, command, StatusUpdate(Status.RESPONDED, response="fine"), True)
-    answer = await asking.ask(CommandStatus, command_id="c1")
+    answer = await bench.ask(CommandStatus, command_id="c1")
     assert (answer["status"], answer["instance_id"]) == ("responded", "two")
     assert (answer["response"], answer["truncated"]) == ("fine", False)
     assert answer["at"].endswith("Z")
     redis.client.xtrim(RESPONSES, maxlen=0)
-    answer = await asking.ask(CommandStatus, command_id="c1")
+    answer = await bench.ask(CommandStatus, command_id="c1")
     assert (answer["status"], answer["instance_id"]) == ("responded", None)
     assert (answer["response"], answer["at"]) == (None, None)
     redis.client.delete(record_key("c1"))
-    assert isinstance(await asking.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
+    assert isinstance(await bench.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
 
 
 # Lag.
 
 
 @ensureDeferred
-async def test_lag_covers_all_advertised_streams(asking: Asking, redis: RedisServer) -> None:
+async def test_lag_covers_all_advertised_streams(bench: ControlBench, redis: RedisServer) -> None:
     redis.client.set("instance:heartbeat:two", '{"streams": ["telemetry:other", "telemetry:no"]}')
     for stream in ("telemetry:teltonika", "telemetry:other", "elsewhere"):
         for _ in range(3):
@@ -249,7 +255,7 @@ async def test_lag_covers_all_advertised_streams(asking: Asking, redis: RedisSer
     for group in ("processor", "audit"):
         redis.client.xgroup_create("telemetry:other", group, "0")
     redis.client.xreadgroup("audit", "c", {"telemetry:other": ">"}, count=2)
-    answer = await asking.ask(Lag)
+    answer = await bench.ask(Lag)
     assert answer["more"] is False
     assert [
         (row["stream"], row["group"], row["entries"], row["lag"], row["pending"], row["consumers"])
@@ -259,18 +265,18 @@ async def test_lag_covers_all_advertised_streams(asking: Asking, redis: RedisSer
         ("telemetry:other", "processor", 3, 3, 0, 0),
         ("telemetry:teltonika", None, 3, None, None, None),
     ]
-    (row,) = (await asking.ask(Lag, streams=["elsewhere"]))["groups"]
+    (row,) = (await bench.ask(Lag, streams=["elsewhere"]))["groups"]
     assert (row["stream"], row["entries"]) == ("elsewhere", 3)
-    assert (await asking.ask(Lag, streams=["nowhere"]))["groups"] == []
-    (row,) = (await asking.ask(Lag, limit=1, skip=1))["groups"]
+    assert (await bench.ask(Lag, streams=["nowhere"]))["groups"] == []
+    (row,) = (await bench.ask(Lag, limit=1, skip=1))["groups"]
     assert row["group"] == "processor"
 
 
 @ensureDeferred
-async def test_unknown_lag_is_reported_as_unknown(asking: Asking, redis: RedisServer) -> None:
+async def test_unknown_lag_is_reported_as_unknown(bench: ControlBench, redis: RedisServer) -> None:
     ids = [redis.client.xadd("telemetry:teltonika", {"ts": "1"}) for _ in range(3)]
     redis.client.xgroup_create("telemetry:teltonika", "processor", ids[0])
     redis.client.xdel("telemetry:teltonika", ids[1])
-    (row,) = (await asking.ask(Lag))["groups"]
+    (row,) = (await bench.ask(Lag))["groups"]
     assert row["lag"] is None
     assert row["oldest_unprocessed_age"] is not None

@@ -19,7 +19,7 @@ from tracker.control.operations import POLL_INTERVAL
 from tracker.redis.connection import RedisConnection
 
 
-class Asking:
+class ControlBench:
     """A client of the instance ``one``, which has a real Redis and the test's clock."""
 
     def __init__(self, redis: RedisServer, connection: RedisConnection) -> None:
