@@ -103,7 +103,7 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
         "unknown sink 'mysql': use postgresql://…, sqlite:PATH or jsonlines:PATH "
         "(jsonlines:- is standard output)",
     ),
-    (lambda _: make_sink(REACTOR, "sqlite:"), "sqlite: needs the path of a file, sqlite:PATH"),
+    (lambda _: make_sink(REACTOR, "sqlite:"), "sqlite: requires the path of a file (sqlite:PATH)"),
     (
         lambda _: duration("--retain", "24"),
         "--retain: must be like 90s, 30m, 24h or 7d, or none, not '24'",

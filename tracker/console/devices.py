@@ -21,7 +21,7 @@ from tracker.position import MAX_SAFE_INTEGER, iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.replies import mapping
-from tracker.storage.reader import MOST_DEVICES, NoAnswer, PositionReader, Search
+from tracker.storage.reader import MAX_DEVICES, PositionReader, QueryFailed, Search
 from tracker.untrusted import is_unicode, parse_json, shown
 
 #: Maximum length of a track, in hours.
@@ -77,7 +77,7 @@ class Devices:
         :return: ``devices``; ``after``, which is None on the last page; and ``stored``, which is
             False if the console has no database.
         :raises BadRequest: if an argument is malformed.
-        :raises NoAnswer: if the database is not available.
+        :raises QueryFailed: if the database is not available.
         :raises Refused: if Redis refuses a command.
         :raises Unavailable: if Redis is not available.
         """
@@ -85,7 +85,7 @@ class Devices:
             raise BadRequest("text: must be a part of a device id (letters and digits, up to 32)")
         if order not in _ORDERS:
             raise BadRequest(f"order: must be {' or '.join(_ORDERS)}")
-        limit = min(max(1, limit), MOST_DEVICES)
+        limit = min(max(1, limit), MAX_DEVICES)
         if self._positions is None:
             return await self._connected(text, after, limit)
         search = Search(text, order == "contact", _after(after), limit)
@@ -112,7 +112,7 @@ class Devices:
         else:
             try:
                 row = await self._positions.device(device_id)
-            except NoAnswer as error:
+            except QueryFailed as error:
                 position_error = str(error)
         (instance_id,) = await owners(self._redis, [device_id])
         (vendor,) = await vendors(self._redis, [device_id])
@@ -148,12 +148,12 @@ class Devices:
         :return: ``points``; ``read``, the number of positions that they were thinned from; and
             ``complete``, which is False if earlier positions were not read.
         :raises BadRequest: if ``hours`` is out of range.
-        :raises NoAnswer: if the database is not available.
+        :raises QueryFailed: if the database is not available.
         """
         if not 0 < hours <= MAX_HOURS:
             raise BadRequest(f"hours: must be more than 0, up to {MAX_HOURS}")
         if self._positions is None:
-            raise NoAnswer(_NO_SINK)
+            raise QueryFailed(_NO_SINK)
         now = self._clock.seconds()
         since = iso_milliseconds(int((now - hours * 3600) * 1000))
         track = await self._positions.track(device_id, since)

@@ -46,7 +46,7 @@ from tracker.net.http import BoundedRequest, BoundedSite
 from tracker.net.refusals import Refusal
 from tracker.net.reports import HTTPReports
 from tracker.net.routes import Handler, Routes, respond
-from tracker.storage.reader import NoAnswer
+from tracker.storage.reader import QueryFailed
 from tracker.untrusted import is_unicode, parse_json
 
 #: Maximum number of commands on a device's page.
@@ -289,7 +289,7 @@ class ConsoleSite:
                 return _error(request, FORBIDDEN, str(error))
             case NoSuchCommand():
                 return _error(request, NOT_FOUND, str(error))
-            case NoAnswer() | TooManyStreams():
+            case QueryFailed() | TooManyStreams():
                 return _error(request, SERVICE_UNAVAILABLE, str(error))
             # These errors, and those below, name servers and files, which clients must not see.
             case NoInstance() | ControlError():

@@ -1,1 +1,1 @@
-"""Storage of positions: one package a database."""
+"""Storage of positions: sinks, readers and checks, with one package per kind of database."""

@@ -1,4 +1,4 @@
-"""Checks that positions can be stored in the sink that a URL names."""
+"""Checks of the sink in a URL."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tracker.storage.jsonlines import checks as jsonlines
 from tracker.storage.sinks import POSTGRESQL, sink_kind
 from tracker.storage.sqlite import checks as sqlite
 
-NOT_GIVEN: Final = "neither --sink nor TRACKER_SINK says where positions are stored"
+NOT_GIVEN: Final = "no sink given: neither --sink nor TRACKER_SINK is set"
 
 
 def check_url(url: str) -> None:
-    """Return if the URL of a sink makes sense.
+    """Check that the URL of a sink is valid.
 
-    :raises ValueError: if not; holds no password.
+    :raises ValueError: if not; the text contains no password.
     """
     kind, _ = sink_kind(url)
     if kind in POSTGRESQL:
-        # Without psycopg nobody can tell, and that is a finding of its own.
+        # Without psycopg this cannot be checked, and a missing psycopg is a separate finding.
         with suppress(ImportError):
             from tracker.storage.postgresql.address import PostgreSQLAddress
 
@@ -32,7 +32,7 @@ def check_url(url: str) -> None:
 async def examine_sink(reactor: Reactor, examination: Examination, url: str | None) -> None:
     """Run all checks of a sink.
 
-    :param url: was accepted by :func:`check_url`; None if no sink is configured.
+    :param url: a URL that :func:`check_url` accepts; None if no sink is configured.
     """
     if not url:
         hint = "tracker-admin doctor --sink URL"
@@ -53,8 +53,9 @@ async def examine_sink(reactor: Reactor, examination: Examination, url: str | No
         await jsonlines.examine(examination, rest)
 
 
-def no_psycopg(why: str) -> Finding:
+def no_psycopg(reason: str) -> Finding:
     """Return the finding that psycopg is not installed."""
     return failure(
-        f"psycopg cannot be used: {why}", "/opt/tracker/bin/pip install 'tracker[postgresql]'"
+        f"psycopg cannot be imported: {reason}",
+        "/opt/tracker/bin/pip install 'tracker[postgresql]'",
     )

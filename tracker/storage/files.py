@@ -1,4 +1,4 @@
-"""Check that positions can be stored in a file."""
+"""Checks of sinks that are files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ def writable(kind: str, path: str) -> Finding:
     folder = os.path.dirname(os.path.abspath(path))
     inside = shlex.quote(folder)
     if not os.path.isdir(folder):
-        return failure(f"there is no folder {folder}", f"install -d -o tracker -g tracker {inside}")
+        return failure(
+            f"folder {folder} does not exist", f"install -d -o tracker -g tracker {inside}"
+        )
     if not may_write(folder):
-        return failure(f"this user may not write in {folder}", f"chown tracker:tracker {inside}")
+        return failure(f"this user may not write to {folder}", f"chown tracker:tracker {inside}")
     if os.path.isdir(path):
         name = shlex.quote(os.path.join(path, "positions"))
         return failure(f"{path} is a folder", f"TRACKER_SINK={kind}:{name}")
     if not os.path.exists(path):
-        return ok(f"{path}: not there yet, a processor makes it")
+        return ok(f"{path} does not exist yet; a processor creates it")
     if not may_write(path):
         return failure(
             f"this user may not write to {path}", f"chown tracker:tracker {shlex.quote(path)}*"
         )
-    return ok(f"{path} can be written")
+    return ok(f"{path} is writable")
 
 
 def space(path: str) -> Finding:

@@ -1,6 +1,6 @@
-"""The reading side of a sink: where devices are, and where they have been. It writes nothing.
+"""Read-only queries of a sink: the last positions of devices, and their tracks.
 
-Each query is bounded in rows, and by each kind of database in time.
+Each query has a limit of rows, and a timeout that the database enforces.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from tracker.reactor import Reactor
 from tracker.storage.thread import SinkThread
 from tracker.untrusted import parse_json, shown
 
-#: Devices of a page.
-MOST_DEVICES: Final = 100
-#: Points of a track that are read, and those of them that are shown, evenly spread.
-MOST_READ: Final = 20_000
-MOST_POINTS: Final = 1500
-#: Seconds within which a database must answer.
-TIMEOUT: Final = 5.0
-#: Queries that may wait for the one before.
-MOST_WAITING: Final = 16
+#: Maximum number of devices in a page.
+MAX_DEVICES: Final = 100
+#: Maximum number of a track's positions that are read, and of those that are shown, evenly spread.
+MAX_ROWS: Final = 20_000
+MAX_POINTS: Final = 1500
+#: Seconds within which a database must reply.
+QUERY_TIMEOUT: Final = 5.0
+#: Maximum number of queries that are under way or waiting.
+MAX_PENDING_QUERIES: Final = 16
 
 T = TypeVar("T")
 
@@ -41,10 +41,10 @@ LAST: Final = (
 )
 
 
-class NoAnswer(Exception):
-    """The database has not answered; the text is for the client, and names no server.
+class QueryFailed(Exception):
+    """A failed query; the text is for the client, and does not name the server.
 
-    :param detail: the reason, for the log; holds no password.
+    :param detail: the reason for the log, without a password.
     """
 
     def __init__(self, text: str, detail: str = "") -> None:
@@ -57,11 +57,11 @@ class Search:
     """A search for devices."""
 
     text: str = ""
-    """Part of the device's id."""
+    """Part of the device id."""
     by_contact: bool = False
-    """True: sorted by last contact, the latest first; False: by id."""
+    """True: sort by last contact, latest first; False: sort by device id."""
     after: tuple[str, str] | None = None
-    """Last contact and id of the row before."""
+    """Last contact and device id of the preceding row."""
     limit: int = 50
 
 
@@ -73,20 +73,20 @@ class Track:
     """Milliseconds since 1970, degrees of latitude and longitude, km/h and degrees from
     north; oldest first."""
     read: int
-    """Number of positions that the points were taken from."""
+    """Number of positions from which the points were selected."""
     complete: bool
-    """False if there are more positions: the oldest are missing."""
+    """False if the oldest positions are missing, since there are too many."""
 
 
 class PositionReader(Service, ABC):
-    """Queries a database from a thread of its own, one query after the other."""
+    """Service that queries a database in its own thread, one query at a time."""
 
     _log = Logger()
 
     def __init__(self, reactor: Reactor, name: str) -> None:
         self._thread = SinkThread(reactor, name)
         self._waiting = 0
-        self._troubles = LimitedLog(reactor, self._log)
+        self._failures = LimitedLog(reactor, self._log)
 
     def startService(self) -> None:
         """Start the thread."""
@@ -99,18 +99,18 @@ class PositionReader(Service, ABC):
         return self._thread.stop(self._close)
 
     async def devices(self, search: Search) -> list[dict[str, Any]]:
-        """Return rows of ``last_positions``, times in ISO 8601 UTC.
+        """Return rows of ``last_positions``, with times in ISO 8601 UTC.
 
-        :raises NoAnswer: if the database cannot be queried.
+        :raises QueryFailed: if the database cannot be queried.
         """
-        return list(map(_presentable, await self._ask(self._devices, search)))
+        return list(map(_presentable, await self._query(self._devices, search)))
 
     async def device(self, device_id: str) -> dict[str, Any] | None:
-        """Return one row, with ``attributes`` and ``named`` added; None if there is none.
+        """Return a device's row of ``last_positions``, with ``attributes`` and ``named``, or None.
 
-        :raises NoAnswer: as above.
+        :raises QueryFailed: if the database cannot be queried.
         """
-        row = await self._ask(self._device, device_id)
+        row = await self._query(self._device, device_id)
         if row is None:
             return None
         parsed = {name: row.pop(name) for name in ("attributes", "named")}
@@ -119,26 +119,26 @@ class PositionReader(Service, ABC):
     async def track(self, device_id: str, since: str) -> Track:
         """Return the track of a device since a time (ISO 8601 UTC with milliseconds).
 
-        :raises NoAnswer: as above.
+        :raises QueryFailed: if the database cannot be queried.
         """
-        rows = await self._ask(self._track, device_id, since, MOST_READ)
+        rows = await self._query(self._track, device_id, since, MAX_ROWS)
         points = [point for row in reversed(rows) if (point := _point(row)) is not None]
-        return Track(_thin(points, MOST_POINTS), len(points), len(rows) < MOST_READ)
+        return Track(_thin(points, MAX_POINTS), len(points), len(rows) < MAX_ROWS)
 
-    async def _ask(self, function: Callable[..., T], *arguments: Any) -> T:
-        if self._waiting >= MOST_WAITING:
-            raise NoAnswer("too many questions wait for the database")
+    async def _query(self, function: Callable[..., T], *arguments: Any) -> T:
+        if self._waiting >= MAX_PENDING_QUERIES:
+            raise QueryFailed("too many queries are waiting for the database")
         self._waiting += 1
         try:
             return await self._thread.run(function, *arguments)
-        except NoAnswer as error:
+        except QueryFailed as error:
             if error.detail:
-                self._troubles.warn("the database cannot be asked: {why}", why=error.detail)
+                self._failures.warn("cannot query the database: {reason}", reason=error.detail)
             raise
         finally:
             self._waiting -= 1
 
-    # What follows runs in the thread.
+    # The following methods run in the thread.
 
     @abstractmethod
     def _devices(self, search: Search) -> list[dict[str, Any]]: ...
@@ -148,14 +148,14 @@ class PositionReader(Service, ABC):
 
     @abstractmethod
     def _track(self, device_id: str, since: str, limit: int) -> list[tuple[Any, ...]]:
-        """Time (ISO 8601), latitude, longitude, speed and angle; newest first."""
+        """Return rows of time (ISO 8601), latitude, longitude, speed and angle, newest first."""
 
     @abstractmethod
     def _close(self) -> None: ...
 
 
 def decoded(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row with its JSON columns parsed; None for a malformed one."""
+    """Parse the JSON columns of a row, and return it; a malformed column becomes None."""
     for name in ("attributes", "named"):
         try:
             row[name] = None if row[name] is None else parse_json(row[name], MAX_PAYLOAD)
@@ -165,7 +165,7 @@ def decoded(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _presentable(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row with values that JSON can hold: a column of SQLite may hold any value."""
+    """Return a row with values that JSON can represent; SQLite's columns may hold any value."""
     return {name: _value(value) for name, value in row.items()}
 
 
@@ -182,16 +182,16 @@ def _point(row: Sequence[Any]) -> tuple[int, float, float, int | None, int | Non
     ts, latitude, longitude, speed, angle = row
     try:
         moment = int(datetime.fromisoformat(ts).timestamp() * 1000)
-        place = round(float(latitude), 6), round(float(longitude), 6)
+        coordinates = round(float(latitude), 6), round(float(longitude), 6)
         about = speed if speed is None else int(speed), angle if angle is None else int(angle)
     except (ValueError, TypeError, OverflowError):
         return None
-    return (moment, *place, *about) if all(map(math.isfinite, place)) else None
+    return (moment, *coordinates, *about) if all(map(math.isfinite, coordinates)) else None
 
 
-def _thin(points: list[T], most: int) -> list[T]:
-    """Return at most ``most`` points, evenly spread, with the first and the last one."""
-    if len(points) <= most:
+def _thin(points: list[T], limit: int) -> list[T]:
+    """Return at most ``limit`` points, evenly spread, with the first and the last one."""
+    if len(points) <= limit:
         return points
-    step = (len(points) - 1) / (most - 1)
-    return [points[round(number * step)] for number in range(most)]
+    step = (len(points) - 1) / (limit - 1)
+    return [points[round(number * step)] for number in range(limit)]

@@ -1,4 +1,4 @@
-"""Rows of positions, as all sinks make them."""
+"""Conversions of positions to rows, shared by all sinks."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any, Final
 
 from tracker.position import MESSAGE, EncodedAttributes
 
-#: Attribute that holds the type of a message.
+#: Name of the attribute with the type of a message.
 _MESSAGE_TYPE: Final = "message_type"
-#: Rows of a piece at most, and characters after which no further row is added to it.
+#: Maximum number of rows in a piece, and number of characters after which a piece is complete.
 _PIECE_ROWS: Final = 100
 _PIECE_LENGTH: Final = 1 << 18
 _INT32: Final = range(-(2**31), 2**31)
 
-#: A single encoder: ``json.dumps`` would make one for each call.
+#: One encoder for all calls; ``json.dumps`` would create one for each call.
 _encode: Final = JSONEncoder(separators=(",", ":")).encode
 
 
 def encode_json(value: Mapping[str, Any]) -> str:
-    """Return JSON in the form that payloads have."""
+    """Return compact JSON, as in payloads."""
     return value.text if isinstance(value, EncodedAttributes) else _encode(value)
 
 
 def pieces(rows: Iterable[str]) -> Iterator[str]:
-    """Join rows to pieces of bounded length, since a whole batch would take much memory."""
+    """Join rows to pieces of limited length, since a whole batch would take much memory."""
     piece: list[str] = []
     length = 0
     for row in rows:
@@ -40,14 +40,14 @@ def pieces(rows: Iterable[str]) -> Iterator[str]:
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping as a dict, which can be part of a larger JSON document."""
+    """Return a mapping as a dict, for use in a larger JSON document."""
     return value.decode() if isinstance(value, EncodedAttributes) else dict(value)
 
 
 def message_columns(attributes: Mapping[str, Any]) -> tuple[int | None, str | None]:
     """Return the columns ``type`` and ``message``; None for a value of another type.
 
-    The content of a message may be bytes; then only the attributes hold it.
+    The content of a message may be bytes, which are stored in the attributes only.
     """
     attributes = plain(attributes)
     type_, text = attributes.get(_MESSAGE_TYPE), attributes.get(MESSAGE)

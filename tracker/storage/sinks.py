@@ -1,4 +1,4 @@
-"""Make a sink, or its reader, from a URL; each kind has a package of its own."""
+"""Sinks and readers, created from URLs."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from tracker.storage.sqlite import schema as sqlite
 from tracker.storage.sqlite.reader import SQLiteReader
 from tracker.storage.sqlite.writer import SQLiteSink
 
-#: The forms of a sink's URL, for messages.
+#: Forms of a sink's URL, for messages.
 KINDS: Final = "postgresql://…, sqlite:PATH or jsonlines:PATH (jsonlines:- is standard output)"
 
-#: The schemes of a URL of PostgreSQL.
+#: Schemes of PostgreSQL URLs.
 POSTGRESQL: Final = ("postgresql", "postgres")
 
 
 def make_sink(reactor: Reactor, url: str, migrate: bool = True) -> IPositionSink:
-    """Return the sink that a URL names; it is not opened yet.
+    """Return the sink of a URL, not opened yet.
 
     :param url: one of :data:`KINDS`.
-    :param migrate: whether it makes and upgrades its tables when it is opened.
-    :raises ValueError: with one line that says what is wrong, and holds no password.
+    :param migrate: create and upgrade the tables when the sink is opened.
+    :raises ValueError: if the URL is malformed; the text is one line without a password.
     """
     kind, rest = sink_kind(url)
     if kind in POSTGRESQL:
         address, writer, _ = _postgresql(kind)
-        made: IPositionSink = writer.PostgreSQLSink(
+        sink: IPositionSink = writer.PostgreSQLSink(
             reactor, address.PostgreSQLAddress.from_url(url), migrate
         )
-        return made
+        return sink
     if kind == "sqlite":
         return SQLiteSink(reactor, rest, migrate)
     return JSONLinesSink(reactor, rest)
 
 
 def migrate_sink(url: str) -> tuple[int, int]:
-    """Make or upgrade the tables of a sink, and wait until that is done.
+    """Create or upgrade the tables of a sink; this blocks.
 
-    :return: the version before and after; zeros where there are no tables.
-    :raises ValueError: if the URL is malformed, as for :func:`make_sink`.
-    :raises SinkUnusable: if the database cannot be used, or is newer.
+    :return: the versions before and after; zeros for a sink without tables.
+    :raises ValueError: if the URL is malformed, see :func:`make_sink`.
+    :raises SinkUnusable: if the database cannot be used, or has a newer version.
     """
     kind, rest = sink_kind(url)
     if kind in POSTGRESQL:
@@ -55,9 +55,10 @@ def migrate_sink(url: str) -> tuple[int, int]:
 
 
 def open_reader(reactor: Reactor, url: str) -> PositionReader:
-    """Return a reader of the sink that a URL names; it is not opened yet.
+    """Return a reader of the sink of a URL, not opened yet.
 
-    :raises ValueError: with one line that says what is wrong, and holds no password.
+    :raises ValueError: if the URL is malformed, or its kind cannot be read; the text is one line
+        without a password.
     """
     kind, rest = sink_kind(url)
     if kind in POSTGRESQL:
@@ -65,7 +66,7 @@ def open_reader(reactor: Reactor, url: str) -> PositionReader:
             from tracker.storage.postgresql.reader import PostgreSQLReader
         except ImportError as error:
             raise ValueError(
-                f"{kind}: needs psycopg, pip install 'tracker[postgresql]' ({error})"
+                f"{kind}: requires psycopg; run pip install 'tracker[postgresql]' ({error})"
             ) from None
         return PostgreSQLReader(reactor, url)
     if kind == "sqlite":
@@ -82,16 +83,16 @@ def sink_kind(url: str) -> tuple[str, str]:
     if not colon or kind not in (*POSTGRESQL, "sqlite", "jsonlines"):
         raise ValueError(f"unknown sink {kind!r}: use {KINDS}" if colon else f"use {KINDS}")
     if kind not in POSTGRESQL and not rest:
-        raise ValueError(f"{kind}: needs the path of a file, {kind}:PATH")
+        raise ValueError(f"{kind}: requires the path of a file ({kind}:PATH)")
     return kind, rest
 
 
 def _postgresql(kind: str) -> tuple[ModuleType, ModuleType, ModuleType]:
-    # Imported here, since psycopg is needed for PostgreSQL only.
+    # Imported here, since psycopg is required for PostgreSQL only.
     try:
         from tracker.storage.postgresql import address, schema, writer
     except ImportError as error:
         raise ValueError(
-            f"{kind}: needs psycopg, pip install 'tracker[postgresql]' ({error})"
+            f"{kind}: requires psycopg; run pip install 'tracker[postgresql]' ({error})"
         ) from None
     return address, writer, schema

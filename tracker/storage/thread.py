@@ -1,4 +1,4 @@
-"""A thread of its own for a sink whose library blocks."""
+"""Thread for a sink whose library blocks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 class SinkThread:
-    """Runs one call after the other, in the order in which they were made."""
+    """A thread that runs calls one at a time, in their order."""
 
     def __init__(self, reactor: Reactor, name: str) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(minthreads=1, maxthreads=1, name=name)
 
     def start(self) -> None:
-        """Start the thread, unless it runs."""
+        """Start the thread if it does not run."""
         if not self._pool.started:
             self._pool.start()
 
@@ -31,7 +31,7 @@ class SinkThread:
         return deferToThreadPool(self._reactor, self._pool, function, *arguments)
 
     def stop(self, last: Callable[[], None]) -> Deferred[None]:
-        """Make a last call in the thread, then stop it for good."""
+        """Make a last call in the thread, then end the thread."""
         if not self._pool.started or self._pool.joined:
             return succeed(None)
         return self.run(last).addBoth(self._stopped)

@@ -1,4 +1,4 @@
-"""Positions and messages as sinks are given them."""
+"""Positions and messages for sinks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ CHECKPOINT: Final = {("telemetry:teltonika", "processor"): "1-0"}
 
 
 def stored(second: int, device: str = DEVICE, **changes: Any) -> StoredPosition:
-    """A record of that second of a minute."""
-    facts: dict[str, Any] = {
+    """Return a position with the given second in its time."""
+    fields: dict[str, Any] = {
         "device_id": device,
         "timestamp": f"2026-11-22T10:00:{second:02}.000Z",
         "latitude": 41.3275,
@@ -26,16 +26,16 @@ def stored(second: int, device: str = DEVICE, **changes: Any) -> StoredPosition:
         "event": 239,
         "attributes": {"239": 1, "78": {"__bigint": "13835058055282163712"}},
     }
-    position = Position(**(facts | changes))
+    position = Position(**(fields | changes))
     return StoredPosition(
         position, digest(position.to_payload()), "teltonika", "8E", "2026-11-22T10:01:00.000Z"
     )
 
 
 def message(second: int, device: str = DEVICE, **attributes: Any) -> StoredPosition:
-    """What a device said at that second, without a place."""
-    nowhere = dict.fromkeys(
+    """Return a message, which has no coordinates, with the given second in its time."""
+    no_coordinates = dict.fromkeys(
         ("latitude", "longitude", "altitude", "angle", "speed", "satellites"), None
     )
-    said = attributes or {"message": "RV:07 GPS:1", "message_type": 6}
-    return stored(second, device, **nowhere, event=0, attributes=said)
+    content = attributes or {"message": "RV:07 GPS:1", "message_type": 6}
+    return stored(second, device, **no_coordinates, event=0, attributes=content)

@@ -1,4 +1,4 @@
-"""Sinks that are closed at the end of a test."""
+"""Fixtures of sinks, which are closed at the end of the test."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ S = TypeVar("S")
 
 
 class Closing(Protocol):
-    """Closes a sink at the end of the test."""
+    """Function that registers a sink to be closed at the end of the test, and returns it."""
 
     def __call__(self, sink: S) -> S:
-        """Return the sink."""
+        """Register and return the sink."""
 
 
 @pytest_twisted.async_yield_fixture
@@ -35,7 +35,7 @@ async def closing() -> AsyncIterator[Closing]:
 
 @pytest_twisted.async_fixture
 async def sink(database: str, closing: Closing) -> PostgreSQLSink:
-    """An open PostgreSQL sink; modules about other sinks have their own."""
+    """Return an open PostgreSQL sink; modules of other sinks override this fixture."""
     sink = closing(sink_to(database))
     await sink.open()
     return sink

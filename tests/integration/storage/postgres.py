@@ -1,4 +1,4 @@
-"""A PostgreSQL sink, and what it has stored."""
+"""Helpers to create PostgreSQL sinks and to query their databases."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import psycopg
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.writer import PostgreSQLSink
 
-#: A query of columns of the last positions.
+#: Query of columns of last_positions.
 LAST: Final = "SELECT {} FROM last_positions ORDER BY device_id"
 
 
 def sink_to(url: str, **options: Any) -> PostgreSQLSink:
-    """Return a sink that is not open yet."""
+    """Return a sink, not opened yet."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed

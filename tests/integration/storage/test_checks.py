@@ -1,4 +1,4 @@
-"""Checks of real databases and files that something is wrong with."""
+"""Checks of real databases and files, with and without problems."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tracker.storage.sinks import make_sink, migrate_sink
 WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, Status.OK
 
 
-async def looked_at(url: str | None, seconds: float = 10.0) -> Report:
+async def examine(url: str | None, seconds: float = 10.0) -> Report:
     """Examine a sink."""
     from twisted.internet import reactor as installed
 
@@ -46,12 +46,12 @@ async def looked_at(url: str | None, seconds: float = 10.0) -> Report:
 
 
 def shown(url: str) -> str:
-    """A URL as it is shown: without password."""
+    """Return a URL without its password, as findings show it."""
     return url.replace(f":{PostgresServer.PASSWORD}@", "@")
 
 
-def obey(fix: str, url: str) -> None:
-    """Do what a line says that migrates."""
+def apply_fix(fix: str, url: str) -> None:
+    """Check that a fix is a migration, and run it."""
     program, *arguments = fix.split()
     assert program == "tracker-admin"
     assert arguments[:2] == ["migrate", "--sink"]
@@ -63,16 +63,16 @@ def obey(fix: str, url: str) -> None:
 
 
 @pytest.fixture
-def sound(postgres: PostgresServer) -> PostgresServer:
-    """A server that keeps what it commits, with our tables."""
+def healthy(postgres: PostgresServer) -> PostgresServer:
+    """Return a durable server with our tables."""
     postgres.restart("-c", "fsync=on")
     migrate_sink(postgres.url)
     return postgres
 
 
 @ensureDeferred
-async def test_a_sound_database_is_all_ok(sound: PostgresServer) -> None:
-    report = await looked_at(sound.url)
+async def test_healthy_database_passes_all_checks(healthy: PostgresServer) -> None:
+    report = await examine(healthy.url)
     assert {one.check: one.status for one in report.findings} == {
         f"sink-{name}": OK
         for name in ("reachable", "schema", "version", "durability", "connections")
@@ -81,9 +81,9 @@ async def test_a_sound_database_is_all_ok(sound: PostgresServer) -> None:
 
 
 @ensureDeferred
-async def test_no_server() -> None:
+async def test_missing_server_is_a_failure() -> None:
     number = free_port()
-    report = await looked_at(f"postgresql://u:s3cret@127.0.0.1:{number}/x")
+    report = await examine(f"postgresql://u:s3cret@127.0.0.1:{number}/x")
     finding = report.one("sink-reachable")
     assert finding.status is FAILURE
     assert "refused" in finding.seen
@@ -94,11 +94,11 @@ async def test_no_server() -> None:
 
 
 @ensureDeferred
-async def test_a_server_that_hangs(postgres: PostgresServer) -> None:
+async def test_hanging_server_is_a_failure_after_the_time_limit(postgres: PostgresServer) -> None:
     postgres.suspend()
     begun = time.monotonic()
     try:
-        report = await looked_at(postgres.url, seconds=1)
+        report = await examine(postgres.url, seconds=1)
     finally:
         postgres.resume()
     assert time.monotonic() - begun < 5
@@ -110,40 +110,40 @@ async def test_a_server_that_hangs(postgres: PostgresServer) -> None:
 
 
 @ensureDeferred
-async def test_logins_that_are_refused(postgres: PostgresServer) -> None:
+async def test_refused_login_is_a_failure(postgres: PostgresServer) -> None:
     url = postgres.url.replace(PostgresServer.PASSWORD, "wr0ng")
-    finding = (await looked_at(url)).one("sink-reachable")
+    finding = (await examine(url)).one("sink-reachable")
     assert finding.status is FAILURE
     assert "password authentication failed" in finding.seen
     assert finding.fix.startswith(f"echo 127.0.0.1:{postgres.port}:postgres:tracker:PASSWORD >>")
     assert "wr0ng" not in repr(finding)
-    finding = (await looked_at(postgres.url_of("nowhere"))).one("sink-reachable")
+    finding = (await examine(postgres.url_of("nowhere"))).one("sink-reachable")
     assert finding.status is FAILURE
     assert finding.fix == f"createdb -h 127.0.0.1 -p {postgres.port} -O tracker nowhere"
 
 
 @ensureDeferred
-async def test_another_schema(database: str) -> None:
+async def test_other_schema_versions_are_failures(database: str) -> None:
     latest = len(scripts("postgresql"))
-    finding = (await looked_at(database)).one("sink-schema")
+    finding = (await examine(database)).one("sink-schema")
     assert finding.status is FAILURE
     assert finding.fix == f"tracker-admin migrate --sink {shown(database)}"
-    obey(finding.fix, database)
-    assert (await looked_at(database)).one("sink-schema").status is OK
+    apply_fix(finding.fix, database)
+    assert (await examine(database)).one("sink-schema").status is OK
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("INSERT INTO schema_version (version) VALUES (99)")
-    finding = (await looked_at(database)).one("sink-schema")
+    finding = (await examine(database)).one("sink-schema")
     assert finding.status is FAILURE
-    assert f"has schema 99, this version of Tracker knows {latest}" in finding.seen
+    assert f"has schema version 99, but this Tracker supports only {latest}" in finding.seen
     assert finding.fix == "/opt/tracker/bin/pip install --upgrade tracker"
 
 
 @ensureDeferred
-async def test_no_hypertable(database: str) -> None:
+async def test_missing_hypertable_is_a_failure(database: str) -> None:
     migrate_sink(database)
-    finding = (await looked_at(f"{database}?timescale=1")).one("sink-schema")
+    finding = (await examine(f"{database}?timescale=1")).one("sink-schema")
     assert finding.status is FAILURE
-    assert "positions is no hypertable" in finding.seen
+    assert "positions is not a hypertable" in finding.seen
     assert finding.fix == f"tracker-admin migrate --sink '{shown(database)}?timescale=1'"
 
 
@@ -156,13 +156,13 @@ async def test_no_hypertable(database: str) -> None:
     ],
 )
 @ensureDeferred
-async def test_what_it_commits_may_be_lost(
+async def test_server_without_durability_is_reported(
     option: str, others: tuple[str, ...], status: Status, postgres: PostgresServer
 ) -> None:
     postgres.restart(*others, "-c", f"{option}=off")
-    finding = (await looked_at(postgres.url)).one("sink-durability")
+    finding = (await examine(postgres.url)).one("sink-durability")
     assert finding.status is status
-    assert finding.seen.startswith(f"{option} off: ")
+    assert finding.seen.startswith(f"{option} is off: ")
     assert finding.fix == (
         f"psql {shown(postgres.url)} "
         f"-c 'ALTER SYSTEM SET {option} = on' -c 'SELECT pg_reload_conf()'"
@@ -170,15 +170,15 @@ async def test_what_it_commits_may_be_lost(
 
 
 @ensureDeferred
-async def test_few_connections(postgres: PostgresServer) -> None:
+async def test_few_free_connections_are_reported(postgres: PostgresServer) -> None:
     postgres.restart("-c", "max_connections=8", "-c", "superuser_reserved_connections=0")
-    finding = (await looked_at(postgres.url)).one("sink-connections")
+    finding = (await examine(postgres.url)).one("sink-connections")
     assert finding.status is WARNING
-    assert finding.seen.endswith(" of 8 connections are free")
+    assert finding.seen.endswith(" of 8")
     assert "ALTER SYSTEM SET max_connections = 16" in finding.fix
 
     def connection() -> Any:
-        """Return a connection, unless those that were closed just now still count."""
+        """Return a connection; None while connections closed just before still count."""
         with suppress(psycopg.OperationalError):
             return psycopg.connect(postgres.url)
         return None
@@ -186,29 +186,29 @@ async def test_few_connections(postgres: PostgresServer) -> None:
     with ExitStack() as others:
         for _ in range(7):
             others.enter_context(wait_for(connection, "a connection is free"))
-        finding = (await looked_at(postgres.url)).one("sink-connections")
-        assert (finding.status, finding.seen) == (FAILURE, "0 of 8 connections are free")
+        finding = (await examine(postgres.url)).one("sink-connections")
+        assert (finding.status, finding.seen) == (FAILURE, "free connections: 0 of 8")
         others.enter_context(wait_for(connection, "a connection is free"))
-        finding = (await looked_at(postgres.url)).one("sink-reachable")
+        finding = (await examine(postgres.url)).one("sink-reachable")
         assert finding.status is FAILURE
         assert "ALTER SYSTEM SET max_connections" in finding.fix
 
 
 @ensureDeferred
-async def test_an_old_version(sound: PostgresServer) -> None:
-    with psycopg.connect(sound.url) as connection:
+async def test_unsupported_version_is_a_failure(healthy: PostgresServer) -> None:
+    with psycopg.connect(healthy.url) as connection:
         version = str(connection.info.server_version).encode()
-    with reply_proxy(sound.port, lambda answer: answer.replace(version, b"120005")) as port:
-        url = sound.url.replace(f":{sound.port}/", f":{port}/")
-        finding = (await looked_at(url)).one("sink-version")
+    with reply_proxy(healthy.port, lambda reply: reply.replace(version, b"120005")) as port:
+        url = healthy.url.replace(f":{healthy.port}/", f":{port}/")
+        finding = (await examine(url)).one("sink-version")
     assert finding.status is FAILURE
-    assert finding.seen.endswith("13 or later is needed")
+    assert finding.seen.endswith("13 or later is required")
     assert finding.fix.startswith("apt-get install postgresql")
 
 
 @ensureDeferred
-async def test_nothing_can_be_written(database: str) -> None:
-    await looked_at(database)
+async def test_connection_of_the_checks_is_read_only(database: str) -> None:
+    await examine(database)
     connections: list[Connection] = []
     assert reachable(PostgreSQLAddress.from_url(database), connections).status is OK
     (connection,) = connections
@@ -222,18 +222,18 @@ async def test_nothing_can_be_written(database: str) -> None:
 
 
 @ensureDeferred
-async def test_a_sound_file_is_all_ok(tmp_path: Path) -> None:
+async def test_healthy_file_passes_all_checks(tmp_path: Path) -> None:
     for url in (f"sqlite:{tmp_path / 'a'}", f"jsonlines:{tmp_path / 'b'}"):
         migrate_sink(url)
         (tmp_path / "b").touch()
-        report = await looked_at(url)
+        report = await examine(url)
         assert {one.status for one in report.findings} == {OK}
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "b"]
-    assert [one.seen for one in (await looked_at("jsonlines:-")).findings] == ["standard output"]
+    assert [one.seen for one in (await examine("jsonlines:-")).findings] == ["standard output"]
 
 
 @ensureDeferred
-async def test_a_file_that_a_processor_has_open(tmp_path: Path) -> None:
+async def test_open_database_file_stays_unchanged(tmp_path: Path) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -242,15 +242,15 @@ async def test_a_file_that_a_processor_has_open(tmp_path: Path) -> None:
     sink = make_sink(reactor, url)
     await sink.open()
     try:
-        there = sorted(tmp_path.iterdir())
-        assert (await looked_at(url)).one("sink-schema").seen.endswith("schema 2")
-        assert sorted(tmp_path.iterdir()) == there
+        files = sorted(tmp_path.iterdir())
+        assert (await examine(url)).one("sink-schema").seen.endswith("schema version 2")
+        assert sorted(tmp_path.iterdir()) == files
     finally:
         await sink.close()
 
 
 @ensureDeferred
-async def test_a_file_whose_processor_was_killed(tmp_path: Path) -> None:
+async def test_database_file_of_a_killed_processor_stays_unchanged(tmp_path: Path) -> None:
     path, left = tmp_path / "a", tmp_path / "left"
     migrate_sink(f"sqlite:{path}")
     left.mkdir()
@@ -258,41 +258,43 @@ async def test_a_file_whose_processor_was_killed(tmp_path: Path) -> None:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA user_version = 99")
         for one in tmp_path.glob("a*"):
-            shutil.copy(one, left)  # as it is while it is open
+            shutil.copy(one, left)  # a copy of the open files
     before = {one.name: one.stat().st_size for one in left.iterdir()}
     assert set(before) == {"a", "a-wal", "a-shm"}
-    assert "has schema 99" in (await looked_at(f"sqlite:{left / 'a'}")).one("sink-schema").seen
+    assert (
+        "has schema version 99" in (await examine(f"sqlite:{left / 'a'}")).one("sink-schema").seen
+    )
     assert {one.name: one.stat().st_size for one in left.iterdir()} == before
 
 
 @ensureDeferred
-async def test_another_schema_of_a_file(tmp_path: Path) -> None:
+async def test_other_schema_versions_of_a_file_are_failures(tmp_path: Path) -> None:
     path = tmp_path / "a file"
     url = f"sqlite:{path}"
-    finding = (await looked_at(url)).one("sink-schema")
+    finding = (await examine(url)).one("sink-schema")
     assert finding.status is FAILURE
     assert finding.fix == f"tracker-admin migrate --sink '{url}'"
     assert not path.exists()
     database = sqlite3.connect(path)
     database.executescript(scripts("sqlite")[0])
     database.execute("PRAGMA user_version = 1")
-    finding = (await looked_at(url)).one("sink-schema")
+    finding = (await examine(url)).one("sink-schema")
     assert (finding.status, finding.seen) == (
-        FAILURE, f"{path} has schema 1, this version needs {len(scripts('sqlite'))}",
+        FAILURE, f"{path} has schema version 1, but this Tracker requires {len(scripts('sqlite'))}",
     )  # fmt: skip
     assert CliRunner().invoke(main, ["migrate", "--sink", url]).exit_code == 0
-    assert (await looked_at(url)).one("sink-schema").status is OK
+    assert (await examine(url)).one("sink-schema").status is OK
     database.execute("PRAGMA user_version = 99")
     database.close()
-    finding = (await looked_at(url)).one("sink-schema")
+    finding = (await examine(url)).one("sink-schema")
     assert finding.fix == "/opt/tracker/bin/pip install --upgrade tracker"
 
 
 @ensureDeferred
-async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+async def test_file_that_is_not_a_database_is_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("no database, but long enough for a header of one\n" * 100)
-    finding = (await looked_at(f"sqlite:{path}")).one("sink-schema")
+    finding = (await examine(f"sqlite:{path}")).one("sink-schema")
     assert finding.status is FAILURE
     assert "not a database" in finding.seen
     assert finding.fix == f"sqlite3 {path} 'PRAGMA integrity_check'"
@@ -300,20 +302,22 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite", "jsonlines"])
 @ensureDeferred
-async def test_a_place_for_no_file(tmp_path: Path, kind: str) -> None:
-    finding = (await looked_at(f"{kind}:{tmp_path / 'no' / 'a'}")).one("sink-reachable")
+async def test_path_in_a_missing_folder_or_of_a_folder_is_a_failure(
+    tmp_path: Path, kind: str
+) -> None:
+    finding = (await examine(f"{kind}:{tmp_path / 'no' / 'a'}")).one("sink-reachable")
     assert finding == Finding(
-        *(FAILURE, f"there is no folder {tmp_path / 'no'}"),
+        *(FAILURE, f"folder {tmp_path / 'no'} does not exist"),
         *(f"install -d -o tracker -g tracker {tmp_path / 'no'}", "sink-reachable"),
     )
-    finding = (await looked_at(f"{kind}:{tmp_path}")).one("sink-reachable")
+    finding = (await examine(f"{kind}:{tmp_path}")).one("sink-reachable")
     assert finding.status is FAILURE
     assert finding.fix == f"TRACKER_SINK={kind}:{tmp_path / 'positions'}"
 
 
 @contextmanager
-def nobody() -> Iterator[None]:
-    """Be a user without rights, as far as the doctor looks at them."""
+def unprivileged_user() -> Iterator[None]:
+    """Run the block with the effective user id of an unprivileged user."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(65_534)
@@ -324,19 +328,19 @@ def nobody() -> Iterator[None]:
 
 
 @ensureDeferred
-async def test_files_that_may_not_be_written() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="tracker-doctor-"))  # tests' own are not open to all
+async def test_missing_write_permissions_are_failures() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="tracker-doctor-"))  # not in pytest's private folder
     path = folder / "a"
     try:
         migrate_sink(f"sqlite:{path}")
         folder.chmod(0o777)
         path.chmod(0o444)
-        with nobody():
-            finding = (await looked_at(f"sqlite:{path}")).one("sink-reachable")
+        with unprivileged_user():
+            finding = (await examine(f"sqlite:{path}")).one("sink-reachable")
         assert (finding.status, finding.fix) == (FAILURE, f"chown tracker:tracker {path}*")
         folder.chmod(0o555)
-        with nobody():
-            finding = (await looked_at(f"sqlite:{path}")).one("sink-reachable")
+        with unprivileged_user():
+            finding = (await examine(f"sqlite:{path}")).one("sink-reachable")
         assert (finding.status, finding.fix) == (FAILURE, f"chown tracker:tracker {folder}")
     finally:
         folder.chmod(0o755)
@@ -344,13 +348,13 @@ async def test_files_that_may_not_be_written() -> None:
 
 
 @ensureDeferred
-async def test_no_room() -> None:
-    finding = (await looked_at("jsonlines:/proc/positions")).one("sink-space")
+async def test_full_file_system_is_a_failure() -> None:
+    finding = (await examine("jsonlines:/proc/positions")).one("sink-space")
     assert (finding.status, finding.seen) == (FAILURE, "0.0 GiB free in /proc")
     assert finding.fix.startswith("du -xh --max-depth=2 /proc")
 
 
 @ensureDeferred
-async def test_no_sink_is_no_failure() -> None:
-    finding = (await looked_at(None)).one("sink-reachable")
+async def test_missing_sink_is_skipped() -> None:
+    finding = (await examine(None)).one("sink-reachable")
     assert (finding.status, finding.fix) == (SKIPPED, "tracker-admin doctor --sink URL")

@@ -49,7 +49,7 @@ def lines(path: Path) -> list[Any]:
 
 
 @ensureDeferred
-async def test_a_line_is_the_payload_and_what_the_stream_knows(
+async def test_line_contains_the_payload_and_the_fields_of_the_entry(
     sink: JSONLinesSink, path: Path
 ) -> None:
     one = stored(1)
@@ -68,7 +68,7 @@ async def test_a_line_is_the_payload_and_what_the_stream_knows(
 
 
 @ensureDeferred
-async def test_lines_are_on_disk_before_the_checkpoint_and_that_before_the_answer(
+async def test_lines_and_then_the_checkpoint_are_on_disk_before_store_returns(
     sink: JSONLinesSink, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sidecar = Path(f"{path}.checkpoints")
@@ -91,7 +91,7 @@ async def test_lines_are_on_disk_before_the_checkpoint_and_that_before_the_answe
 
 
 @ensureDeferred
-async def test_the_checkpoint_is_the_highest_entry_and_outlives_the_process(
+async def test_checkpoint_is_the_highest_entry_and_is_persistent(
     sink: JSONLinesSink, path: Path, closing: Closing
 ) -> None:
     assert await sink.checkpoint(*KEY) is None
@@ -107,15 +107,15 @@ async def test_the_checkpoint_is_the_highest_entry_and_outlives_the_process(
 @pytest.mark.parametrize(
     ("end", "kept"),
     [
-        ('{"device_id":"35', 1),  # torn
-        ('{"device_id":"356"}', 2),  # whole, but for the newline
-        ("12", 1),  # no object
+        ('{"device_id":"35', 1),  # incomplete
+        ('{"device_id":"356"}', 2),  # complete except for the newline
+        ("12", 1),  # not an object
         ("x" * 200_000, 1),
         ("", 1),
     ],
 )
 @ensureDeferred
-async def test_a_torn_last_line_is_completed_or_cut_off(
+async def test_incomplete_last_line_is_completed_or_removed(
     end: str, kept: int, sink: JSONLinesSink, path: Path, closing: Closing
 ) -> None:
     await sink.store(Batch([stored(1)], CHECKPOINT))
@@ -130,14 +130,14 @@ async def test_a_torn_last_line_is_completed_or_cut_off(
 
 
 @ensureDeferred
-async def test_a_write_that_fails_in_the_middle_leaves_no_part_of_a_line(
+async def test_failed_write_leaves_no_incomplete_line(
     sink: JSONLinesSink, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = os.write
     full: list[bool] = []
 
     def fill(file: int, data: Any) -> int:
-        if file != sink._file:  # the reactor writes, too
+        if file != sink._file:  # the reactor also calls os.write
             return write(file, data)
         if full:
             raise OSError(28, "No space left on device")
@@ -155,25 +155,25 @@ async def test_a_write_that_fails_in_the_middle_leaves_no_part_of_a_line(
 
 
 @ensureDeferred
-async def test_the_file_may_be_renamed(sink: JSONLinesSink, path: Path) -> None:
+async def test_renamed_file_is_replaced_by_a_new_one(sink: JSONLinesSink, path: Path) -> None:
     await sink.store(Batch([stored(1)], CHECKPOINT))
     path.rename(path.with_suffix(".1"))
     await sink.store(Batch([stored(2)], CHECKPOINT))
     assert [len(lines(one)) for one in (path.with_suffix(".1"), path)] == [1, 1]
 
 
-@pytest.mark.parametrize("kind", ["no folder", "a folder", "in use", "odd checkpoints"])
+@pytest.mark.parametrize("kind", ["missing folder", "a folder", "locked", "malformed checkpoints"])
 @ensureDeferred
-async def test_what_cannot_be_opened_is_told_in_one_line(
+async def test_unusable_file_is_reported_in_one_line(
     kind: str, path: Path, closing: Closing
 ) -> None:
-    if kind == "no folder":
+    if kind == "missing folder":
         path = path.parent / "missing" / "positions.jsonl"
     elif kind == "a folder":
         path.mkdir()
-    elif kind == "odd checkpoints":
+    elif kind == "malformed checkpoints":
         Path(f"{path}.checkpoints").write_text("[1]")
-    with path.open("a") if kind == "in use" else open(os.devnull) as other:
+    with path.open("a") if kind == "locked" else open(os.devnull) as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(SinkUnusable) as error:
             await closing(sink_at(path)).open()
@@ -203,15 +203,15 @@ reactor.run()
 
 
 @pytest.mark.parametrize("to", ["pipe", "file"])
-def test_it_writes_to_standard_output(to: str, tmp_path: Path) -> None:
+def test_standard_output_receives_the_lines(to: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _TO_STANDARD_OUTPUT]
     if to == "pipe":
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     else:
-        with (tmp_path / "said").open("w") as file:
+        with (tmp_path / "output").open("w") as file:
             subprocess.run(command, check=True, stdout=file)
-        said = (tmp_path / "said").read_text()
-    assert [json.loads(line)["timestamp"][17:19] for line in said.splitlines()] == ["01", "02"]
+        output = (tmp_path / "output").read_text()
+    assert [json.loads(line)["timestamp"][17:19] for line in output.splitlines()] == ["01", "02"]
 
 
 _KILLED = """
@@ -238,14 +238,14 @@ reactor.run()
 
 
 @ensureDeferred
-async def test_what_was_confirmed_is_there_after_kill_9(path: Path, closing: Closing) -> None:
+async def test_confirmed_positions_survive_kill_9(path: Path, closing: Closing) -> None:
     confirmed = 0
-    for turn in range(1, 4):
+    for run in range(1, 4):
         process = subprocess.Popen(
             [sys.executable, "-c", _KILLED, str(path)], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
-        for _ in range(10 * turn):
+        for _ in range(10 * run):
             confirmed = int(process.stdout.readline())
         process.kill()
         left = process.stdout.read().split()

@@ -1,4 +1,4 @@
-"""Schemas and their upgrades, in PostgreSQL above all; and ``tracker-admin migrate``."""
+"""Schemas and their upgrades, mostly in PostgreSQL, and ``tracker-admin migrate``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def query(url: str, text: str) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-# What a schema is made of: all that pg_dump would tell of tables, columns and indexes.
+# Queries that describe a schema: tables, columns, constraints and indexes.
 _DESCRIPTION = (
     "SELECT table_name, ordinal_position, column_name, data_type, datetime_precision,"
     " collation_name, is_nullable, column_default FROM information_schema.columns"
@@ -67,7 +67,7 @@ def other_database(database: str) -> Iterator[str]:
     query(database, f"DROP DATABASE {name}_other WITH (FORCE)")
 
 
-def test_an_upgraded_schema_equals_a_fresh_one(database: str, other_database: str) -> None:
+def test_upgraded_schema_equals_a_new_one(database: str, other_database: str) -> None:
     address = PostgreSQLAddress.from_url(database)
     for version in range(1, LATEST + 1):
         with connect(address) as connection:
@@ -80,7 +80,7 @@ def test_an_upgraded_schema_equals_a_fresh_one(database: str, other_database: st
     assert len(description(database)[0]) > 40
 
 
-def test_versions_are_applied_one_after_another(connection: Connection, database: str) -> None:
+def test_versions_are_applied_in_order(connection: Connection, database: str) -> None:
     address = PostgreSQLAddress.from_url(database)
     files = [
         "CREATE TABLE one (a integer)",
@@ -93,7 +93,7 @@ def test_versions_are_applied_one_after_another(connection: Connection, database
     assert query(database, "SELECT version FROM schema_version ORDER BY 1") == [(1,), (2,)]
 
 
-def test_an_upgrade_that_fails_leaves_all_as_it_was(connection: Connection, database: str) -> None:
+def test_failed_upgrade_changes_nothing(connection: Connection, database: str) -> None:
     address = PostgreSQLAddress.from_url(database)
     upgrade(connection, address, ["CREATE TABLE one (a integer)"])
     bad = ["", "ALTER TABLE one ADD b int; CREATE TABLE two ()", "CREATE TABLE one ()"]
@@ -101,12 +101,12 @@ def test_an_upgrade_that_fails_leaves_all_as_it_was(connection: Connection, data
         upgrade(connection, address, bad)
     assert version_of(connection) == 1
     assert query(database, "SELECT to_regclass('two')") == [(None,)]
-    # And the next one does not wait for a lock that was left behind.
+    # The lock was released: the next upgrade does not wait for it.
     with connect(address) as other:
         assert upgrade(other, address, bad[:2]) == (1, 2)
 
 
-def test_any_number_may_start_at_once_and_one_migrates(database: str) -> None:
+def test_concurrent_upgrades_are_applied_once(database: str) -> None:
     address = PostgreSQLAddress.from_url(database)
     files = ["CREATE TABLE one (a integer); SELECT pg_sleep(0.3); INSERT INTO one VALUES (1)"]
     found: list[tuple[int, int]] = []
@@ -126,7 +126,7 @@ def test_any_number_may_start_at_once_and_one_migrates(database: str) -> None:
 
 
 @ensureDeferred
-async def test_two_processors_that_start_at_once_migrate_once(database: str) -> None:
+async def test_two_processors_that_start_together_upgrade_once(database: str) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -146,7 +146,7 @@ async def test_two_processors_that_start_at_once_migrate_once(database: str) -> 
 
 @pytest.mark.parametrize("may_migrate", [True, False])
 @ensureDeferred
-async def test_a_newer_database_is_refused(may_migrate: bool, database: str) -> None:
+async def test_newer_database_is_refused(may_migrate: bool, database: str) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -159,27 +159,27 @@ async def test_a_newer_database_is_refused(may_migrate: bool, database: str) -> 
     await sink.close()
     result = migrate("--sink", database)
     assert result.exit_code == 1
-    assert "schema 999" in result.output
+    assert "schema version 999" in result.output
 
 
 @ensureDeferred
-async def test_nothing_is_made_without_leave(database: str) -> None:
+async def test_tables_are_not_created_without_permission(database: str) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
 
-    careful = make_sink(reactor, database, migrate=False)
+    sink = make_sink(reactor, database, migrate=False)
     with pytest.raises(SinkUnusable, match="tracker-admin migrate --sink post"):
-        await careful.open()
+        await sink.open()
     assert query(database, "SELECT to_regclass('positions')") == [(None,)]
     migrate_sink(database)
-    await careful.open()
-    assert await careful.store(Batch([stored(1)], CHECKPOINT)) == 1
-    await careful.close()
+    await sink.open()
+    assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
+    await sink.close()
 
 
 @pytest.mark.parametrize("url", ["postgresql", "sqlite"])
-def test_the_command_tells_what_it_has_done(url: str, database: str, tmp_path: Path) -> None:
+def test_migrate_prints_the_versions(url: str, database: str, tmp_path: Path) -> None:
     sink = database if url == "postgresql" else f"sqlite:{tmp_path / 'p.sqlite'}"
     latest = len(scripts("sqlite")) if url == "sqlite" else LATEST
     assert migrate("--sink", sink).output == f"Tables created (schema version {latest}).\n"
@@ -187,37 +187,37 @@ def test_the_command_tells_what_it_has_done(url: str, database: str, tmp_path: P
     assert (again.exit_code, again.output) == (0, f"Nothing to do (schema version {latest}).\n")
 
 
-def test_a_sink_without_tables_has_nothing_to_migrate(tmp_path: Path) -> None:
+def test_migrate_of_a_sink_without_tables_does_nothing(tmp_path: Path) -> None:
     result = migrate("--sink", f"jsonlines:{tmp_path / 'p.jsonl'}")
     assert (result.exit_code, result.output) == (0, "This sink has no tables.\n")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("url", "status", "said"),
+    ("url", "exit_code", "message"),
     [
         ("mysql://tracker:s3cret@h/db", 2, "unknown sink 'mysql'"),
-        ("sqlite:", 2, "needs the path"),
+        ("sqlite:", 2, "requires the path"),
         ("sqlite:/nowhere/at/all.sqlite", 1, "open the database"),
         ("postgresql://tracker:s3cret@127.0.0.1:1/db", 1, "refused"),
-        ("postgresql://tracker:s3cret%@127.0.0.1/db", 2, "not a URL"),
+        ("postgresql://tracker:s3cret%@127.0.0.1/db", 2, "not a valid PostgreSQL URL"),
         ("s3cret", 2, "use postgresql"),
     ],
 )
-def test_mistakes_are_told_in_one_line_without_the_password(
-    url: str, status: int, said: str
+def test_migrate_reports_errors_in_one_line_without_the_password(
+    url: str, exit_code: int, message: str
 ) -> None:
     if ":1/" in url:
         url = url.replace(":1/", f":{free_port()}/")
     result = migrate("--sink", url)
-    assert result.exit_code == status
-    assert said in result.output
+    assert result.exit_code == exit_code
+    assert message in result.output
     assert "s3cret" not in result.output
     assert len(result.output.splitlines()) == 1
 
 
-def test_timescale_that_is_asked_for_and_missing_is_told(database: str) -> None:
+def test_missing_timescaledb_is_reported(database: str) -> None:
     result = migrate("--sink", f"{database}{'&' if '?' in database else '?'}timescale=1")
     assert result.exit_code == 1
-    assert "no extension timescaledb" in result.output
+    assert "requires the extension timescaledb" in result.output
     assert query(database, "SELECT to_regclass('positions')") == [(None,)]

@@ -28,11 +28,11 @@ from tracker.storage.postgresql.connection import connect
 from tracker.storage.postgresql.schema import upgrade
 from tracker.storage.postgresql.writer import PostgreSQLSink
 
-# What is stored.
+# Positions and messages.
 
 
 @ensureDeferred
-async def test_a_position_is_stored_whole(sink: PostgreSQLSink, database: str) -> None:
+async def test_all_fields_of_a_position_are_stored(sink: PostgreSQLSink, database: str) -> None:
     named = {"Ignition": {"id": 239, "value": 1}, "odd \\N": {}}
     plain = stored(1, generation_type=5, timestamp="2026-11-22T10:00:01.125Z")
     position = evolve(plain, named=named)
@@ -58,9 +58,7 @@ async def test_a_position_is_stored_whole(sink: PostgreSQLSink, database: str) -
 
 
 @ensureDeferred
-async def test_a_position_without_a_place_is_a_position(
-    sink: PostgreSQLSink, database: str
-) -> None:
+async def test_position_without_coordinates_is_stored(sink: PostgreSQLSink, database: str) -> None:
     nothing: dict[str, Any] = dict.fromkeys(
         ("latitude", "longitude", "altitude", "angle", "speed", "satellites")
     )
@@ -73,12 +71,18 @@ async def test_a_position_without_a_place_is_a_position(
     "text", ["a\tb\nc\rd", "\\N", "\\.", 'say "\\"', "Tirana ë 🚗", "{}", " ", "\x01", "\\\\x41"]
 )
 @ensureDeferred
-async def test_text_comes_back_as_it_was(text: str, sink: PostgreSQLSink, database: str) -> None:
-    said = message(1, message=text, message_type=6)
+async def test_special_characters_are_stored_unchanged(
+    text: str, sink: PostgreSQLSink, database: str
+) -> None:
+    text_message = message(1, message=text, message_type=6)
     odd = StoredPosition(
-        stored(1, attributes={text: text}).position, b"\\x\t\n" * 4, "v\\", text, said.received_at
+        stored(1, attributes={text: text}).position,
+        b"\\x\t\n" * 4,
+        "v\\",
+        text,
+        text_message.received_at,
     )
-    assert await sink.store(Batch([said, odd], CHECKPOINT)) == 2
+    assert await sink.store(Batch([text_message, odd], CHECKPOINT)) == 2
     assert rows(database, "SELECT message FROM messages") == [(text,)]
     assert rows(database, "SELECT codec, vendor, digest, attributes FROM positions") == [
         (text, "v\\", b"\\x\t\n" * 4, {text: text})
@@ -86,7 +90,7 @@ async def test_text_comes_back_as_it_was(text: str, sink: PostgreSQLSink, databa
 
 
 @ensureDeferred
-async def test_the_times_at_either_end_can_be_stored(sink: PostgreSQLSink, database: str) -> None:
+async def test_smallest_and_largest_times_are_stored(sink: PostgreSQLSink, database: str) -> None:
     ends = ("0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z")
     await sink.store(Batch([stored(1, timestamp=one) for one in ends], CHECKPOINT))
     assert rows(database, "SELECT ts::text FROM positions ORDER BY ts") == [
@@ -96,7 +100,7 @@ async def test_the_times_at_either_end_can_be_stored(sink: PostgreSQLSink, datab
 
 
 @ensureDeferred
-async def test_what_comes_twice_is_stored_once(sink: PostgreSQLSink, database: str) -> None:
+async def test_duplicates_are_stored_once(sink: PostgreSQLSink, database: str) -> None:
     batch = Batch([stored(1), stored(2), stored(1), message(1), message(1)], CHECKPOINT)
     assert await sink.store(batch) == 3
     assert await sink.store(batch) == 0
@@ -105,19 +109,19 @@ async def test_what_comes_twice_is_stored_once(sink: PostgreSQLSink, database: s
 
 
 @ensureDeferred
-async def test_two_records_of_one_millisecond_are_both_kept(sink: PostgreSQLSink) -> None:
+async def test_different_records_of_one_millisecond_are_both_stored(sink: PostgreSQLSink) -> None:
     assert await sink.store(Batch([stored(1), stored(1, event=240)], CHECKPOINT)) == 2
 
 
 @ensureDeferred
-async def test_messages_have_a_table_of_their_own(sink: PostgreSQLSink, database: str) -> None:
-    said = message(1)
+async def test_messages_are_stored_in_their_own_table(sink: PostgreSQLSink, database: str) -> None:
+    text_message = message(1)
     binary = message(2, message={"__buffer_b64": "AP8="}, message_type=6, imei="1")
     odd = message(3, message="x", message_type=2**40)
-    assert await sink.store(Batch([said, binary, odd], CHECKPOINT)) == 3
+    assert await sink.store(Batch([text_message, binary, odd], CHECKPOINT)) == 3
     assert rows(database, "SELECT count(*) FROM positions") == [(0,)]
     assert rows(database, "SELECT type, message, attributes FROM messages ORDER BY ts") == [
-        (6, "RV:07 GPS:1", said.position.attributes),
+        (6, "RV:07 GPS:1", text_message.position.attributes),
         (6, None, binary.position.attributes),
         (None, "x", odd.position.attributes),
     ]
@@ -127,15 +131,17 @@ async def test_messages_have_a_table_of_their_own(sink: PostgreSQLSink, database
 
 
 @ensureDeferred
-async def test_two_messages_of_one_millisecond_are_both_kept(sink: PostgreSQLSink) -> None:
+async def test_different_messages_of_one_millisecond_are_both_stored(sink: PostgreSQLSink) -> None:
     assert await sink.store(Batch([message(1), message(1, message="another")], CHECKPOINT)) == 2
 
 
-# The last position of a device.
+# Last positions.
 
 
 @ensureDeferred
-async def test_last_positions_never_step_back(sink: PostgreSQLSink, database: str) -> None:
+async def test_older_position_does_not_replace_the_last_one(
+    sink: PostgreSQLSink, database: str
+) -> None:
     await sink.store(Batch([stored(30, speed=30)], CHECKPOINT))
     await sink.store(Batch([stored(20, speed=20)], CHECKPOINT))
     assert rows(database, LAST.format("ts::text, speed, last_contact::text")) == [
@@ -144,7 +150,7 @@ async def test_last_positions_never_step_back(sink: PostgreSQLSink, database: st
 
 
 @ensureDeferred
-async def test_a_record_without_a_fix_moves_the_contact_and_not_the_place(
+async def test_record_without_a_fix_updates_the_last_contact_only(
     sink: PostgreSQLSink, database: str
 ) -> None:
     query = LAST.format("ts::text, latitude, last_contact::text")
@@ -172,12 +178,12 @@ _RECORDS = st.lists(
 
 
 def _expected(records: list[StoredPosition]) -> list[tuple[Any, ...]]:
-    """What last_positions has to hold, in plain words."""
+    """Return the expected rows of last_positions, computed independently."""
     expected = []
     for device in sorted({one.position.device_id for one in records}):
         own = [one for one in records if one.position.device_id == device]
-        places = [one for one in own if one.position.has_fix]
-        latest = max(places, key=lambda one: (one.position.timestamp, one.digest), default=None)
+        fixes = [one for one in own if one.position.has_fix]
+        latest = max(fixes, key=lambda one: (one.position.timestamp, one.digest), default=None)
         contact = max(one.position.timestamp for one in own)
         expected.append((device, contact, None if latest is None else latest.digest))
     return expected
@@ -187,7 +193,7 @@ def _expected(records: list[StoredPosition]) -> list[tuple[Any, ...]]:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(_RECORDS, st.randoms(use_true_random=False))
-def test_last_positions_do_not_depend_on_the_order(
+def test_last_positions_do_not_depend_on_the_order_of_records(
     bare: psycopg.Connection[Any], records: list[StoredPosition], random: Random
 ) -> None:
     bare.execute("TRUNCATE positions, last_positions")
@@ -203,11 +209,11 @@ def test_last_positions_do_not_depend_on_the_order(
 
 @pytest.fixture
 def bare(database: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection as the sink's, for tests that do not run on the reactor."""
+    """Yield a connection like that of the sink, for tests that do not run on the reactor."""
     address = PostgreSQLAddress.from_url(database)
     with connect(address) as connection:
         upgrade(connection, address)
-        connection.execute(batches.MAKE_STAGING)
+        connection.execute(batches.CREATE_STAGING)
         yield connection
 
 
@@ -215,7 +221,7 @@ def bare(database: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 @ensureDeferred
-async def test_the_checkpoint_is_the_highest_entry(sink: PostgreSQLSink, database: str) -> None:
+async def test_checkpoint_is_the_highest_entry(sink: PostgreSQLSink, database: str) -> None:
     key = ("telemetry:teltonika", "processor")
     assert await sink.checkpoint(*key) is None
     for entry_id in ("999-5", "1000-2", "1000-10", "1000-9", "2-0"):
@@ -225,17 +231,17 @@ async def test_the_checkpoint_is_the_highest_entry(sink: PostgreSQLSink, databas
 
 
 @ensureDeferred
-async def test_the_largest_ids_there_can_be_are_in_order(sink: PostgreSQLSink) -> None:
+async def test_largest_possible_ids_are_ordered(sink: PostgreSQLSink) -> None:
     for entry_id in (f"{2**64 - 1}-{2**64 - 2}", f"{2**64 - 1}-{2**64 - 1}", "5-5"):
         await sink.store(Batch([], {("s", "g"): entry_id}))
     assert await sink.checkpoint("s", "g") == f"{2**64 - 1}-{2**64 - 1}"
 
 
-# What cannot be stored.
+# Refused batches.
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"attributes": {"1": "\0"}}, "attributes: unsupported Unicode escape sequence"),
         ({"attributes": {"1": "\ud800"}}, "attributes: invalid input syntax for type json"),
@@ -246,19 +252,19 @@ async def test_the_largest_ids_there_can_be_are_in_order(sink: PostgreSQLSink) -
     ],
 )
 @ensureDeferred
-async def test_what_can_never_be_stored_is_refused(
-    changes: dict[str, Any], said: str, sink: PostgreSQLSink, database: str
+async def test_batch_with_invalid_data_is_refused(
+    changes: dict[str, Any], message: str, sink: PostgreSQLSink, database: str
 ) -> None:
     if "priority" in changes:
         rows(database, "ALTER TABLE positions ADD CHECK (priority <> 3)")
-        changes, said = {"priority": 3}, "violates check constraint"
+        changes, message = {"priority": 3}, "violates check constraint"
     with pytest.raises(BatchRefused) as error:
         await sink.store(Batch([stored(1), stored(2, **changes)], CHECKPOINT))
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert rows(database, "SELECT count(*) FROM positions") == [(0,)]
     assert rows(database, "SELECT count(*) FROM checkpoints") == [(0,)]
-    assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1  # by the same connection
+    assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1  # on the same connection
     assert rows(database, _BACKENDS) == [(1,)]
 
 
@@ -269,7 +275,7 @@ _BACKENDS = (
 
 
 @ensureDeferred
-async def test_a_nul_in_the_codec_is_refused(sink: PostgreSQLSink) -> None:
+async def test_nul_in_the_codec_is_refused(sink: PostgreSQLSink) -> None:
     one = stored(1)
     odd = StoredPosition(one.position, one.digest, one.vendor, "8\0E", one.received_at)
     with pytest.raises(BatchRefused):
@@ -280,7 +286,7 @@ async def test_a_nul_in_the_codec_is_refused(sink: PostgreSQLSink) -> None:
 
 
 @ensureDeferred
-async def test_three_processors_with_the_same_devices_do_not_block_each_other(
+async def test_three_processors_with_the_same_devices_have_no_deadlocks(
     database: str, closing: Closing
 ) -> None:
     devices = [f"{356307042441000 + number}" for number in range(40)]
@@ -296,9 +302,9 @@ async def test_three_processors_with_the_same_devices_do_not_block_each_other(
     async def everything(seed: int) -> int:
         random = Random(seed)
         new = 0
-        for turn in range(15):
+        for number in range(15):
             part = random.sample(records, len(records))
-            new += await sinks[seed].store(Batch(part, {("s", "g"): f"{turn}-{seed}"}))
+            new += await sinks[seed].store(Batch(part, {("s", "g"): f"{number}-{seed}"}))
         return new
 
     counts = await gatherResults([Deferred.fromCoroutine(everything(seed)) for seed in range(3)])
@@ -310,9 +316,9 @@ async def test_three_processors_with_the_same_devices_do_not_block_each_other(
 
 
 @ensureDeferred
-async def test_a_commit_is_on_disk_when_it_returns(database: str, closing: Closing) -> None:
-    for given_, used in (("off", "on"), ("remote_apply", "remote_apply")):
-        sink = closing(sink_to(f"{database}?options=-c%20synchronous_commit%3D{given_}"))
+async def test_commits_are_synchronous(database: str, closing: Closing) -> None:
+    for default, used in (("off", "on"), ("remote_apply", "remote_apply")):
+        sink = closing(sink_to(f"{database}?options=-c%20synchronous_commit%3D{default}"))
         await sink.open()
         assert sink._connection is not None
         row = sink._connection.execute("SHOW synchronous_commit").fetchone()
@@ -320,7 +326,7 @@ async def test_a_commit_is_on_disk_when_it_returns(database: str, closing: Closi
 
 
 @ensureDeferred
-async def test_it_can_be_closed_at_any_time(database: str) -> None:
+async def test_sink_can_be_closed_before_opening_and_repeatedly(database: str) -> None:
     never_opened = sink_to(database)
     await never_opened.close()
     opened = sink_to(database)

@@ -1,4 +1,4 @@
-"""The PostgreSQL sink while its server is away, hangs, refuses or is locked."""
+"""The PostgreSQL sink while its server is down, hangs, refuses logins or holds locks."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tracker.storage.postgresql.writer import PostgreSQLSink
 from tracker.storage.sinks import migrate_sink
 
 
-async def in_the_end(attempt: Callable[[], Deferred[Any]]) -> None:
-    """Try again while the database is too slow for the timeout of a test."""
+async def retried(attempt: Callable[[], Deferred[Any]]) -> None:
+    """Retry while the database is too slow for the short timeout of the test."""
     for _ in range(20):
         with suppress(SinkDown):
             await attempt()
@@ -36,7 +36,7 @@ async def in_the_end(attempt: Callable[[], Deferred[Any]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ailment", "cure"),
+    ("failure", "repair"),
     [
         (
             "ALTER TABLE last_positions RENAME TO other",
@@ -55,11 +55,11 @@ async def in_the_end(attempt: Callable[[], Deferred[Any]]) -> None:
     ],
 )
 @ensureDeferred
-async def test_what_can_be_mended_is_tried_again(
-    ailment: str, cure: str, sink: PostgreSQLSink, database: str
+async def test_batch_succeeds_after_the_database_is_repaired(
+    failure: str, repair: str, sink: PostgreSQLSink, database: str
 ) -> None:
     await sink.store(Batch([stored(1)], CHECKPOINT))
-    rows(database, ailment)
+    rows(database, failure)
     rows(
         database,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -69,23 +69,23 @@ async def test_what_can_be_mended_is_tried_again(
         with pytest.raises(SinkDown) as error:
             await sink.store(Batch([stored(2)], CHECKPOINT))
         assert "\n" not in str(error.value)
-    rows(database, cure)
+    rows(database, repair)
     assert await sink.store(Batch([stored(2)], CHECKPOINT)) == 1
 
 
 @ensureDeferred
-async def test_a_row_that_somebody_locks_is_waited_for_and_then_tried_again(
+async def test_locked_row_is_a_timeout_and_can_be_retried(
     sink: PostgreSQLSink, database: str, closing: Closing
 ) -> None:
     await sink.store(Batch([stored(1)], CHECKPOINT))
-    impatient = closing(sink_to(f"{database}?options=-c%20lock_timeout%3D100ms", timeout=1.0))
-    await impatient.open()
+    other_sink = closing(sink_to(f"{database}?options=-c%20lock_timeout%3D100ms", timeout=1.0))
+    await other_sink.open()
     with psycopg.connect(database) as other:
         other.execute("SELECT * FROM last_positions FOR UPDATE")
         with pytest.raises(SinkTimedOut):
-            await impatient.store(Batch([stored(2)], CHECKPOINT))
-    # What had been sent, COMMIT and all, may have been done when the lock was released.
-    await impatient.store(Batch([stored(2)], CHECKPOINT))
+            await other_sink.store(Batch([stored(2)], CHECKPOINT))
+    # The server may have executed the pipelined statements and COMMIT when the lock was released.
+    await other_sink.store(Batch([stored(2)], CHECKPOINT))
     assert rows(database, "SELECT count(*) FROM positions") == [(2,)]
 
 
@@ -94,7 +94,7 @@ async def test_a_row_that_somebody_locks_is_waited_for_and_then_tried_again(
     [("57014", True), ("55P03", True), ("25P03", True), ("53100", False), ("57P01", False)],
 )
 @ensureDeferred
-async def test_a_timeout_of_the_server_is_told_from_other_failures(
+async def test_timeouts_of_the_server_are_distinguished_from_other_failures(
     sqlstate: str, timed_out: bool, sink: PostgreSQLSink, database: str
 ) -> None:
     rows(
@@ -112,13 +112,13 @@ async def test_a_timeout_of_the_server_is_told_from_other_failures(
 
 
 @ensureDeferred
-async def test_a_server_that_is_killed_in_the_middle_leaves_nothing_behind(
+async def test_killed_server_rolls_back_the_batch(
     postgres: PostgresServer, closing: Closing
 ) -> None:
     sink = closing(sink_to(postgres.url))
     await sink.open()
     await sink.store(Batch([stored(1)], {("s", "g"): "1-0"}))
-    # The rows are in, the checkpoint waits for somebody's lock: that is where it ends.
+    # The rows are inserted, and the checkpoint waits for a lock, when the server is killed.
     other = psycopg.connect(postgres.url)
     other.execute("SELECT * FROM checkpoints FOR UPDATE")
     batch = Batch([stored(2), message(2)], {("s", "g"): "2-0"})
@@ -140,9 +140,7 @@ async def test_a_server_that_is_killed_in_the_middle_leaves_nothing_behind(
 
 
 @ensureDeferred
-async def test_it_is_there_again_after_a_restart(
-    postgres: PostgresServer, closing: Closing
-) -> None:
+async def test_sink_reconnects_after_a_restart(postgres: PostgresServer, closing: Closing) -> None:
     sink = closing(sink_to(postgres.url))
     await sink.open()
     await sink.store(Batch([stored(1)], CHECKPOINT))
@@ -155,25 +153,25 @@ async def test_it_is_there_again_after_a_restart(
 
 
 @ensureDeferred
-async def test_a_server_that_hangs_is_given_up_for_the_time_being(
+async def test_hanging_server_is_a_timeout_and_can_be_retried(
     postgres: PostgresServer, closing: Closing
 ) -> None:
     migrate_sink(postgres.url)
     sink = closing(sink_to(f"{postgres.url}?connect_timeout=2", timeout=0.5))
-    await in_the_end(sink.open)
+    await retried(sink.open)
     postgres.suspend()
-    # Only the first one had a connection, so that fewer positions might have been stored.
+    # Only the first attempt had a connection, so that a smaller batch could have succeeded.
     for kind in (SinkTimedOut, SinkDown):
         with pytest.raises(SinkDown) as error:
             await sink.store(Batch([stored(1)], CHECKPOINT))
         assert error.type is kind
     postgres.resume()
-    await in_the_end(lambda: sink.store(Batch([stored(1)], CHECKPOINT)))
+    await retried(lambda: sink.store(Batch([stored(1)], CHECKPOINT)))
     assert rows(postgres.url, "SELECT count(*) FROM positions") == [(1,)]
 
 
 @ensureDeferred
-async def test_a_server_that_is_not_there_yet_may_be_waited_for(
+async def test_opening_can_be_retried_until_the_server_runs(
     postgres: PostgresServer, closing: Closing
 ) -> None:
     postgres.stop()
@@ -188,13 +186,13 @@ async def test_a_server_that_is_not_there_yet_may_be_waited_for(
 
 @pytest.mark.parametrize("kind", ["password", "database", "role", "certificate"])
 @ensureDeferred
-async def test_what_cannot_be_opened_is_told_in_one_line(
+async def test_unusable_database_is_reported_in_one_line(
     kind: str, postgres: PostgresServer, closing: Closing
 ) -> None:
     url = {
         "password": postgres.url.replace(postgres.PASSWORD, "s3cret"),
         "database": postgres.url_of("missing"),
-        "role": postgres.url.replace("//tracker:", "//nobody:"),
+        "role": postgres.url.replace("//tracker:", "//unknown:"),
         "certificate": f"{postgres.url}?sslmode=verify-full&sslrootcert=/nowhere/ca.pem",
     }[kind]
     with pytest.raises(SinkUnusable) as error:
@@ -206,7 +204,7 @@ async def test_what_cannot_be_opened_is_told_in_one_line(
 
 
 @ensureDeferred
-async def test_the_password_may_come_from_the_environment(
+async def test_password_is_read_from_the_environment(
     postgres: PostgresServer, closing: Closing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGPASSWORD", postgres.PASSWORD)
@@ -216,15 +214,13 @@ async def test_the_password_may_come_from_the_environment(
 
 
 @ensureDeferred
-async def test_nobody_there_is_no_reason_to_give_up(closing: Closing) -> None:
+async def test_refused_connection_can_be_retried(closing: Closing) -> None:
     with pytest.raises(SinkDown):
         await closing(sink_to(f"postgresql://me:s3cret@127.0.0.1:{free_port()}/db")).open()
 
 
 @ensureDeferred
-async def test_timescale_that_is_asked_for_and_missing_is_told(
-    database: str, closing: Closing
-) -> None:
+async def test_missing_timescaledb_is_reported(database: str, closing: Closing) -> None:
     sink = closing(sink_to(f"{database}{'&' if '?' in database else '?'}timescale=1"))
     with pytest.raises(SinkUnusable, match="timescaledb"):
         await sink.open()

@@ -1,4 +1,4 @@
-"""What the console reads of real databases, while a sink writes them."""
+"""Reads of real databases, which a sink writes at the same time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.integration.storage.batches import CHECKPOINT, DEVICE, message, store
 from tests.servers import PostgresServer
 from tracker.interfaces import Batch, StoredPosition
 from tracker.storage import reader as module
-from tracker.storage.reader import NoAnswer, PositionReader, Search
+from tracker.storage.reader import PositionReader, QueryFailed, Search
 from tracker.storage.sinks import make_sink, open_reader
 
 OTHER = "356307042441021"
@@ -29,7 +29,7 @@ EARLY = "2026-11-22T00:00:00.000Z"
 
 @define
 class Database:
-    """A sink, and what reads it."""
+    """A sink and its reader."""
 
     sink: Any
     positions: PositionReader
@@ -64,12 +64,12 @@ async def stored_in(url: str) -> AsyncIterator[Database]:
 
 
 def devices(count: int) -> list[StoredPosition]:
-    """So many, each heard of at its own second; in another order than that of their ids."""
+    """Return positions of ``count`` devices, with times in another order than their ids."""
     return [stored((number * 7) % count, f"35630704244{number:04}") for number in range(count)]
 
 
 @ensureDeferred
-async def test_a_device_is_read_whole(stored_in: Database) -> None:
+async def test_all_fields_of_a_device_are_read(stored_in: Database) -> None:
     await stored_in.store(stored(1), stored(2, speed=44), message(9))
     found = await stored_in.positions.device(DEVICE)
     assert found == {
@@ -93,7 +93,7 @@ async def test_a_device_is_read_whole(stored_in: Database) -> None:
 
 
 @ensureDeferred
-async def test_a_device_without_a_place_is_found(stored_in: Database) -> None:
+async def test_device_without_coordinates_is_found(stored_in: Database) -> None:
     await stored_in.store(message(9))
     found = await stored_in.positions.device(DEVICE)
     assert found is not None
@@ -102,7 +102,7 @@ async def test_a_device_without_a_place_is_found(stored_in: Database) -> None:
 
 
 @ensureDeferred
-async def test_devices_are_found_page_by_page(stored_in: Database) -> None:
+async def test_devices_are_read_in_pages(stored_in: Database) -> None:
     records = devices(25)
     await stored_in.store(*records)
     by_id = [record.position.device_id for record in records]
@@ -124,7 +124,7 @@ async def test_devices_are_found_page_by_page(stored_in: Database) -> None:
     ("text", "count"), [("", 25), ("0007", 1), ("35630704244", 25), ("001", 11), ("9999", 0)]
 )
 @ensureDeferred
-async def test_devices_are_found_by_a_part_of_their_id(
+async def test_devices_are_found_by_part_of_their_id(
     stored_in: Database, text: str, count: int
 ) -> None:
     await stored_in.store(*devices(25))
@@ -132,14 +132,14 @@ async def test_devices_are_found_by_a_part_of_their_id(
 
 
 @ensureDeferred
-async def test_what_is_searched_for_is_no_pattern_and_no_query(stored_in: Database) -> None:
+async def test_search_text_is_not_a_pattern_or_sql(stored_in: Database) -> None:
     await stored_in.store(*devices(3))
     for text in ("%", "_", "' OR '1'='1", "%s", "?"):
         assert await stored_in.find(text=text) == []
 
 
 @ensureDeferred
-async def test_a_track_is_what_a_device_told_of_its_places(stored_in: Database) -> None:
+async def test_track_consists_of_the_coordinates_of_a_device(stored_in: Database) -> None:
     here = [stored(second, latitude=41.0 + second / 1000) for second in (3, 1, 2)]
     await stored_in.store(*here, stored(2, "356307042441021"), message(5))
     track = await stored_in.positions.track(DEVICE, EARLY)
@@ -152,11 +152,11 @@ async def test_a_track_is_what_a_device_told_of_its_places(stored_in: Database) 
 
 
 @ensureDeferred
-async def test_a_long_track_is_thinned_and_a_longer_one_is_cut(
+async def test_long_track_is_thinned_and_very_long_track_is_cut(
     stored_in: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_POINTS", 10)
-    monkeypatch.setattr(module, "MOST_READ", 40)
+    monkeypatch.setattr(module, "MAX_POINTS", 10)
+    monkeypatch.setattr(module, "MAX_ROWS", 40)
     await stored_in.store(*(stored(second) for second in range(30)))
     track = await stored_in.positions.track(DEVICE, EARLY)
     assert (len(track.points), track.read, track.complete) == (10, 30, True)
@@ -169,22 +169,22 @@ async def test_a_long_track_is_thinned_and_a_longer_one_is_cut(
 
 
 @ensureDeferred
-async def test_questions_do_not_pile_up(
+async def test_number_of_waiting_queries_is_limited(
     stored_in: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_WAITING", 2)
-    asked = [Deferred.fromCoroutine(stored_in.positions.device(DEVICE)) for _ in range(5)]
+    monkeypatch.setattr(module, "MAX_PENDING_QUERIES", 2)
+    queries = [Deferred.fromCoroutine(stored_in.positions.device(DEVICE)) for _ in range(5)]
     results = await gatherResults(
-        [one.addCallbacks(lambda _: "", lambda failure: str(failure.value)) for one in asked]
+        [one.addCallbacks(lambda _: "", lambda failure: str(failure.value)) for one in queries]
     )
-    assert results == ["", "", *["too many questions wait for the database"] * 3]
+    assert results == ["", "", *["too many queries are waiting for the database"] * 3]
 
 
 @ensureDeferred
-async def test_nothing_can_be_written(stored_in: Database) -> None:
+async def test_reader_is_read_only(stored_in: Database) -> None:
     await stored_in.store(stored(1))
-    with pytest.raises(NoAnswer) as caught:
-        await stored_in.positions._ask(
+    with pytest.raises(QueryFailed) as caught:
+        await stored_in.positions._query(
             stored_in.positions._select,  # type: ignore[attr-defined]
             "DELETE FROM positions",
             (),
@@ -193,7 +193,7 @@ async def test_nothing_can_be_written(stored_in: Database) -> None:
 
 
 @ensureDeferred
-async def test_a_file_that_is_not_there_yet_is_read_once_it_is(tmp_path: Path) -> None:
+async def test_missing_file_is_read_once_it_exists(tmp_path: Path) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -202,7 +202,7 @@ async def test_a_file_that_is_not_there_yet_is_read_once_it_is(tmp_path: Path) -
     positions = open_reader(reactor, url)
     positions.startService()
     try:
-        with pytest.raises(NoAnswer):
+        with pytest.raises(QueryFailed):
             await positions.devices(Search())
         assert list(tmp_path.iterdir()) == []
         sink = make_sink(reactor, url)
@@ -214,7 +214,7 @@ async def test_a_file_that_is_not_there_yet_is_read_once_it_is(tmp_path: Path) -
 
 
 @ensureDeferred
-async def test_a_server_that_was_away_is_asked_again(postgres: PostgresServer) -> None:
+async def test_query_succeeds_after_a_restart_of_the_server(postgres: PostgresServer) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -227,7 +227,7 @@ async def test_a_server_that_was_away_is_asked_again(postgres: PostgresServer) -
     try:
         assert await positions.devices(Search()) == []
         postgres.stop()
-        with pytest.raises(NoAnswer) as caught:
+        with pytest.raises(QueryFailed) as caught:
             await positions.devices(Search())
         assert postgres.PASSWORD not in caught.value.detail
         host, port = str(urlsplit(postgres.url).hostname), str(urlsplit(postgres.url).port)
@@ -240,24 +240,24 @@ async def test_a_server_that_was_away_is_asked_again(postgres: PostgresServer) -
 
 
 @ensureDeferred
-async def test_a_slow_question_is_given_up(
+async def test_slow_query_is_cancelled(
     stored_in: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = "SELECT 1 FROM generate_series(1, 100000000) a, generate_series(1, 1000) b"
     if "SQLite" in type(stored_in.positions).__name__:
-        monkeypatch.setattr("tracker.storage.sqlite.reader.TIMEOUT", 0.2)
+        monkeypatch.setattr("tracker.storage.sqlite.reader.QUERY_TIMEOUT", 0.2)
         numbers = (
             "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
         )
     else:
-        await stored_in.positions._ask(
+        await stored_in.positions._query(
             stored_in.positions._select,  # type: ignore[attr-defined]
             "SELECT 1 FROM set_config('statement_timeout', '200', false)",
             (),
         )
         numbers = f"SELECT count(*) FROM ({numbers}) c"
-    with pytest.raises(NoAnswer):
-        await stored_in.positions._ask(
+    with pytest.raises(QueryFailed):
+        await stored_in.positions._query(
             stored_in.positions._select,  # type: ignore[attr-defined]
             numbers,
             (),
@@ -265,8 +265,8 @@ async def test_a_slow_question_is_given_up(
 
 
 @ensureDeferred
-async def test_malformed_rows_are_shown_without_their_malformed_values(tmp_path: Path) -> None:
-    """SQLite holds anything in any column, and whoever may write to the file can put it there."""
+async def test_malformed_values_are_left_out(tmp_path: Path) -> None:
+    """SQLite's columns accept any value from any program that can write to the file."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed

@@ -48,7 +48,7 @@ def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 @ensureDeferred
-async def test_a_position_is_stored_whole(sink: SQLiteSink, path: Path) -> None:
+async def test_all_fields_of_a_position_are_stored(sink: SQLiteSink, path: Path) -> None:
     assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
     ((*row, digest_),) = rows(
         path,
@@ -64,7 +64,7 @@ async def test_a_position_is_stored_whole(sink: SQLiteSink, path: Path) -> None:
 
 
 @ensureDeferred
-async def test_what_comes_twice_is_stored_once(sink: SQLiteSink, path: Path) -> None:
+async def test_duplicates_are_stored_once(sink: SQLiteSink, path: Path) -> None:
     batch = Batch([stored(1), stored(2), stored(1)], CHECKPOINT)
     assert await sink.store(batch) == 2
     assert await sink.store(batch) == 0
@@ -72,12 +72,14 @@ async def test_what_comes_twice_is_stored_once(sink: SQLiteSink, path: Path) -> 
 
 
 @ensureDeferred
-async def test_two_records_of_one_millisecond_are_both_kept(sink: SQLiteSink, path: Path) -> None:
+async def test_different_records_of_one_millisecond_are_both_stored(
+    sink: SQLiteSink, path: Path
+) -> None:
     assert await sink.store(Batch([stored(1), stored(1, event=240)], CHECKPOINT)) == 2
 
 
 @ensureDeferred
-async def test_last_positions_never_step_back(sink: SQLiteSink, path: Path) -> None:
+async def test_older_position_does_not_replace_the_last_one(sink: SQLiteSink, path: Path) -> None:
     await sink.store(Batch([stored(30, speed=30)], CHECKPOINT))
     await sink.store(Batch([stored(20, speed=20)], CHECKPOINT))
     assert rows(path, "SELECT ts, speed, last_contact FROM last_positions") == [
@@ -86,7 +88,7 @@ async def test_last_positions_never_step_back(sink: SQLiteSink, path: Path) -> N
 
 
 @ensureDeferred
-async def test_a_record_without_a_fix_moves_the_contact_and_not_the_place(
+async def test_record_without_a_fix_updates_the_last_contact_only(
     sink: SQLiteSink, path: Path
 ) -> None:
     query = "SELECT ts, latitude, last_contact FROM last_positions"
@@ -97,7 +99,9 @@ async def test_a_record_without_a_fix_moves_the_contact_and_not_the_place(
 
 
 @ensureDeferred
-async def test_last_positions_do_not_depend_on_the_order(tmp_path: Path, closing: Closing) -> None:
+async def test_last_positions_do_not_depend_on_the_order_of_records(
+    tmp_path: Path, closing: Closing
+) -> None:
     positions = [
         stored(second, device, event=event, satellites=satellites)
         for second in range(5)
@@ -105,7 +109,7 @@ async def test_last_positions_do_not_depend_on_the_order(tmp_path: Path, closing
         for event in range(3)
         for satellites in (0, 9)
     ]
-    outcomes = set()
+    results = set()
     for seed in range(5):
         random = Random(seed)
         random.shuffle(positions)
@@ -116,12 +120,12 @@ async def test_last_positions_do_not_depend_on_the_order(tmp_path: Path, closing
             size = random.randint(1, 20)
             await sink.store(Batch(left[:size], CHECKPOINT))
             del left[:size]
-        outcomes.add(tuple(rows(tmp_path / f"{seed}.sqlite", "SELECT * FROM last_positions")))
-    assert len(outcomes) == 1
+        results.add(tuple(rows(tmp_path / f"{seed}.sqlite", "SELECT * FROM last_positions")))
+    assert len(results) == 1
 
 
 @ensureDeferred
-async def test_the_checkpoint_is_the_highest_entry(sink: SQLiteSink, path: Path) -> None:
+async def test_checkpoint_is_the_highest_entry(sink: SQLiteSink, path: Path) -> None:
     key = ("telemetry:teltonika", "processor")
     for entry_id in ("999-5", "1000-2", "1000-10", "1000-9", "2-0"):
         await sink.store(Batch([], {key: entry_id}))
@@ -129,7 +133,7 @@ async def test_the_checkpoint_is_the_highest_entry(sink: SQLiteSink, path: Path)
 
 
 @ensureDeferred
-async def test_a_failed_batch_leaves_nothing_behind(sink: SQLiteSink, path: Path) -> None:
+async def test_failed_batch_stores_nothing(sink: SQLiteSink, path: Path) -> None:
     huge = stored(3, event=2**70)  # fails within the transaction
     with pytest.raises(BatchRefused):
         await sink.store(Batch([stored(1), huge], CHECKPOINT))
@@ -139,7 +143,7 @@ async def test_a_failed_batch_leaves_nothing_behind(sink: SQLiteSink, path: Path
 
 
 @ensureDeferred
-async def test_it_opens_what_it_has_written(path: Path, closing: Closing) -> None:
+async def test_existing_database_is_opened_again(path: Path, closing: Closing) -> None:
     for second in (1, 2):
         sink = closing(sink_at(path))
         await sink.open()
@@ -149,8 +153,8 @@ async def test_it_opens_what_it_has_written(path: Path, closing: Closing) -> Non
 
 
 @ensureDeferred
-async def test_a_commit_is_on_disk_when_it_returns(sink: SQLiteSink) -> None:
-    # WAL alone syncs at checkpoints only; FULL does so at each commit.
+async def test_commits_are_synchronous(sink: SQLiteSink) -> None:
+    # With WAL, SQLite synchronises at checkpoints only; with FULL, at each commit.
     assert sink._database is not None
     modes = await sink._thread.run(
         lambda database: [
@@ -163,37 +167,33 @@ async def test_a_commit_is_on_disk_when_it_returns(sink: SQLiteSink) -> None:
 
 
 @ensureDeferred
-async def test_a_checkpoint_that_cannot_be_written_takes_the_positions_along(
-    sink: SQLiteSink, path: Path
-) -> None:
+async def test_invalid_checkpoint_rolls_back_the_positions(sink: SQLiteSink, path: Path) -> None:
     await sink.store(Batch([stored(1)], {("s", "g"): "1-0"}))
     with pytest.raises(ValueError, match="invalid literal"):
-        await sink.store(Batch([stored(2)], {("s", "g"): "no entry ID"}))
+        await sink.store(Batch([stored(2)], {("s", "g"): "not an entry ID"}))
     assert rows(path, "SELECT count(*) FROM positions") == [(1,)]
 
 
 @ensureDeferred
-async def test_a_file_that_was_deleted_is_no_place_to_store_in(
-    sink: SQLiteSink, path: Path
-) -> None:
+async def test_deleted_file_is_an_error(sink: SQLiteSink, path: Path) -> None:
     await sink.store(Batch([stored(1)], CHECKPOINT))
     path.unlink()
     with pytest.raises(RuntimeError, match="deleted or replaced"):
         await sink.store(Batch([stored(2)], CHECKPOINT))
 
 
-@pytest.mark.parametrize("kind", ["no folder", "a folder", "not a database", "newer schema"])
+@pytest.mark.parametrize("kind", ["missing folder", "a folder", "not a database", "newer schema"])
 @ensureDeferred
-async def test_what_cannot_be_opened_is_told_in_one_line(
+async def test_unusable_database_is_reported_in_one_line(
     kind: str, tmp_path: Path, closing: Closing
 ) -> None:
     path = tmp_path / "positions.sqlite"
-    if kind == "no folder":
+    if kind == "missing folder":
         path = tmp_path / "missing" / "positions.sqlite"
     elif kind == "a folder":
         path.mkdir()
     elif kind == "not a database":
-        path.write_text("this is not a database file, whatever it is called" * 20)
+        path.write_text("this is not a database file" * 20)
     else:
         database = sqlite3.connect(path)
         database.execute("PRAGMA user_version = 999")
@@ -206,7 +206,7 @@ async def test_what_cannot_be_opened_is_told_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "invalid",
     [
         stored(2, event=2**63),
         stored(2, device="\ud800"),
@@ -216,16 +216,16 @@ async def test_what_cannot_be_opened_is_told_in_one_line(
     ids=["number", "text", "message", "missing"],
 )
 @ensureDeferred
-async def test_what_can_never_be_stored_is_refused(
-    odd: StoredPosition, sink: SQLiteSink, path: Path
+async def test_batch_with_invalid_data_is_refused(
+    invalid: StoredPosition, sink: SQLiteSink, path: Path
 ) -> None:
     with pytest.raises(BatchRefused):
-        await sink.store(Batch([stored(1), odd], CHECKPOINT))
+        await sink.store(Batch([stored(1), invalid], CHECKPOINT))
     assert rows(path, "SELECT count(*) FROM positions") == [(0,)]
 
 
 @ensureDeferred
-async def test_messages_have_a_table_of_their_own(sink: SQLiteSink, path: Path) -> None:
+async def test_messages_are_stored_in_their_own_table(sink: SQLiteSink, path: Path) -> None:
     binary = message(2, message={"__buffer_b64": "AP8="}, message_type="x")
     with_names = evolve(stored(3, generation_type=5), named={"Ignition": {"value": 1}})
     batch = Batch([message(1), binary, with_names], CHECKPOINT)
@@ -244,7 +244,7 @@ async def test_messages_have_a_table_of_their_own(sink: SQLiteSink, path: Path) 
 
 
 @ensureDeferred
-async def test_two_messages_of_one_millisecond_are_both_kept(sink: SQLiteSink) -> None:
+async def test_different_messages_of_one_millisecond_are_both_stored(sink: SQLiteSink) -> None:
     assert await sink.store(Batch([message(1), message(1, message="another")], CHECKPOINT)) == 2
 
 
@@ -257,13 +257,13 @@ INSERT INTO positions (
 
 
 @ensureDeferred
-async def test_an_upgraded_database_equals_a_fresh_one(tmp_path: Path, closing: Closing) -> None:
-    # Down to what is in it: version 1 kept messages among the positions.
-    nowhere: dict[str, Any] = dict.fromkeys(
+async def test_upgraded_database_equals_a_new_one(tmp_path: Path, closing: Closing) -> None:
+    # The content is compared, too: version 1 stored messages in the table positions.
+    no_coordinates: dict[str, Any] = dict.fromkeys(
         ("latitude", "longitude", "altitude", "angle", "speed", "satellites"), None
     )
     records = [
-        *(stored(1), stored(2, satellites=0), stored(3, **nowhere), message(4)),
+        *(stored(1), stored(2, satellites=0), stored(3, **no_coordinates), message(4)),
         message(5, message={"__buffer_b64": "AP8="}, message_type=6),
         message(6, message='say "ë\\"', imei="1"),
         message(7, message=None, message_type=6),
@@ -295,7 +295,7 @@ async def test_an_upgraded_database_equals_a_fresh_one(tmp_path: Path, closing: 
 
 @pytest.mark.parametrize("version", [0, 1])
 @ensureDeferred
-async def test_an_old_database_is_left_alone_unless_it_may_be_upgraded(
+async def test_old_database_is_upgraded_only_with_permission(
     version: int, path: Path, closing: Closing
 ) -> None:
     database = sqlite3.connect(path, isolation_level=None)

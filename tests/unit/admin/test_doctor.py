@@ -395,7 +395,7 @@ def test_json_has_check_status_seen_and_fix() -> None:
     [
         (("--redis", "http://:s3cret@x"), "--redis: Redis URL: must begin with"),
         (("--sink", "x:s3cret"), "unknown sink 'x'"),
-        (("--sink", "postgresql://u:s3cret@h:port/x"), "port is not a number"),
+        (("--sink", "postgresql://u:s3cret@h:port/x"), "port must be a number"),
         (("--port", "5027"), "'5027' is not an address"),
         (("--port", "host:0"), "'host:0' is not an address"),
         (("--port", "::1:5027"), "'::1:5027' is not an address"),

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from tests.unit.console.browsing import DEVICE, NOW, FakePorts, empty_redis
 from tracker.console.devices import BadRequest, Devices
-from tracker.storage.reader import LAST, NoAnswer, PositionReader, Search, Track
+from tracker.storage.reader import LAST, PositionReader, QueryFailed, Search, Track
 from tracker.vendors.teltonika.naming import Naming
 
 EMPTY: dict[str, Any] = dict.fromkeys(LAST)
@@ -24,7 +24,7 @@ class FakePositions(PositionReader):
 
     rows: list[dict[str, Any]] = field(factory=list)
     queries: list[Any] = field(factory=list)
-    failure: NoAnswer | None = None
+    failure: QueryFailed | None = None
 
     async def devices(self, search: Search) -> list[dict[str, Any]]:
         self.queries.append(search)
@@ -129,7 +129,7 @@ def test_device_without_stored_position_has_no_position_and_no_error(devices: De
 def test_data_from_redis_is_shown_while_the_database_is_unavailable(
     devices: Devices, positions: FakePositions
 ) -> None:
-    positions.failure = NoAnswer("not available")
+    positions.failure = QueryFailed("not available")
     found = result(devices.one(DEVICE))
     assert (found["position_error"], found["device_id"]) == ("not available", DEVICE)
 

@@ -1,4 +1,4 @@
-"""Versions of a sink's schema that a program accepts."""
+"""Versions of a sink's schema that are accepted."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def check(found: int, *, migrate: bool) -> None:
 
 @pytest.mark.parametrize("migrate", [False, True])
 @pytest.mark.parametrize("found", [KNOWN + 1, KNOWN + 2])
-def test_a_newer_schema_is_refused(found: int, migrate: bool) -> None:
-    with pytest.raises(SinkUnusable, match=rf"schema {found}\b.*\b{KNOWN}\b"):
+def test_newer_schema_is_refused(found: int, migrate: bool) -> None:
+    with pytest.raises(SinkUnusable, match=rf"schema version {found}\b.*\b{KNOWN}\b"):
         check(found, migrate=migrate)
 
 
 @pytest.mark.parametrize("found", [0, KNOWN - 1])
-def test_an_older_schema_is_accepted_if_it_may_be_migrated(found: int) -> None:
+def test_older_schema_is_accepted_if_it_may_be_migrated(found: int) -> None:
     check(found, migrate=True)
     with pytest.raises(SinkUnusable, match="tracker-admin migrate --sink sqlite:fleet"):
         check(found, migrate=False)
 
 
 @pytest.mark.parametrize("migrate", [False, True])
-def test_the_known_schema_is_accepted(migrate: bool) -> None:
+def test_current_schema_is_accepted(migrate: bool) -> None:
     check(KNOWN, migrate=migrate)

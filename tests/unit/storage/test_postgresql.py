@@ -22,7 +22,7 @@ from tracker.storage.sinks import make_sink
         "postgresql:tracker:s3cret",
     ],
 )
-def test_a_url_that_makes_no_sense_is_told_without_what_is_in_it(url: str) -> None:
+def test_message_about_malformed_url_does_not_quote_it(url: str) -> None:
     with pytest.raises(ValueError, match=r"^.+$") as error:
         make_sink(cast("Any", None), url)
     assert "s3cr" not in str(error.value)
@@ -31,7 +31,7 @@ def test_a_url_that_makes_no_sense_is_told_without_what_is_in_it(url: str) -> No
     assert error.value.__context__ is None or error.value.__suppress_context__
 
 
-def test_what_is_shown_of_a_url_holds_no_password() -> None:
+def test_shown_url_has_no_password() -> None:
     address = PostgreSQLAddress.from_url("postgres://me:s3cret@db.example:5433/fleet?timescale=1")
     assert address.url == "postgresql://me@db.example:5433/fleet"
     assert address.timescale

@@ -1,4 +1,4 @@
-"""Sinks, as their URLs select them."""
+"""Selection of sinks by URLs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tracker.storage.sqlite.writer import SQLiteSink
         ("postgres://127.0.0.1/tracker", PostgreSQLSink),
     ],
 )
-def test_a_url_selects_a_sink(url: str, kind: type[Any], tmp_path: Path) -> None:
+def test_url_selects_the_kind_of_sink(url: str, kind: type[Any], tmp_path: Path) -> None:
     sink = make_sink(cast("Any", Clock()), url.format(tmp_path))
     assert type(sink) is kind
     verifyObject(IPositionSink, sink)
 
 
-def test_the_double_implements_the_interface() -> None:
+def test_fake_sink_provides_its_interface() -> None:
     verifyObject(IPositionSink, FakeSink())

@@ -1,1 +1,1 @@
-"""JSON lines: positions in a file or on standard output."""
+"""The JSON lines sink, which writes positions to a file or to standard output."""

@@ -1,4 +1,4 @@
-"""Check that positions can be stored in a file of JSON lines."""
+"""Checks of JSON lines sinks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tracker.storage.jsonlines.writer import STANDARD_OUTPUT
 
 
 async def examine(examination: Examination, path: str) -> None:
-    """Run all checks of the file at ``path``, or of standard output."""
+    """Run all checks of a file or of standard output."""
     if path == STANDARD_OUTPUT:
         await examination.make("sink-reachable", ok, "standard output")
         return

@@ -1,10 +1,10 @@
-"""One JSON object a line, appended to a file or written to standard output.
+"""The JSON lines sink: one JSON object per line, in a file or on standard output.
 
-This is at-least-once: a batch that was written, but not confirmed because the process
-died, is written again. (device_id, timestamp, digest) tells which lines are the same.
+Delivery is at-least-once: a batch that was written but not acknowledged because the process died
+is written again. Duplicate lines have the same device_id, timestamp and digest.
 
-Which entries the file holds is kept in ``PATH.checkpoints`` beside it, which is replaced
-after the lines are on disk; so it never claims more than there is.
+Checkpoints are in the file ``PATH.checkpoints``, which is replaced after the lines are on disk. It
+therefore never names entries that the file does not contain.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from tracker.reactor import Reactor
 from tracker.storage.rows import encode_json, pieces, plain
 from tracker.storage.thread import SinkThread
 
-#: The path that means standard output.
+#: Path that stands for standard output.
 STANDARD_OUTPUT: Final = "-"
 _STANDARD_OUTPUT_FILE: Final = 1
 _MODE: Final = 0o640
-#: Bytes that are looked at in one step for the last newline.
-_STEP: Final = 65_536
+#: Bytes per step of the search for the last newline.
+_BLOCK_BYTES: Final = 65_536
 
 _Checkpoints = dict[tuple[str, str], str]
 
 
 @implementer(IPositionSink)
 class JSONLinesSink:
-    """Appends to the file at ``path``, from a thread of its own.
+    """Sink that appends to the file at ``path``, in its own thread.
 
-    The file may be renamed at any time: the next batch begins a new one.
+    The file may be renamed at any time; the next batch then starts a new file.
     """
 
     def __init__(self, reactor: Reactor, path: str) -> None:
@@ -60,14 +60,14 @@ class JSONLinesSink:
         return self._thread.run(self._store, batch)
 
     def checkpoint(self, stream: str, group: str) -> Deferred[str | None]:
-        """See IPositionSink. For standard output, only of this run."""
+        """See IPositionSink. For standard output, only checkpoints of this run are known."""
         return self._thread.run(lambda: self._checkpoints.get((stream, group)))
 
     def close(self) -> Deferred[None]:
         """See IPositionSink."""
         return self._thread.stop(self._close)
 
-    # From here on everything runs in the sink's thread.
+    # The following methods run in the sink's thread.
 
     def _open(self) -> None:
         try:
@@ -81,25 +81,25 @@ class JSONLinesSink:
 
     def _open_file(self) -> None:
         if self._path == STANDARD_OUTPUT:
-            # Not sys.stdout, which twistd makes a part of the log.
+            # twistd redirects sys.stdout to the log.
             self._file = os.dup(_STANDARD_OUTPUT_FILE)
             return
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _mend_end(file)
+            _repair_end(file)
             _sync_folder(self._path)
         except BaseException as error:
             os.close(file)
             if isinstance(error, BlockingIOError):
-                raise ValueError("another process does so") from None
+                raise ValueError("another process has locked the file") from None
             raise
         self._file = file
 
     def _store(self, batch: Batch) -> int:
         raised = dict(self._checkpoints)
         for key, entry_id in batch.checkpoints.items():
-            # Entries that were left pending come again after later ones: never step back.
+            # Pending entries may be delivered after later ones; checkpoints never decrease.
             known = raised.get(key)
             if entry_order(entry_id) > (entry_order(known) if known else (-1, -1)):
                 raised[key] = entry_id
@@ -116,12 +116,12 @@ class JSONLinesSink:
             self._close()
         if self._file is None:
             self._open_file()
-        assert self._file is not None  # noqa: S101 - opened just now
+        assert self._file is not None  # noqa: S101 - it was opened just before
         return self._file
 
     def _is_named(self) -> bool:
-        """Return whether the path still leads to the open file."""
-        assert self._file is not None  # noqa: S101 - asked only then
+        """Return True if the path still names the open file."""
+        assert self._file is not None  # noqa: S101 - called with an open file only
         if self._path == STANDARD_OUTPUT:
             return True
         try:
@@ -137,14 +137,14 @@ class JSONLinesSink:
                     view = view[os.write(file, view) :]
             _sync(file)
         except BaseException:
-            # Opening it again cuts off what may be there of the last line.
+            # Opening the file again removes an incomplete last line.
             self._close()
             raise
 
     def _close(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
-            with suppress(OSError):  # all that counts has been synchronised
+            with suppress(OSError):  # all confirmed lines are synchronised
                 os.close(file)
 
 
@@ -176,12 +176,12 @@ def _line(stored: StoredPosition) -> str:
     return encode_json(document) + "\n"
 
 
-def _mend_end(file: int) -> None:
-    """Make the file end with a whole line: complete the last one, or cut it off."""
+def _repair_end(file: int) -> None:
+    """Complete the last line of the file, or remove it if it is incomplete JSON."""
     size = end = os.fstat(file).st_size
     rest = b""
     while end and b"\n" not in rest:
-        start = max(0, end - _STEP)
+        start = max(0, end - _BLOCK_BYTES)
         rest = os.pread(file, end - start, start) + rest
         end = start
     rest = rest.rpartition(b"\n")[2]
@@ -203,7 +203,7 @@ def _sync(file: int) -> None:
         os.fsync(file)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
-            raise  # a pipe or a terminal cannot be, and need not
+            raise  # pipes and terminals do not support fsync, and do not need it
 
 
 def _read_checkpoints(path: str) -> _Checkpoints:
@@ -218,7 +218,7 @@ def _read_checkpoints(path: str) -> _Checkpoints:
     except FileNotFoundError:
         return {}
     except (ValueError, AttributeError):
-        raise ValueError(f"{path} holds no checkpoints: remove it to begin anew") from None
+        raise ValueError(f"{path} is not a checkpoint file; delete it to start anew") from None
 
 
 def _write_checkpoints(path: str, checkpoints: Mapping[tuple[str, str], str]) -> None:

@@ -1,6 +1,6 @@
--- The key's first part is compared byte by byte: it is digits, and this is the quickest.
+-- Device ids are compared bytewise (COLLATE "C"), which is the fastest comparison.
 
--- A record that a device sends twice has the same key twice.
+-- A repeated record has the same key.
 CREATE TABLE positions (
     device_id       text COLLATE "C"  NOT NULL,
     ts              timestamptz(3)    NOT NULL,
@@ -17,15 +17,15 @@ CREATE TABLE positions (
     event           integer           NOT NULL,
     generation_type integer,
     attributes      jsonb             NOT NULL,
-    named           jsonb, -- what the attributes mean, where that is asked for
+    named           jsonb, -- named and scaled attributes, with the option --names
     received_at     timestamptz(3)    NOT NULL,
     PRIMARY KEY (device_id, ts, digest)
 );
 
--- Rows come about in the order of their time: a small index tells in which blocks to look.
+-- Rows are inserted roughly in the order of their time; a small BRIN index is therefore enough.
 CREATE INDEX positions_ts ON positions USING brin (ts) WITH (autosummarize = on);
 
--- What a device said without a place. What is no text stands in attributes only.
+-- Messages of devices, which have no coordinates. Content that is not text is in attributes only.
 CREATE TABLE messages (
     device_id   text COLLATE "C" NOT NULL,
     ts          timestamptz(3)   NOT NULL,
@@ -41,9 +41,9 @@ CREATE TABLE messages (
 
 CREATE INDEX messages_ts ON messages USING brin (ts) WITH (autosummarize = on);
 
--- The latest place of each device; NULL until it has had a fix. Records without a fix
--- move last_contact only. Each row changes all the time: room in each block lets it
--- change there.
+-- The latest coordinates of each device, NULL until its first fix. Records without a fix
+-- update last_contact only. Rows are updated very often; the free space in each block
+-- (fillfactor) keeps the new versions in the same block.
 CREATE TABLE last_positions (
     device_id       text COLLATE "C" PRIMARY KEY,
     last_contact    timestamptz(3)   NOT NULL,
@@ -65,8 +65,8 @@ CREATE TABLE last_positions (
     received_at     timestamptz(3)
 ) WITH (fillfactor = 50);
 
--- The highest entry of each stream that a group has committed, written in the same
--- transaction as the entry's position.
+-- The highest entry of each stream that a group has committed, updated in the transaction
+-- of the entry's position.
 CREATE TABLE checkpoints (
     stream     text NOT NULL,
     group_name text NOT NULL,

@@ -1,1 +1,1 @@
-"""PostgreSQL: one database for any number of processors. Needs psycopg 3."""
+"""The PostgreSQL sink, for any number of processors. It requires psycopg 3."""

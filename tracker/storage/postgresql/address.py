@@ -1,4 +1,4 @@
-"""The database that a URL names, and the parameters of its connection."""
+"""URLs of PostgreSQL databases, and the parameters of their connections."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import psycopg
 from attrs import field, frozen
 from psycopg.conninfo import conninfo_to_dict
 
-#: Parameters of libpq that the URL may override. Seconds, but for tcp_user_timeout (milliseconds):
-#: a server that has vanished is noticed within these.
+#: Parameters of libpq, which the URL may override. Times are in seconds, tcp_user_timeout is in
+#: milliseconds. They limit the time until a vanished server is noticed.
 _DEFAULTS: Final = {
     "application_name": "tracker-process",
     "connect_timeout": "5",
@@ -18,7 +18,7 @@ _DEFAULTS: Final = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
     "tcp_user_timeout": "20000",
-    # After a failover the old primary may still answer, or come back as a standby.
+    # After a failover the old primary may still reply, or return as a standby.
     "target_session_attrs": "read-write",
 }
 _TIMESCALE: Final = "timescale"
@@ -26,27 +26,29 @@ _TIMESCALE: Final = "timescale"
 
 @frozen
 class PostgreSQLAddress:
-    """A database, and whether positions are to be a hypertable in it."""
+    """A database, and the parameters of connections to it."""
 
     parameters: dict[str, Any] = field(repr=False)
-    """Parameters of libpq; they may hold a password."""
+    """Parameters of libpq, which may include a password."""
     url: str
-    """For people: without password and options."""
+    """URL without password and options, for messages."""
     timescale: bool = False
+    """True: the table positions must be a hypertable of TimescaleDB."""
 
     @classmethod
     def from_url(cls, url: str) -> PostgreSQLAddress:
-        """Read ``postgresql://[user[:password]@][host][:port][/database][?option=value…]``.
+        """Parse ``postgresql://[user[:password]@][host][:port][/database][?option=value…]``.
 
         The options are those of libpq, and ``timescale=1``.
 
-        :raises ValueError: with one line that holds nothing of the URL but names of options.
+        :raises ValueError: if the URL is malformed; the text is one line, and quotes nothing of
+            the URL except names of options.
         """
         base, question, query = url.partition("?")
         pairs = query.split("&") if question else []
         asked = [pair for pair in pairs if pair.partition("=")[0] == _TIMESCALE]
         if any(pair not in ("timescale=0", "timescale=1") for pair in asked):
-            raise ValueError("timescale: is 1 or 0")
+            raise ValueError("timescale must be 1 or 0")
         rest = "&".join(pair for pair in pairs if pair not in asked)
         try:
             given = conninfo_to_dict(f"{base}?{rest}" if rest else base)
@@ -55,9 +57,9 @@ class PostgreSQLAddress:
         for name in ("connect_timeout", "port"):
             for value in str(given.get(name, "0")).split(","):
                 if value and not (value.isascii() and value.isdecimal()):
-                    raise ValueError(f"{name} is not a number")
+                    raise ValueError(f"{name} must be a number")
         return cls(
-            # Rows are sent as UTF-8, whatever the environment says.
+            # Rows are sent as UTF-8, independent of the environment.
             {**_DEFAULTS, **given, "client_encoding": "UTF8"},
             _shown(given),
             asked[-1:] == ["timescale=1"],
@@ -65,12 +67,13 @@ class PostgreSQLAddress:
 
 
 def _without_secrets(message: str) -> str:
-    # libpq repeats what it does not understand, which may be a part of the password.
+    # libpq quotes the part that it does not understand, which may be part of the password.
     if message.startswith("invalid URI query parameter"):
         return " ".join(message.split())
     return (
-        "not a URL as libpq reads it, postgresql://user:password@host:5432/database?sslmode=…; "
-        "special characters in it are percent-encoded"
+        "not a valid PostgreSQL URL; write it as "
+        "postgresql://user:password@host:5432/database?sslmode=…, and percent-encode special "
+        "characters"
     )
 
 

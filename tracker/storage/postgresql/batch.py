@@ -1,8 +1,8 @@
-"""A batch as one transaction.
+"""Transactions that store a batch.
 
-Rows are copied into a temporary table of the connection, and from there inserted in the
-order of their keys. So processors with the same devices, or even the same entries, take
-locks in the same order, and none waits for one that waits for it.
+Rows are copied into a temporary table of the connection, and from there inserted in the order of
+their keys. Processors with the same devices or the same entries thus take locks in the same order,
+which prevents deadlocks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tracker.log.entries import entry_order
 from tracker.storage.postgresql.connection import Connection
 from tracker.storage.rows import encode_json, message_columns, pieces
 
-MAKE_STAGING: Final = """
+CREATE_STAGING: Final = """
 CREATE TEMPORARY TABLE tracker_batch (
     device_id       text COLLATE "C",
     ts              timestamptz(3),
@@ -42,7 +42,7 @@ CREATE TEMPORARY TABLE tracker_batch (
 """
 _COPY: Final = "COPY pg_temp.tracker_batch FROM STDIN"
 
-#: Columns of positions and of last_positions that are those of the batch.
+#: Columns that positions and last_positions share with the staging table.
 _RECORD: Final = (
     *("digest", "vendor", "codec", "latitude", "longitude", "altitude", "angle", "speed"),
     *("satellites", "priority", "event", "generation_type", "attributes", "named"),
@@ -67,10 +67,10 @@ ORDER BY device_id, ts, digest
 ON CONFLICT DO NOTHING
 """
 
-# Two records of one millisecond are told apart by digest, so that the outcome is the
-# same in whichever order they come.
+# Of two records with the same time the one with the greater digest wins, so that the result does
+# not depend on their order.
 _NEWER: Final = "(l.ts IS NULL OR (excluded.ts, excluded.digest) > (l.ts, l.digest))"
-_PLACE: Final = ", ".join(
+_COORDINATES: Final = ", ".join(
     f"{column} = CASE WHEN {_NEWER} THEN excluded.{column} ELSE l.{column} END"
     for column in ("ts", *_RECORD)
 )
@@ -83,16 +83,16 @@ FROM (
 LEFT JOIN (
     SELECT DISTINCT ON (device_id) {_COLUMNS} FROM pg_temp.tracker_batch WHERE has_fix
     ORDER BY device_id, ts DESC, digest DESC
-) AS place USING (device_id)
+) AS latest USING (device_id)
 ORDER BY device_id
 ON CONFLICT (device_id) DO UPDATE SET
     last_contact = greatest(l.last_contact, excluded.last_contact),
-    {_PLACE}
+    {_COORDINATES}
 WHERE excluded.last_contact > l.last_contact OR (excluded.ts IS NOT NULL AND {_NEWER})
 """  # noqa: S608 - made of constants
 
 _READ_CHECKPOINT: Final = "SELECT entry_id FROM checkpoints WHERE stream = %s AND group_name = %s"
-# Pending entries may be delivered after later ones; the checkpoint never steps back.
+# Pending entries may be delivered after later ones; checkpoints never decrease.
 _ORDER: Final = "(split_part({0}, '-', 1)::numeric, split_part({0}, '-', 2)::numeric)"
 _WRITE_CHECKPOINT: Final = f"""
 INSERT INTO checkpoints AS c (stream, group_name, entry_id) VALUES (%s, %s, %s)
@@ -104,16 +104,16 @@ WHERE {_ORDER.format("excluded.entry_id")} > {_ORDER.format("c.entry_id")}
 def store(connection: Connection, batch: Batch) -> int:
     """Commit a batch.
 
-    :param connection: one that autocommits, with :data:`MAKE_STAGING` done.
+    :param connection: a connection in autocommit mode that has executed :data:`CREATE_STAGING`.
     :return: the number of new positions and messages.
-    :raises psycopg.Error: then the transaction may still be open, and has to be rolled back.
+    :raises psycopg.Error: if that fails; the caller must roll back a transaction that is open.
     """
     for entry_id in batch.checkpoints.values():
         entry_order(entry_id)
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
     if batch.positions:
         with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-            # The server reads a piece while the next one is made.
+            # The server reads a piece while the next one is built.
             for piece in pieces(map(_copy_row, batch.positions)):
                 copy.write(piece.encode("utf-8", "surrogatepass"))
     inserts = []
@@ -130,9 +130,9 @@ def store(connection: Connection, batch: Batch) -> int:
 
 
 def read_checkpoint(connection: Connection, stream: str, group: str) -> str | None:
-    """Return the ID of a checkpoint; None if there is none.
+    """Return the ID of a checkpoint, or None.
 
-    :raises psycopg.Error: as :func:`store`.
+    :raises psycopg.Error: if the query fails.
     """
     row = connection.execute(_READ_CHECKPOINT, (stream, group)).fetchone()
     return None if row is None else row[0]

@@ -1,4 +1,4 @@
-"""Check that PostgreSQL can be used, and keeps what it commits."""
+"""Checks of PostgreSQL sinks: connection, schema, version and durability."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.reactor import Reactor
 from tracker.storage.migrations import judge_schema, scripts
 from tracker.storage.postgresql.address import PostgreSQLAddress
-from tracker.storage.postgresql.connection import Connection, connect, told
+from tracker.storage.postgresql.connection import Connection, connect, error_text
 from tracker.storage.postgresql.schema import is_current, version_of
 
-#: The lowest supported major version.
-LEAST: Final = 13
-#: Connections that are free, at least: a processor needs one, and one more when it restarts.
-FREE: Final = 10
+#: Minimum major version of PostgreSQL.
+MIN_VERSION: Final = 13
+#: Minimum number of free connections. A processor needs one, and a second one at a restart.
+MIN_FREE_CONNECTIONS: Final = 10
 
 _CHECKS: Final = ("sink-schema", "sink-version", "sink-durability", "sink-connections")
 
-# Backends are counted by database, since not every user may see others' sessions.
+# Backends are counted per database, since some users may not see the sessions of others.
 _FACTS: Final = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int,
     current_setting('fsync'), current_setting('full_page_writes'),
@@ -43,7 +43,7 @@ _NAMES: Final = (
 
 
 async def examine(reactor: Reactor, examination: Examination, url: str) -> None:
-    """Run all checks of the database that a valid URL names."""
+    """Run all checks of the database of a valid URL."""
     address = PostgreSQLAddress.from_url(url)
     connections: list[Connection] = []
     await examination.make(
@@ -57,7 +57,7 @@ async def examine(reactor: Reactor, examination: Examination, url: str) -> None:
     )
     for name in _CHECKS:
         if not connections:
-            await examination.make(name, skipped, "there is no connection")
+            await examination.make(name, skipped, "not connected")
     if not connections:
         return
     (connection,) = connections
@@ -76,7 +76,7 @@ async def examine(reactor: Reactor, examination: Examination, url: str) -> None:
         ("sink-connections", judge_connections),
     ):
         await examination.make(name, in_thread, reactor, _judged, judge, facts, psql(address))
-    if examination.has_time:  # else a thread may still use it
+    if examination.has_time:  # otherwise a thread may still use the connection
         connection.close()
 
 
@@ -87,15 +87,15 @@ def _judged(judge: Any, facts: Any, cli: str) -> list[Finding]:
 def reachable(address: PostgreSQLAddress, connections: list[Connection]) -> Finding:
     """Check that this user can connect, and that the server is a primary.
 
-    :param connections: gets the connection, which can change nothing.
+    :param connections: receives the connection, which is read-only.
     """
     try:
         connection = connect(address)
     except psycopg.Error as error:
-        return judge_unreachable(address, told(error))
+        return judge_unreachable(address, error_text(error))
     connection.execute("SET default_transaction_read_only = on; SET statement_timeout = 5000")
     connections.append(connection)
-    return ok(f"{address.url} answers")
+    return ok(f"{address.url} is reachable")
 
 
 def judge_unreachable(address: PostgreSQLAddress, reason: str) -> Finding:
@@ -136,52 +136,52 @@ def schema(connection: Connection, address: PostgreSQLAddress) -> Finding:
     found, known = version_of(connection), len(scripts("postgresql"))
     if found == known:
         try:
-            is_current(connection, address, migrate=False)  # a hypertable, where it is to be one
+            is_current(connection, address, migrate=False)  # with timescale=1, a hypertable
         except SinkUnusable as error:
-            seen, _, fix = str(error).partition(": run ")
-            return failure(seen, fix)
+            problem, _, fix = str(error).partition(": run ")
+            return failure(problem, fix)
     return judge_schema(found, known, address.url, address.url)
 
 
 def judge_version(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
     """Check that the server is not too old."""
     found = facts["server_version"]
-    if facts["server_version_num"] >= LEAST * 10_000:
+    if facts["server_version_num"] >= MIN_VERSION * 10_000:
         yield ok(f"PostgreSQL {found}")
     else:
         yield failure(
-            f"PostgreSQL {found}: {LEAST} or later is needed",
-            f"apt-get install postgresql  # {LEAST} or later, then pg_upgradecluster",
+            f"PostgreSQL {found}: {MIN_VERSION} or later is required",
+            f"apt-get install postgresql  # {MIN_VERSION} or later, then pg_upgradecluster",
         )
 
 
 def judge_durability(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
-    """Check that what the server commits is on disk."""
-    well = True
-    for name, judge, why in (
-        ("fsync", failure, "the database is broken when the power fails"),
-        ("full_page_writes", failure, "the database is broken when the power fails"),
-        ("synchronous_commit", warning, "others than processors lose what they commit"),
+    """Check that commits of the server are durable."""
+    durable = True
+    for name, judge, consequence in (
+        ("fsync", failure, "a power failure may corrupt the database"),
+        ("full_page_writes", failure, "a power failure may corrupt the database"),
+        ("synchronous_commit", warning, "a power failure may lose commits of other clients"),
     ):
         if facts[name] == "off":
-            well = False
+            durable = False
             yield judge(
-                f"{name} off: {why}",
+                f"{name} is off: {consequence}",
                 f"{cli} -c 'ALTER SYSTEM SET {name} = on' -c 'SELECT pg_reload_conf()'",
             )
-    if well:
+    if durable:
         yield ok(f"fsync on, synchronous_commit {facts['synchronous_commit']}")
 
 
 def judge_connections(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
     """Check that more connections are possible."""
-    free, most = facts["free"], facts["max_connections"]
-    seen = f"{max(0, free)} of {most} connections are free"
-    if free >= FREE:
-        yield ok(seen)
+    free, limit = facts["free"], facts["max_connections"]
+    text = f"free connections: {max(0, free)} of {limit}"
+    if free >= MIN_FREE_CONNECTIONS:
+        yield ok(text)
         return
-    fix = f"{cli} -c 'ALTER SYSTEM SET max_connections = {2 * most}'  # then restart PostgreSQL"
-    yield (warning if free > 0 else failure)(seen, fix)
+    fix = f"{cli} -c 'ALTER SYSTEM SET max_connections = {2 * limit}'  # then restart PostgreSQL"
+    yield (warning if free > 0 else failure)(text, fix)
 
 
 def psql(address: PostgreSQLAddress) -> str:

@@ -1,4 +1,4 @@
-"""Connections, and the meaning of their errors."""
+"""Connections to PostgreSQL, and the classification of their errors."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from tracker.storage.postgresql.address import PostgreSQLAddress
 
 Connection = psycopg.Connection[Any]
 
-#: SQLSTATE classes of what is wrong with data: data exception, integrity constraint
-#: violation, program limit exceeded. Source: PostgreSQL documentation, appendix A.
+#: SQLSTATE classes of errors about data: data exception, integrity constraint violation,
+#: program limit exceeded. Source: PostgreSQL documentation, appendix A.
 _REFUSALS: Final = ("22", "23", "54")
 #: query_canceled (statement_timeout), lock_not_available (lock_timeout), and
-#: idle_in_transaction_session_timeout. Source: as above.
+#: idle_in_transaction_session_timeout. Source: PostgreSQL documentation, appendix A.
 _TIMEOUTS: Final = ("57014", "55P03", "25P03")
-#: Errors of a connection attempt that a retry does not fix; they have no SQLSTATE.
-_HOPELESS: Final = re.compile(
+#: Errors of a connection attempt that a retry does not fix. They have no SQLSTATE.
+_PERMANENT: Final = re.compile(
     r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
     r"|certificate|does not support SSL|permission denied for database|invalid .*value"
 )
-#: Tables that hold the latest of many records.
+#: Tables with one row for many records.
 _SUMMARIES: Final = ("last_positions", "checkpoints")
 _COLUMN: Final = re.compile(r"^COPY tracker_batch, line \d+, column (\w+)", re.MULTILINE)
 
 
 def connect(address: PostgreSQLAddress) -> Connection:
-    """Return a connection that autocommits.
+    """Return a connection in autocommit mode.
 
-    :raises psycopg.OperationalError: if it cannot be made.
+    :raises psycopg.OperationalError: if the connection fails.
     """
     return psycopg.connect(**address.parameters, autocommit=True)
 
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
-    """Commit at the end, or roll back on an exception. The connection autocommits otherwise."""
+    """Run the block in a transaction, and commit it, or roll it back after an exception."""
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
     try:
         yield
@@ -51,8 +51,8 @@ def transaction(connection: Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def told(error: psycopg.Error) -> str:
-    """Return an error in one line, without the data that the server quotes."""
+def error_text(error: psycopg.Error) -> str:
+    """Return the text of an error in one line, without the data that the server quotes."""
     primary = error.diag.message_primary
     if primary is None:
         return " ".join(str(error).split()) or type(error).__name__
@@ -61,22 +61,22 @@ def told(error: psycopg.Error) -> str:
 
 
 def is_refusal(error: psycopg.Error) -> bool:
-    """Return whether the data is at fault, so that a retry would fail, too."""
+    """Return True if the data caused the error, so that a retry would fail again."""
     if error.diag.table_name in _SUMMARIES:
-        return False  # each record has a row there: a constraint that somebody added is at fault
+        return False  # caused by a constraint that was added to the table, not by a record
     return (error.sqlstate or "").startswith(_REFUSALS)
 
 
 def is_timeout(error: psycopg.Error) -> bool:
-    """Return whether the server cancelled because a statement, a lock or the client was slow."""
+    """Return True if a timeout of the server for a statement, a lock or the client expired."""
     return error.sqlstate in _TIMEOUTS
 
 
 def cannot_open(address: PostgreSQLAddress, error: psycopg.Error, text: str) -> Exception:
-    """Return the exception to raise if a database cannot be opened.
+    """Return the exception for a database that cannot be opened.
 
-    :param text: the error, in one line.
+    :param text: the text of the error, in one line.
     """
-    if isinstance(error, psycopg.OperationalError) and not _HOPELESS.search(text):
+    if isinstance(error, psycopg.OperationalError) and not _PERMANENT.search(text):
         return SinkDown(text)
     return SinkUnusable(f"cannot use the database {address.url}: {text}")

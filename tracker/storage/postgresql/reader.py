@@ -1,4 +1,4 @@
-"""Reads the database of a PostgreSQL sink, or a standby of it."""
+"""Reader of a PostgreSQL sink, or of its standby."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from attrs import evolve
 
 from tracker.reactor import Reactor
 from tracker.storage.postgresql.address import PostgreSQLAddress
-from tracker.storage.postgresql.connection import Connection, connect, told
-from tracker.storage.reader import LAST, TIMEOUT, NoAnswer, PositionReader, Search, decoded
+from tracker.storage.postgresql.connection import Connection, connect, error_text
+from tracker.storage.reader import LAST, QUERY_TIMEOUT, PositionReader, QueryFailed, Search, decoded
 
 _ISO: Final = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 _TIMES: Final = ("last_contact", "ts")
@@ -19,13 +19,18 @@ _LAST: Final = ", ".join(_ISO.format(name) if name in _TIMES else name for name 
 
 
 class PostgreSQLReader(PositionReader):
-    """Keeps one read-only connection, which is made again when it is lost."""
+    """Reader with one read-only connection, which is restored when it is lost."""
 
     def __init__(self, reactor: Reactor, url: str) -> None:
-        """:raises ValueError: when the URL makes no sense."""
+        """Parse the URL, without connecting.
+
+        :raises ValueError: if the URL is malformed.
+        """
         super().__init__(reactor, "console-postgresql")
         address = PostgreSQLAddress.from_url(url)
-        options = f"-c statement_timeout={TIMEOUT * 1000:.0f} -c default_transaction_read_only=on"
+        options = (
+            f"-c statement_timeout={QUERY_TIMEOUT * 1000:.0f} -c default_transaction_read_only=on"
+        )
         self._address = evolve(
             address,
             parameters={
@@ -83,15 +88,15 @@ class PostgreSQLReader(PositionReader):
         try:
             return self._run(query, values)
         except psycopg.OperationalError as error:
-            # A connection that was lost meanwhile is made again, once.
+            # If the connection was lost meanwhile, the query is repeated once on a new one.
             if fresh or not self._lost():
-                raise self._no_answer(error) from None
+                raise self._query_failed(error) from None
         except psycopg.Error as error:
-            raise self._no_answer(error) from None
+            raise self._query_failed(error) from None
         try:
             return self._run(query, values)
         except psycopg.Error as error:
-            raise self._no_answer(error) from None
+            raise self._query_failed(error) from None
 
     def _run(self, query: Any, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
@@ -102,10 +107,10 @@ class PostgreSQLReader(PositionReader):
     def _lost(self) -> bool:
         return self._connection is None or bool(self._connection.closed)
 
-    def _no_answer(self, error: psycopg.Error) -> NoAnswer:
+    def _query_failed(self, error: psycopg.Error) -> QueryFailed:
         if self._lost():
             self._close()
-        text = "the database cannot be asked now; see the console's log"
+        text = "the database cannot be queried; see the console's log"
         if isinstance(error, psycopg.errors.QueryCanceled):
-            text = f"the database has not answered within {TIMEOUT:g} s"
-        return NoAnswer(text, f"{self._address.url}: {told(error)}")
+            text = f"no reply from the database within {QUERY_TIMEOUT:g} s"
+        return QueryFailed(text, f"{self._address.url}: {error_text(error)}")

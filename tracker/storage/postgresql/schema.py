@@ -1,4 +1,4 @@
-"""The tables, made and upgraded by one processor while others wait."""
+"""Creation and upgrade of the tables, by one processor while others wait."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import psycopg
 from tracker.interfaces import SinkUnusable
 from tracker.storage.migrations import check_version, scripts
 from tracker.storage.postgresql.address import PostgreSQLAddress
-from tracker.storage.postgresql.connection import Connection, connect, told, transaction
+from tracker.storage.postgresql.connection import Connection, connect, error_text, transaction
 
-#: Advisory lock that is held while tables are made or changed.
+#: Advisory lock that is held while tables are created or changed.
 _LOCK: Final = 0x7472_6163_6B65_7201
 
-_MAKE_VERSIONS: Final = """
+_CREATE_VERSIONS: Final = """
 CREATE TABLE IF NOT EXISTS schema_version (
     version    integer     PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
@@ -28,23 +28,23 @@ SELECT EXISTS (
     WHERE format('%I.%I', hypertable_schema, hypertable_name)::regclass = 'positions'::regclass
 )
 """
-_MAKE_HYPERTABLE: Final = """
+_CREATE_HYPERTABLE: Final = """
 SELECT create_hypertable('positions', 'ts', create_default_indexes => FALSE, migrate_data => TRUE)
 """
 
 
 def version_of(connection: Connection) -> int:
-    """Return the version of the tables in a database; 0 if there are none."""
+    """Return the version of the tables in a database; 0 if it has none."""
     if _value(connection, "SELECT to_regclass('schema_version')") is None:
         return 0
     return int(_value(connection, "SELECT coalesce(max(version), 0) FROM schema_version"))
 
 
 def is_current(connection: Connection, address: PostgreSQLAddress, migrate: bool) -> bool:
-    """Return whether the tables have this program's version.
+    """Return True if the tables have this program's version.
 
-    :param migrate: True if they may be changed otherwise.
-    :raises SinkUnusable: if they have another version and must not, or cannot, be changed.
+    :param migrate: the tables may be created and upgraded.
+    :raises SinkUnusable: if they have another version and must not, or cannot, be upgraded.
     """
     found, known = version_of(connection), len(scripts("postgresql"))
     check_version(found, known, address.url, url=address.url, migrate=migrate)
@@ -55,7 +55,7 @@ def is_current(connection: Connection, address: PostgreSQLAddress, migrate: bool
             return True
         if not migrate:
             raise SinkUnusable(
-                f"positions is no hypertable in {address.url}: run tracker-admin migrate "
+                f"table positions is not a hypertable in {address.url}: run tracker-admin migrate "
                 f"--sink '{address.url}?timescale=1'"
             )
         return False
@@ -63,16 +63,16 @@ def is_current(connection: Connection, address: PostgreSQLAddress, migrate: bool
 
 
 def migrate(address: PostgreSQLAddress) -> tuple[int, int]:
-    """Connect, and bring the tables up to date.
+    """Connect, and create or upgrade the tables.
 
-    :return: the version before and after.
+    :return: the versions before and after.
     :raises SinkUnusable: if that fails.
     """
     try:
         with connect(address) as connection:
             return upgrade(connection, address)
     except psycopg.Error as error:
-        raise SinkUnusable(f"cannot use the database {address.url}: {told(error)}") from None
+        raise SinkUnusable(f"cannot use the database {address.url}: {error_text(error)}") from None
 
 
 def upgrade(
@@ -80,33 +80,33 @@ def upgrade(
     address: PostgreSQLAddress,
     files: Sequence[str] | None = None,
 ) -> tuple[int, int]:
-    """Bring the tables up to date, or change nothing. This may take hours.
+    """Create or upgrade the tables atomically. This may take hours.
 
-    :param files: the scripts of all versions; ours if not given.
-    :return: the version before and after.
+    :param files: the scripts of all versions; None: those of this program.
+    :return: the versions before and after.
     :raises SinkUnusable: if the database is newer, or TimescaleDB is required and missing.
     """
     if files is None:
         files = scripts("postgresql")
-    with _alone(connection), transaction(connection):
+    with _exclusive(connection), transaction(connection):
         connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
         before = version_of(connection)
         check_version(before, len(files), address.url, url=address.url, migrate=True)
         if before == 0:
-            connection.execute(_MAKE_VERSIONS)
+            connection.execute(_CREATE_VERSIONS)
         for number, script in enumerate(files[before:], before + 1):
             connection.execute(script)
             connection.execute("INSERT INTO schema_version (version) VALUES (%s)", (number,))
         if address.timescale and not _is_hypertable(connection):
-            _make_hypertable(connection, address)
+            _create_hypertable(connection, address)
     return before, len(files)
 
 
 @contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
-    """Hold the lock. A second process waits for the first, and then finds nothing to do."""
-    # A transaction of its own: only one that begins after the wait sees new tables for sure,
-    # since this connection may remember that there were none.
+def _exclusive(connection: Connection) -> Iterator[None]:
+    """Hold the lock. A second process waits for the first, and then has nothing to upgrade."""
+    # The lock is taken in a separate transaction. Only a transaction that begins after the wait is
+    # certain to see new tables, since this connection may have cached that they did not exist.
     with transaction(connection):
         connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
@@ -123,15 +123,15 @@ def _is_hypertable(connection: Connection) -> bool:
     return bool(_value(connection, _IS_HYPERTABLE))
 
 
-def _make_hypertable(connection: Connection, address: PostgreSQLAddress) -> None:
+def _create_hypertable(connection: Connection, address: PostgreSQLAddress) -> None:
     available = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"
     if not _value(connection, available):
         raise SinkUnusable(
-            f"timescale=1: the server of {address.url} has no extension timescaledb: install it "
-            "there, or leave timescale=1 out"
+            f"timescale=1 requires the extension timescaledb, which is missing on the server of "
+            f"{address.url}: install it, or remove timescale=1"
         )
     connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
-    connection.execute(_MAKE_HYPERTABLE)
+    connection.execute(_CREATE_HYPERTABLE)
 
 
 def _value(connection: Connection, query: str) -> Any:

@@ -1,4 +1,4 @@
-"""The sink: a connection that is made again when it is lost, in a thread of its own."""
+"""The PostgreSQL sink, with one connection in its own thread."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from tracker.storage.postgresql.connection import (
     Connection,
     cannot_open,
     connect,
+    error_text,
     is_refusal,
     is_timeout,
-    told,
 )
 from tracker.storage.postgresql.schema import is_current, upgrade
 from tracker.storage.thread import SinkThread
 
 T = TypeVar("T")
 
-#: Seconds that a batch may take; then the connection is closed. The server cancels the batch
-#: before, if it can.
+#: Seconds that a batch may take; after them the connection is closed. The server's own timeouts
+#: are shorter, and normally cancel the batch first.
 STORE_TIMEOUT: Final = 30.0
 
-# A server or role may have other defaults. "local" and better are on disk at the commit.
-# A transaction that this process leaves open when it hangs must not hold locks for ever.
+# Other defaults of the server or its role are overridden. With synchronous_commit "local" or
+# higher, a commit is on disk when it returns. A transaction that stays open because this process
+# hangs must not hold its locks for ever.
 _SESSION: Final = """
 SELECT set_config('statement_timeout', '25s', false),
     set_config('lock_timeout', '20s', false),
@@ -49,9 +50,9 @@ SELECT set_config('statement_timeout', '25s', false),
 
 @implementer(IPositionSink)
 class PostgreSQLSink:
-    """Stores positions in the database at ``address``.
+    """Sink that stores positions in the database at ``address``.
 
-    :param migrate: whether to make and upgrade the tables when opened.
+    :param migrate: create and upgrade the tables when the sink is opened.
     :param timeout: seconds that a batch may take.
     """
 
@@ -68,8 +69,8 @@ class PostgreSQLSink:
         self._timeout = timeout
         self._thread = SinkThread(reactor, "postgresql")
         self._connection: Connection | None = None
-        self._turn = threading.Lock()  # over closing a connection and giving it up
-        self._given_up = False
+        self._lock = threading.Lock()  # held to close or to abort the connection
+        self._timed_out = False
 
     def open(self) -> Deferred[None]:
         """See IPositionSink. Fails with :class:`SinkDown` if a retry may succeed."""
@@ -78,7 +79,7 @@ class PostgreSQLSink:
 
     async def _open(self) -> None:
         if not await self._limited(self._connect):
-            await self._thread.run(self._upgrade)  # which may take its time
+            await self._thread.run(self._upgrade)  # without a timeout
 
     def store(self, batch: Batch) -> Deferred[int]:
         """See IPositionSink."""
@@ -93,13 +94,13 @@ class PostgreSQLSink:
         return self._thread.stop(self._disconnect)
 
     def _limited(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
-        """Call a function in the thread; close its connection if it takes too long."""
+        """Call a function in the thread, and abort its connection after the timeout."""
         call = None
 
         def expired() -> None:
             nonlocal call
-            # While there is no connection yet, connect_timeout holds.
-            call = None if self._give_up() else self._reactor.callLater(1.0, expired)
+            # While the thread is still connecting, connect_timeout applies.
+            call = None if self._abort_connection() else self._reactor.callLater(1.0, expired)
 
         def done(result: Any) -> Any:
             if call is not None:
@@ -109,13 +110,13 @@ class PostgreSQLSink:
         call = self._reactor.callLater(self._timeout, expired)
         return self._thread.run(function, *arguments).addBoth(done)
 
-    def _give_up(self) -> bool:
-        """Close the connection; return whether there was one."""
-        # libpq waits for an answer for ever; a socket that was shut down ends that.
-        with self._turn:
+    def _abort_connection(self) -> bool:
+        """Shut down the socket of the connection; return False without a connection."""
+        # libpq has no timeout for replies; shutting down the socket ends its wait.
+        with self._lock:
             if self._connection is None:
                 return False
-            self._given_up = True
+            self._timed_out = True
             with (
                 suppress(psycopg.Error, OSError),
                 socket.socket(fileno=os.dup(self._connection.fileno())) as same,
@@ -123,19 +124,19 @@ class PostgreSQLSink:
                 same.shutdown(socket.SHUT_RDWR)
             return True
 
-    # From here on everything runs in the sink's thread.
+    # The following methods run in the sink's thread.
 
     def _connect(self) -> bool:
-        """Connect; return whether the tables have this program's version."""
+        """Connect, and return True if the tables have this program's version."""
         self._disconnect()
         try:
             connection = connect(self._address)
-            with self._turn:
-                self._connection, self._given_up = connection, False
+            with self._lock:
+                self._connection, self._timed_out = connection, False
             connection.execute(_SESSION)
             current = is_current(connection, self._address, self._migrate)
             if current:
-                connection.execute(batches.MAKE_STAGING)
+                connection.execute(batches.CREATE_STAGING)
         except psycopg.Error as error:
             raise self._unusable(error) from None
         except BaseException:
@@ -147,7 +148,7 @@ class PostgreSQLSink:
         assert self._connection is not None  # noqa: S101 - connected just before
         try:
             upgrade(self._connection, self._address)
-            self._connection.execute(batches.MAKE_STAGING)
+            self._connection.execute(batches.CREATE_STAGING)
         except psycopg.Error as error:
             raise self._unusable(error) from None
         except BaseException:
@@ -155,7 +156,7 @@ class PostgreSQLSink:
             raise
 
     def _unusable(self, error: psycopg.Error) -> Exception:
-        """Return the exception to raise for an error of opening."""
+        """Return the exception for an error of opening the database."""
         text = self._text(error)
         self._disconnect()
         return cannot_open(self._address, error, text)
@@ -173,7 +174,7 @@ class PostgreSQLSink:
         except psycopg.Error as error:
             text = self._text(error)
             refused = is_refusal(error)
-            timed_out = self._given_up or is_timeout(error)
+            timed_out = self._timed_out or is_timeout(error)
             if not (refused and self._rolled_back()):
                 self._disconnect()
             if refused:
@@ -184,7 +185,7 @@ class PostgreSQLSink:
             raise
 
     def _rolled_back(self) -> bool:
-        assert self._connection is not None  # noqa: S101 - it has just answered
+        assert self._connection is not None  # noqa: S101 - it has just replied
         try:
             self._connection.execute("ROLLBACK")
         except psycopg.Error:
@@ -200,13 +201,13 @@ class PostgreSQLSink:
             raise SinkDown(text) from None
 
     def _disconnect(self) -> None:
-        with self._turn:
+        with self._lock:
             connection, self._connection = self._connection, None
-            self._given_up = False
+            self._timed_out = False
             if connection is not None:
                 connection.close()
 
     def _text(self, error: psycopg.Error) -> str:
-        if self._given_up:
-            return f"no answer from {self._address.url} within {self._timeout:g} s"
-        return told(error)
+        if self._timed_out:
+            return f"no reply from {self._address.url} within {self._timeout:g} s"
+        return error_text(error)

@@ -1,6 +1,6 @@
--- Times are ISO 8601 UTC with milliseconds and Z, so that their order is that of the text.
+-- Times are text in ISO 8601 UTC with milliseconds and "Z", and therefore sort correctly.
 
--- A record that a device sends twice has the same key twice.
+-- A repeated record has the same key.
 CREATE TABLE positions (
     device_id   TEXT    NOT NULL,
     ts          TEXT    NOT NULL,
@@ -22,8 +22,8 @@ CREATE TABLE positions (
 
 CREATE INDEX positions_ts ON positions (ts);
 
--- The latest place of each device; NULL until it has had a fix. Records without a fix
--- move last_contact only.
+-- The latest coordinates of each device, NULL until its first fix. Records without a fix
+-- update last_contact only.
 CREATE TABLE last_positions (
     device_id    TEXT PRIMARY KEY,
     last_contact TEXT NOT NULL,
@@ -43,8 +43,8 @@ CREATE TABLE last_positions (
     received_at  TEXT
 ) WITHOUT ROWID;
 
--- The highest entry of each stream that a group has committed, written in the same
--- transaction as the entry's position.
+-- The highest entry of each stream that a group has committed, updated in the transaction
+-- of the entry's position.
 CREATE TABLE checkpoints (
     stream     TEXT NOT NULL,
     group_name TEXT NOT NULL,

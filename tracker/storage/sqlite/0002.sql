@@ -1,4 +1,4 @@
--- What a device said without a place. What is no text stands in attributes only.
+-- Messages of devices, which have no coordinates. Content that is not text is in attributes only.
 CREATE TABLE messages (
     device_id   TEXT    NOT NULL,
     ts          TEXT    NOT NULL,
@@ -27,10 +27,10 @@ FROM positions WHERE latitude IS NULL AND json_type(attributes, '$.message') IS 
 
 DELETE FROM positions WHERE latitude IS NULL AND json_type(attributes, '$.message') IS NOT NULL;
 
--- How a record of Codec 16 came about; NULL for other codecs.
+-- The generation type of Codec 16; NULL for other codecs.
 ALTER TABLE positions ADD COLUMN generation_type INTEGER;
 ALTER TABLE last_positions ADD COLUMN generation_type INTEGER;
 
--- What the attributes mean, where that is asked for.
+-- Named and scaled attributes, with the option --names.
 ALTER TABLE positions ADD COLUMN named TEXT;
 ALTER TABLE last_positions ADD COLUMN named TEXT;

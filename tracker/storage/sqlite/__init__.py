@@ -1,1 +1,1 @@
-"""SQLite: the whole database in one file, for one processor."""
+"""The SQLite sink, a database in one file, for one processor."""

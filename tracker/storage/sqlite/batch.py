@@ -1,4 +1,4 @@
-"""A batch as one transaction."""
+"""Transactions that store a batch."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ INSERT INTO last_positions (device_id, last_contact) VALUES (?, ?)
 ON CONFLICT (device_id) DO UPDATE SET last_contact = max(last_contact, excluded.last_contact)
 """
 
-# Of two records of one millisecond the greater digest wins, so that their order of arrival does not
-# matter. The row exists: _CONTACT has made it.
-_PLACE: Final = """
+# Of two records with the same time the one with the greater digest wins, so that the result does
+# not depend on their order. _CONTACT has created the row.
+_COORDINATES: Final = """
 UPDATE last_positions SET
     ts = ?2, digest = ?3, vendor = ?4, codec = ?5, latitude = ?6, longitude = ?7,
     altitude = ?8, angle = ?9, speed = ?10, satellites = ?11, priority = ?12, event = ?13,
@@ -50,7 +50,7 @@ ON CONFLICT (stream, group_name) DO UPDATE SET entry_id = excluded.entry_id
 
 
 def store(database: sqlite3.Connection, batch: Batch) -> int:
-    """Commit a batch, or nothing of it.
+    """Commit a batch atomically.
 
     :param database: a connection that autocommits.
     :return: the number of new positions and messages.
@@ -64,14 +64,14 @@ def store(database: sqlite3.Connection, batch: Batch) -> int:
         database.executemany(_INSERT_MESSAGE, map(_message_row, messages))
         new = database.total_changes - before
         database.executemany(_CONTACT, _latest_contacts(batch.positions))
-        database.executemany(_PLACE, _latest_places(positions))
+        database.executemany(_COORDINATES, _latest_positions(positions))
         for (stream, group), entry_id in batch.checkpoints.items():
             _raise_checkpoint(database, stream, group, entry_id)
     return new
 
 
 def read_checkpoint(database: sqlite3.Connection, stream: str, group: str) -> str | None:
-    """Return the ID of a checkpoint; None if there is none."""
+    """Return the ID of a checkpoint, or None."""
     known = database.execute(_READ_CHECKPOINT, (stream, group)).fetchone()
     return None if known is None else known[0]
 
@@ -121,7 +121,7 @@ def _latest_contacts(positions: Iterable[StoredPosition]) -> Iterable[tuple[str,
     return latest.items()
 
 
-def _latest_places(positions: Iterable[StoredPosition]) -> Iterable[tuple[Any, ...]]:
+def _latest_positions(positions: Iterable[StoredPosition]) -> Iterable[tuple[Any, ...]]:
     latest: dict[str, StoredPosition] = {}
     for stored in positions:
         position = stored.position
@@ -136,7 +136,7 @@ def _moment(stored: StoredPosition) -> tuple[str, bytes]:
 
 
 def _raise_checkpoint(database: sqlite3.Connection, stream: str, group: str, entry_id: str) -> None:
-    # Pending entries may be delivered after later ones; the checkpoint never steps back.
+    # Pending entries may be delivered after later ones; checkpoints never decrease.
     known = read_checkpoint(database, stream, group)
     if known is None or entry_order(known) < entry_order(entry_id):
         database.execute(_WRITE_CHECKPOINT, (stream, group, entry_id))

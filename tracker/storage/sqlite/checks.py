@@ -1,4 +1,4 @@
-"""Check that positions can be stored in SQLite."""
+"""Checks of SQLite sinks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ async def examine(reactor: Reactor, examination: Examination, path: str) -> None
 
 
 def schema(path: str) -> Finding:
-    """Check that the tables have this program's version; nothing is written."""
+    """Check that the tables have this program's version, without writing to the file."""
     if not os.path.exists(path):
         return judge_schema(0, len(scripts("sqlite")), path, f"sqlite:{path}")
-    # Opening a database with a write-ahead log creates two files beside it, which the processor's
-    # user might be unable to write. If they are missing, the log is already part of the database,
-    # which can be opened as immutable.
+    # Opening a database with a write-ahead log creates two files, which the processor's user might
+    # then be unable to write. If both are missing, the database is complete without them, and can
+    # be opened as immutable.
     live = all(os.path.exists(f"{path}-{suffix}") for suffix in ("wal", "shm"))
     query = "mode=ro" if live else "mode=ro&immutable=1"
     try:
@@ -39,7 +39,7 @@ def schema(path: str) -> Finding:
         finally:
             database.close()
     except sqlite3.DatabaseError as error:
-        # Also a file that is not a database.
+        # This includes files that are not a database.
         name = shlex.quote(path)
         return failure(f"{path}: {error}", f"sqlite3 {name} 'PRAGMA integrity_check'")
     return judge_schema(found, len(scripts("sqlite")), path, f"sqlite:{path}")

@@ -1,4 +1,4 @@
-"""Connections, and the meaning of their errors."""
+"""Connections to SQLite, and the classification of their errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tracker.interfaces import SinkUnusable
 _TRANSIENT: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 #: Seconds to wait for another program that holds the file's write lock.
 _LOCK_TIMEOUT: Final = 5.0
-#: Errors of values that SQLite can never store, raised by it or by Python's driver.
+#: Errors about values that cannot be stored, raised by SQLite or by Python's driver.
 _REFUSALS: Final = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -23,7 +23,7 @@ _REFUSALS: Final = (
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """Return a connection that autocommits; the file is created if missing.
+    """Return a connection in autocommit mode; a missing file is created.
 
     :raises sqlite3.Error: if the file cannot be opened.
     """
@@ -32,7 +32,7 @@ def connect(path: str) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """Commit at the end, or roll back on an exception. The connection autocommits otherwise."""
+    """Run the block in a transaction, and commit it, or roll it back after an exception."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -44,12 +44,12 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Return whether the data is at fault, so that a retry would fail, too."""
+    """Return True if the data caused the error, so that a retry would fail again."""
     return isinstance(error, _REFUSALS)
 
 
 def cannot_open(path: str, error: sqlite3.Error) -> Exception:
-    """Return the exception to raise if a database cannot be opened."""
+    """Return the exception for a database that cannot be opened."""
     text = f"cannot open the database {path}: {error}"
     if getattr(error, "sqlite_errorcode", None) in _TRANSIENT:
         return RuntimeError(text)

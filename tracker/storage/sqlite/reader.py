@@ -1,4 +1,4 @@
-"""Reads the database of a SQLite sink, beside the processor that writes it."""
+"""Reader of a SQLite sink, which runs beside the processor that writes it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracker.reactor import Reactor
-from tracker.storage.reader import LAST, TIMEOUT, NoAnswer, PositionReader, Search, decoded
+from tracker.storage.reader import LAST, QUERY_TIMEOUT, PositionReader, QueryFailed, Search, decoded
 
 #: Instructions of SQLite's virtual machine between two checks of the time.
 _STEPS: Final = 10_000
 
 
 class SQLiteReader(PositionReader):
-    """Opens the file for each query, since it may be missing, or have been replaced."""
+    """Reader that opens the file for each query, since it may be missing or replaced."""
 
     def __init__(self, reactor: Reactor, path: str) -> None:
         super().__init__(reactor, "console-sqlite")
@@ -59,9 +59,9 @@ class SQLiteReader(PositionReader):
         return
 
     def _select(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + QUERY_TIMEOUT
         try:
-            database = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", TIMEOUT, uri=True)
+            database = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", QUERY_TIMEOUT, uri=True)
             try:
                 database.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
                 return database.execute(query, values).fetchall()
@@ -69,12 +69,12 @@ class SQLiteReader(PositionReader):
                 database.close()
         except sqlite3.Error as error:
             if not self._path.exists():
-                detail = f"{self._path}: there is no such file yet"
-                raise NoAnswer("there is no database yet", detail) from None
-            text = "the database cannot be asked now; see the console's log"
+                detail = f"{self._path} does not exist yet"
+                raise QueryFailed("the database does not exist yet", detail) from None
+            text = "the database cannot be queried; see the console's log"
             if _interrupted(error):
-                text = f"the database has not answered within {TIMEOUT:g} s"
-            raise NoAnswer(text, f"{self._path}: {error}") from None
+                text = f"no reply from the database within {QUERY_TIMEOUT:g} s"
+            raise QueryFailed(text, f"{self._path}: {error}") from None
 
 
 def _interrupted(error: sqlite3.Error) -> bool:

@@ -1,4 +1,4 @@
-"""The tables, made and upgraded in one transaction."""
+"""Creation and upgrade of the tables, in one transaction."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tracker.storage.sqlite.connection import cannot_open, connect, transaction
 
 
 def version_of(database: sqlite3.Connection) -> int:
-    """Return the version of the tables in a database; 0 if there are none."""
+    """Return the version of the tables in a database; 0 if it has none."""
     (found,) = database.execute("PRAGMA user_version").fetchone()
     return int(found)
 
 
 def migrate(path: str) -> tuple[int, int]:
-    """Bring the tables of a file up to date; make the file if there is none.
+    """Create or upgrade the tables of a file, which is created if missing.
 
-    :return: the version before and after.
+    :return: the versions before and after.
     :raises SinkUnusable: if that fails.
     """
     try:
@@ -34,10 +34,11 @@ def migrate(path: str) -> tuple[int, int]:
 def upgrade(
     database: sqlite3.Connection, path: str, allowed: bool = True, target: int | None = None
 ) -> tuple[int, int]:
-    """Bring the tables up to date, or change nothing.
+    """Create or upgrade the tables atomically.
 
-    :param target: the version to stop at; the latest if not given.
-    :return: the version before and after.
+    :param allowed: the tables may be created and upgraded.
+    :param target: the version at which to stop; None: the latest one.
+    :return: the versions before and after.
     :raises SinkUnusable: if the database is newer, or older and must not be upgraded.
     """
     files = scripts("sqlite")
@@ -52,7 +53,7 @@ def upgrade(
 
 
 def _statements(script: str) -> Iterator[str]:
-    # executescript() would commit the transaction that it is called in.
+    # executescript() would commit the surrounding transaction.
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

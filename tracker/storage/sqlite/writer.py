@@ -1,6 +1,6 @@
-"""SQLite: the whole database in one file, for one processor.
+"""The SQLite sink.
 
-Write-ahead log with ``synchronous=FULL``: a commit is on disk when it returns, and
+It uses a write-ahead log with ``synchronous=FULL``: a commit is on disk when it returns, and
 readers never wait for the writer.
 """
 
@@ -22,9 +22,9 @@ from tracker.storage.thread import SinkThread
 
 @implementer(IPositionSink)
 class SQLiteSink:
-    """Stores positions in the file at ``path``, from a thread of its own.
+    """Sink that stores positions in the file at ``path``, in its own thread.
 
-    :param migrate: whether to make and upgrade the tables when opened.
+    :param migrate: create and upgrade the tables when the sink is opened.
     """
 
     def __init__(self, reactor: Reactor, path: str, migrate: bool = True) -> None:
@@ -51,7 +51,7 @@ class SQLiteSink:
         """See IPositionSink."""
         return self._thread.stop(self._close)
 
-    # From here on everything runs in the sink's thread.
+    # The following methods run in the sink's thread.
 
     def _open(self) -> None:
         try:
@@ -69,7 +69,7 @@ class SQLiteSink:
         self._file = _identity(self._path)
 
     def _check_file(self) -> None:
-        # Commits to a file that has been deleted or replaced succeed, and are gone.
+        # Commits to a deleted or replaced file succeed, but the data is lost.
         if _identity(self._path) != self._file:
             raise RuntimeError(f"{self._path} was deleted or replaced: restart the processor")
 
