@@ -1,4 +1,4 @@
-"""The proxy of the tests: each method has its effect on connections."""
+"""The proxy of the tests, and the effect of its methods on connections."""
 
 from __future__ import annotations
 

@@ -240,44 +240,44 @@ class FakeInstance:
 class FakeRedis:
     """A RedisConnection without Redis; ``tests/unit/redis/test_connection.py`` compares the two.
 
-    With ``answers``, each command gets its reply at once. Without it, a command waits in
-    ``commands`` until the test fires its Deferred.
+    With ``replies``, each command has its reply at once. Without, it waits in ``commands`` until
+    the test fires its Deferred.
     """
 
     connected: bool = True
     connections: int = 0
     """Number of times that the connection has become usable."""
-    answers: dict[str, Any] | None = None
-    """Name of a command → its reply, or a function that returns it from the other arguments.
+    replies: dict[str, Any] | None = None
+    """Name of a command → its reply, or a function that returns the reply from the arguments.
 
-    A text is the message of an error reply, an exception makes the command fail, and a Deferred
-    postpones the reply. Other commands get the reply nil.
+    A text is an error of Redis, an exception is raised, and a Deferred postpones the reply. The
+    reply to other commands is nil.
     """
-    asked: list[tuple[Any, ...]] = field(factory=list)
+    sent: list[tuple[Any, ...]] = field(factory=list)
     """All commands that were sent."""
     commands: list[tuple[tuple[Any, ...], Deferred[Any]]] = field(factory=list)
-    """Commands that wait for their reply."""
+    """Commands without a reply, and their Deferreds."""
     waiting: list[Deferred[None]] = field(factory=list)
 
     def execute(self, *arguments: Any) -> Deferred[Any]:
         if not self.connected:
             return fail(Unavailable("not connected"))
-        self.asked.append(arguments)
-        if self.answers is None:
+        self.sent.append(arguments)
+        if self.replies is None:
             waiting: Deferred[Any] = Deferred()
             self.commands.append((arguments, waiting))
             return waiting
-        answer = self.answers.get(arguments[0])
-        if callable(answer):
+        reply = self.replies.get(arguments[0])
+        if callable(reply):
             try:
-                answer = answer(*arguments[1:])
+                reply = reply(*arguments[1:])
             except Refused as error:
                 return fail(error)
-        if isinstance(answer, Deferred):
-            return answer
-        if isinstance(answer, str):
-            return fail(Refused(answer))
-        return fail(answer) if isinstance(answer, Exception) else succeed(answer)
+        if isinstance(reply, Deferred):
+            return reply
+        if isinstance(reply, str):
+            return fail(Refused(reply))
+        return fail(reply) if isinstance(reply, Exception) else succeed(reply)
 
     def when_connected(self) -> Deferred[None]:
         if self.connected:
@@ -287,14 +287,14 @@ class FakeRedis:
         return deferred
 
     def lose(self) -> None:
-        """Lose the connection; commands under way fail."""
+        """Lose the connection, and fail the commands under way."""
         self.connected = False
         commands, self.commands = self.commands, []
-        for _, answer in commands:
-            answer.errback(Unavailable("Lost connection"))
+        for _, deferred in commands:
+            deferred.errback(Unavailable("Lost connection"))
 
-    def return_(self) -> None:
-        """Connect again."""
+    def reconnect(self) -> None:
+        """Restore the connection."""
         self.connected = True
         self.connections += 1
         waiting, self.waiting = self.waiting, []
@@ -305,14 +305,14 @@ class FakeRedis:
 @implementer(IPositionSink)
 @define
 class FakeSink:
-    """Stores batches in memory; fails and refuses when the test says so."""
+    """A sink that keeps batches in memory, with failures and refusals on request."""
 
     batches: list[Batch] = field(factory=list)
     failures: list[Exception] = field(factory=list)
     refused: set[str] = field(factory=set)
-    """Times of positions that the sink refuses."""
+    """Times of positions that it refuses."""
     busy: Deferred[None] | None = None
-    """Calls of :meth:`store` wait for this, if set."""
+    """Deferred for which each call of store waits, if any."""
     closed: bool = False
 
     def open(self) -> Deferred[None]:

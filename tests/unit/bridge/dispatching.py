@@ -66,7 +66,7 @@ class FakeRecords(FakeRedis):
     """Redis with the records of commands."""
 
     def __init__(self) -> None:
-        super().__init__(answers={"GET": self._get, "XRANGE": []})
+        super().__init__(replies={"GET": self._get, "XRANGE": []})
         self.records: dict[str, str] = {}
         """Command id → the value of its record."""
 

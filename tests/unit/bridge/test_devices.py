@@ -31,7 +31,7 @@ class FakeCopy(FakeRedis):
     def __init__(self) -> None:
         write = self._write
         answers = {"SMEMBERS": self._members, "HGETALL": self._pairs, "EVALSHA": self._swap}
-        super().__init__(answers={"SADD": write, "HSET": write, **answers})
+        super().__init__(replies={"SADD": write, "HSET": write, **answers})
         self.allowed: set[bytes] = set()
         self.models: dict[bytes, bytes] = {}
         self.swaps = 0
@@ -334,11 +334,11 @@ def test_revoked_token_changes_nothing(syncing: Syncing) -> None:
 
 def test_copy_is_retried_after_redis_was_down(syncing: Syncing) -> None:
     syncing.add(1)
-    answers = syncing.redis.answers
-    syncing.redis.answers = dict.fromkeys(("HGETALL", "SMEMBERS"), Unavailable("lost"))
+    answers = syncing.redis.replies
+    syncing.redis.replies = dict.fromkeys(("HGETALL", "SMEMBERS"), Unavailable("lost"))
     syncing.sync.startService()
     assert "cannot write devices" in str(syncing.reports[-1])
-    syncing.redis.answers = answers
+    syncing.redis.replies = answers
     syncing.advance(1)
     assert syncing.allowed == {imei(1)}
     assert syncing.reports[-1] is None

@@ -35,7 +35,7 @@ class Heartbeats(FakeRedis):
     """Redis with the heartbeats of instances."""
 
     def __init__(self) -> None:
-        super().__init__(answers={"SCAN": self._scan, "MGET": self._values})
+        super().__init__(replies={"SCAN": self._scan, "MGET": self._values})
         self.control: dict[str, str] = {}
         self.scans = 0
 
@@ -63,7 +63,7 @@ class Bench(Network):
     def add(self, address: str, role: Permission = Permission.OPERATE) -> Port:
         """Add a running instance that accepts commands."""
         port = super().add(address, role)
-        port.redis.answers = {"EVALSHA": [b"moved", address[-8:-5].encode()]}
+        port.redis.replies = {"EVALSHA": [b"moved", address[-8:-5].encode()]}
         self.redis.control[address[-8:-5]] = address
         return port
 
@@ -92,7 +92,7 @@ class Bench(Network):
 
 def forwarded_commands(port: Port) -> int:
     """Return the number of commands that an instance has forwarded."""
-    return sum(command[0] == "EVALSHA" for command in port.redis.asked)
+    return sum(command[0] == "EVALSHA" for command in port.redis.sent)
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_hanging_instance_is_replaced_by_another(bench: Bench) -> None:
     hanging = ONE if bench.answering_instance() == "one" else TWO
     (port,) = [bench.ports[hanging]]
     assert port is not None
-    port.redis.answers = {"EVALSHA": Deferred()}
+    port.redis.replies = {"EVALSHA": Deferred()}
     sent = bench.send()
     bench.pass_(REPLY_TIMEOUT - 1)
     assert not sent
@@ -208,7 +208,7 @@ def test_hanging_instance_is_replaced_by_another(bench: Bench) -> None:
 def test_timeout_of_the_only_instance_is_reported(bench: Bench) -> None:
     port = bench.add(ONE)
     bench.start()
-    port.redis.answers = {"EVALSHA": Deferred()}
+    port.redis.replies = {"EVALSHA": Deferred()}
     sent = bench.send()
     bench.pass_(REPLY_TIMEOUT + 1)
     assert str(sent[0]) == f"{ONE}: no reply within 15 s"
@@ -255,7 +255,7 @@ def test_bad_argument_is_not_sent_to_a_second_instance(bench: Bench) -> None:
 def test_error_with_one_command_does_not_affect_the_condition(bench: Bench) -> None:
     """All instances are tried, since the cause may be the instance."""
     for address in (ONE, TWO):
-        bench.add(address).redis.answers = {"EVALSHA": RuntimeError("a fault")}
+        bench.add(address).redis.replies = {"EVALSHA": RuntimeError("a fault")}
     bench.start()
     (error,) = bench.send()
     assert isinstance(error, InternalError)

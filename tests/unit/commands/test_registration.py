@@ -19,7 +19,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def redis() -> FakeRedis:
-    return FakeRedis(answers={"HMGET": lambda _, *devices: [None] * len(devices)})
+    return FakeRedis(replies={"HMGET": lambda _, *devices: [None] * len(devices)})
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def registration(clock: Clock, redis: FakeRedis) -> DeviceRegistration:
 
 def sent(redis: FakeRedis) -> list[str]:
     """Return and clear the devices in the calls that were sent."""
-    asked, redis.asked = redis.asked, []
+    asked, redis.sent = redis.sent, []
     return [device for name, *more in asked if name == "EVALSHA" for device in more[4::3]]
 
 
@@ -42,7 +42,7 @@ def test_devices_are_registered_at_once_when_an_outage_ends(
     registration.register("a")
     clock.pump([1.0] * 60)
     registration.register("b")
-    redis.return_()
+    redis.reconnect()
     assert sent(redis) == ["a", "b"]
     clock.advance(MAX_RETRY_DELAY)
     assert sent(redis) == []
@@ -51,12 +51,12 @@ def test_devices_are_registered_at_once_when_an_outage_ends(
 def test_devices_are_registered_again_when_a_call_has_failed(
     clock: Clock, redis: FakeRedis, registration: DeviceRegistration
 ) -> None:
-    assert redis.answers is not None
-    redis.answers["EVALSHA"] = Unavailable("lost")
+    assert redis.replies is not None
+    redis.replies["EVALSHA"] = Unavailable("lost")
     registration.register("a")
     clock.advance(0)
     assert sent(redis) == ["a"]
-    del redis.answers["EVALSHA"]
+    del redis.replies["EVALSHA"]
     clock.advance(MIN_RETRY_DELAY)
     assert sent(redis) == ["a"]
 
@@ -68,6 +68,6 @@ def test_nothing_is_registered_after_a_stop_in_an_outage(
     registration.register("a")
     clock.advance(1)
     registration.stopService()
-    redis.return_()
+    redis.reconnect()
     clock.advance(MAX_RETRY_DELAY)
     assert sent(redis) == []

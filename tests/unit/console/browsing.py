@@ -79,7 +79,7 @@ def empty_redis() -> FakeRedis:
         return [None] * len(fields)
 
     lists: dict[str, Any] = {one: [] for one in ("SMEMBERS", "MGET", "XREVRANGE", "HGETALL")}
-    return FakeRedis(answers={"HMGET": missing, "HSCAN": [b"0", []], **lists})
+    return FakeRedis(replies={"HMGET": missing, "HSCAN": [b"0", []], **lists})
 
 
 @define

@@ -177,7 +177,7 @@ def test_malformed_cursor_is_refused(cursor: str) -> None:
     devices = Devices(Clock(), redis, positions=None, ports=FakePorts(), namings={})
     with pytest.raises(BadRequest):
         result(devices.page("", "id", cursor, 10))
-    assert redis.asked == []
+    assert redis.sent == []
 
 
 def test_unknown_order_is_refused(devices: Devices) -> None:

@@ -37,7 +37,7 @@ class Bench(Network):
         """Add an instance with a control port."""
         port = self.add(f"unix:/run/{name}.sock", permission)
         port.instance.instance_id = name
-        port.redis.answers = {"EVALSHA": [b"waits", name.encode()], "HMGET": [None], "XLEN": 0}
+        port.redis.replies = {"EVALSHA": [b"waits", name.encode()], "HMGET": [None], "XLEN": 0}
         return port
 
     def keep(self, *names: str) -> None:

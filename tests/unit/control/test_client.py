@@ -53,7 +53,7 @@ def test_client_requests_all_pages(bench: Bench) -> None:
     assert bench.ask(rows(bench.client.connections("1", limit=7))) == devices[100:200]
     assert bench.ask(rows(bench.client.connections(vendor="unknown"))) == []
     scanned = [part.encode() for one in devices for part in (one, "two")]
-    bench.port.redis.answers = {
+    bench.port.redis.replies = {
         "HSCAN": [b"0", scanned],
         "HMGET": lambda key, *asked: [b"x"] * len(asked),
     }
@@ -65,7 +65,7 @@ def test_client_requests_all_pages(bench: Bench) -> None:
 def test_client_requests_all_pages_of_the_lag(bench: Bench) -> None:
     group = [b"g", 1, 0, None, None, [], 0]
     facts = [b"length", 1, b"entries-added", 1]
-    bench.port.redis.answers = {
+    bench.port.redis.replies = {
         "SCAN": [b"0", []],
         "EVALSHA": [[b"1", b"0"], facts, [[b"%03d" % n, *group[1:]] for n in range(450)]],
     }
@@ -77,7 +77,7 @@ def test_client_requests_all_pages_of_the_lag(bench: Bench) -> None:
 def test_methods_of_the_client_send_their_commands(bench: Bench) -> None:
     client, port = bench.client, bench.port
     port.instance.connect(DEVICE)
-    port.redis.answers = {
+    port.redis.replies = {
         "HMGET": [b"one"],
         "XLEN": 0,
         "EVALSHA": [b"moved", b"two"],
@@ -114,7 +114,7 @@ def test_argument_that_cannot_be_sent_is_a_bad_argument(bench: Bench, text: str)
 
 def test_unknown_and_malformed_options_are_bad_arguments(bench: Bench) -> None:
     client = bench.client
-    bench.port.redis.answers = {"EVALSHA": [b"waits", b""]}
+    bench.port.redis.replies = {"EVALSHA": [b"waits", b""]}
     for arguments, message in (
         ({"offlin": "fail"}, "SendCommand has no argument offlin"),
         ({"timeout": "soon"}, "timeout cannot be sent: Bad float value"),
@@ -163,12 +163,12 @@ def test_reply_has_a_timeout(bench: Bench) -> None:
 
 
 def test_waiting_for_a_final_response_has_no_timeout(bench: Bench) -> None:
-    bench.port.redis.answers = {"EVALSHA": [b"waits", b""]}
+    bench.port.redis.replies = {"EVALSHA": [b"waits", b""]}
     asked = bench.begin(bench.client.send_command(DEVICE, "getinfo", wait=True))
     bench.clock.pump([0.1] * 3000)
     assert not asked
     content = [b"status", b"responded", b"response", b"fine"]
-    bench.port.redis.answers = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
+    bench.port.redis.replies = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
     bench.clock.advance(0.1)
     bench.flush()
     assert asked[0]["response"] == "fine"

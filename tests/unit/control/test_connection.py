@@ -300,7 +300,7 @@ def test_command_in_progress_fails_when_the_connection_is_lost(bench: Bench) -> 
     assert isinstance(error, NotConnected)
     bench.clock.advance(MIN_RETRY_DELAY)
     bench.endpoint.succeed()
-    assert sum(command[0] == "HMGET" for command in bench.port.redis.asked) == 1
+    assert sum(command[0] == "HMGET" for command in bench.port.redis.sent) == 1
 
 
 # Stopping.
@@ -391,7 +391,7 @@ def test_repeated_page_raises_an_error(bench: Bench) -> None:
         async for _ in bench.client.device_registry():
             pass
 
-    bench.port.redis.answers = {
+    bench.port.redis.replies = {
         "HSCAN": [b"0", [b"1", b"one", b"2", b"one"]],
         "HMGET": lambda key, *asked: [b"x"] * len(asked),
     }

@@ -117,7 +117,7 @@ def test_limit_out_of_range_is_refused(
 
 
 def test_device_registry_is_listed(port: Port, client: Client) -> None:
-    port.redis.answers = {
+    port.redis.replies = {
         "HSCAN": [b"0", [b"2", b"two", b"1", b"one", b"x" * 65, b"one"]],
         "HMGET": lambda key, *devices: [b"teltonika" if one == "1" else None for one in devices],
     }
@@ -137,7 +137,7 @@ def test_device_registry_is_listed(port: Port, client: Client) -> None:
 def test_get_device_returns_the_state_of_a_local_connection(port: Port, client: Client) -> None:
     port.instance.connect(DEVICE)
     port.instance.loads[DEVICE] = (2, True)
-    port.redis.answers = {"HMGET": [b"two"], "XLEN": 3}  # the device has just moved here
+    port.redis.replies = {"HMGET": [b"two"], "XLEN": 3}  # the device has just moved here
     answer = client.ask(GetDevice, device_id=DEVICE)
     assert answer["here"] is True
     assert answer["instance_id"] == "one"
@@ -146,7 +146,7 @@ def test_get_device_returns_the_state_of_a_local_connection(port: Port, client: 
 
 
 def test_get_device_names_another_instance(port: Port, client: Client) -> None:
-    port.redis.answers = {"HMGET": [b"two"], "XLEN": 0}
+    port.redis.replies = {"HMGET": [b"two"], "XLEN": 0}
     answer = client.ask(GetDevice, device_id=DEVICE)
     assert {key: value for key, value in answer.items() if value is not None} == {
         "device_id": DEVICE,
@@ -159,13 +159,13 @@ def test_get_device_names_another_instance(port: Port, client: Client) -> None:
 def test_get_device_counts_commands_that_wait_for_an_unconnected_device(
     port: Port, client: Client
 ) -> None:
-    port.redis.answers = {"HMGET": [None], "XLEN": 1}
+    port.redis.replies = {"HMGET": [None], "XLEN": 1}
     answer = client.ask(GetDevice, device_id=DEVICE)
     assert (answer["instance_id"], answer["here"], answer["waiting"]) == (None, False, 1)
 
 
 def test_get_device_refuses_an_unknown_device(port: Port, client: Client) -> None:
-    port.redis.answers = {"HMGET": [None], "XLEN": 0}
+    port.redis.replies = {"HMGET": [None], "XLEN": 0}
     error = client.refusal(GetDevice, device_id=DEVICE)
     assert isinstance(error, NoSuchDevice)
     assert str(error) == f"{DEVICE} is not connected, and no command waits for it"
@@ -178,7 +178,7 @@ def test_get_device_refuses_an_unknown_device(port: Port, client: Client) -> Non
 def test_send_command_returns_whether_the_command_is_queued_or_waits(
     port: Port, client: Client, effect: bytes, instance_id: bytes, status: str
 ) -> None:
-    port.redis.answers = {"EVALSHA": [effect, instance_id]}
+    port.redis.replies = {"EVALSHA": [effect, instance_id]}
     answer = client.ask(SendCommand, device_id=DEVICE, text="getinfo", command_id="c1")
     assert answer["command_id"] == "c1"
     assert answer["instance_id"] == (instance_id.decode() or None)
@@ -186,7 +186,7 @@ def test_send_command_returns_whether_the_command_is_queued_or_waits(
 
 
 def test_send_command_generates_an_id(port: Port, client: Client) -> None:
-    port.redis.answers = {"EVALSHA": [b"waits", b""]}
+    port.redis.replies = {"EVALSHA": [b"waits", b""]}
     first, second = (
         client.ask(SendCommand, device_id=DEVICE, text="getinfo")["command_id"] for _ in range(2)
     )
@@ -218,16 +218,16 @@ def test_malformed_command_is_refused(
     error = client.refusal(SendCommand, **VALID[SendCommand] | arguments)
     assert isinstance(error, BadArgument)
     assert message in str(error)
-    assert not port.redis.asked
+    assert not port.redis.sent
 
 
 def test_command_status_is_read_from_the_record(port: Port, client: Client) -> None:
-    port.redis.answers = {"GET": b"delivered commands:outbound:two 1-1"}
+    port.redis.replies = {"GET": b"delivered commands:outbound:two 1-1"}
     answer = client.ask(CommandStatus, command_id="c1")
     assert (answer["status"], answer["instance_id"]) == ("delivered", "two")
     content = [b"command_id", b"c1", b"instance_id", b"two", b"status", b"responded"]
     content += [b"response", b"fine", b"at", b"2026-11-22T10:00:00.000Z"]
-    port.redis.answers = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
+    port.redis.replies = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
     assert client.ask(CommandStatus, command_id="c1") == {
         "command_id": "c1",
         "instance_id": "two",
@@ -241,7 +241,7 @@ def test_command_status_is_read_from_the_record(port: Port, client: Client) -> N
 
 def test_command_status_of_a_queued_and_of_an_unknown_command(port: Port, client: Client) -> None:
     port.instance.held.add("c1")
-    port.redis.answers = {"XRANGE": [], "HMGET": [None]}
+    port.redis.replies = {"XRANGE": [], "HMGET": [None]}
     answer = client.ask(CommandStatus, command_id="c1")
     assert (answer["status"], answer["instance_id"]) == ("queued", "one")
     error = client.refusal(CommandStatus, command_id="c2", device_id=DEVICE)
@@ -264,12 +264,12 @@ def test_command_status_of_a_queued_and_of_an_unknown_command(port: Port, client
 def test_malformed_record_counts_as_unknown_command(
     port: Port, client: Client, value: bytes
 ) -> None:
-    port.redis.answers = {"GET": value}
+    port.redis.replies = {"GET": value}
     assert isinstance(client.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
 
 
 def test_malformed_response_leaves_the_status_of_the_record(port: Port, client: Client) -> None:
-    port.redis.answers = {
+    port.redis.replies = {
         "GET": b"done responded 1-1",
         "XRANGE": [[b"1-1", [b"status", b"well"]]],
     }
@@ -338,7 +338,7 @@ STREAM = [
 
 
 def test_lag_has_a_row_for_each_group(port: Port, client: Client) -> None:
-    port.redis.answers = {"SCAN": [b"0", []], "EVALSHA": STREAM}
+    port.redis.replies = {"SCAN": [b"0", []], "EVALSHA": STREAM}
     row = {
         "stream": "telemetry:teltonika",
         "entries": 5,
@@ -361,7 +361,7 @@ def test_lag_lists_a_stream_without_groups_but_not_a_missing_one(
     port: Port, client: Client
 ) -> None:
     found: dict[str, Any] = {"a": [*STREAM[:2], []]}
-    port.redis.answers = {"EVALSHA": lambda digest, count, key, *_: found.get(key)}
+    port.redis.replies = {"EVALSHA": lambda digest, count, key, *_: found.get(key)}
     (row,) = client.ask(Lag, streams=["a", "b"])["groups"]
     assert (row["stream"], row["entries"], row["group"]) == ("a", 5, None)
 
@@ -377,7 +377,7 @@ def test_lag_lists_a_stream_without_groups_but_not_a_missing_one(
 def test_malformed_lag_request_is_refused(
     port: Port, client: Client, arguments: dict[str, Any], message: str
 ) -> None:
-    port.redis.answers = {"EVALSHA": "WRONGTYPE Operation against a key"}
+    port.redis.replies = {"EVALSHA": "WRONGTYPE Operation against a key"}
     error = client.refusal(Lag, **arguments)
     assert isinstance(error, BadArgument)
     assert message in str(error)
@@ -387,7 +387,7 @@ def test_lag_leaves_out_an_advertised_name_that_is_not_a_stream(port: Port, clie
     wrong = "WRONGTYPE Operation against a key holding the wrong kind of value"
     port.instance.streams = ["a", "b", "c"]
     found: dict[str, Any] = {"a": wrong, "b": STREAM}
-    port.redis.answers = {
+    port.redis.replies = {
         "SCAN": [b"0", []],
         "EVALSHA": lambda digest, count, key, *_: found.get(key),
     }
@@ -405,7 +405,7 @@ def test_error_of_redis_is_reported(
 ) -> None:
     port.redis.connected = refused
     for name in ("HSCAN", "HMGET", "EVALSHA", "GET", "SCAN", "XLEN"):
-        port.redis.answers[name] = "ERR no"
+        port.redis.replies[name] = "ERR no"
     error = client.refusal(command, **VALID[command])
     assert isinstance(error, RedisUnavailable)
     assert str(error) == ("Redis: ERR no" if refused else "Redis: not connected")

@@ -348,7 +348,7 @@ def test_disconnect_cancels_all_commands(
 def test_disconnect_cancels_waiting_for_a_final_response(
     port: Port, client: Client, logged: Sequence[LogEvent]
 ) -> None:
-    port.redis.answers = {"EVALSHA": [b"waits", b""]}
+    port.redis.replies = {"EVALSHA": [b"waits", b""]}
     asked = client.begin(SendCommand, device_id=DEVICE, text="getinfo", wait=True)
     client.pump()
     port.clock.pump([0.1] * 10)

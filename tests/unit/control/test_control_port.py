@@ -87,7 +87,7 @@ def test_other_commands_are_refused_before_hello(
     assert isinstance(error, VersionMismatch)
     assert str(error) == f"Hello with version {VERSION} must be the first command"
     assert client.is_open
-    assert not port.redis.asked
+    assert not port.redis.sent
     assert not log_lines(logged)
     client.hello()
 
@@ -201,7 +201,7 @@ def test_permission_read_allows_only_commands_that_read(
         error = asked.error()
         assert isinstance(error, NotPermitted)
         assert str(error) == 'this command requires the permission "operate"'
-        assert not port.redis.asked
+        assert not port.redis.sent
         assert not port.instance.drains
     else:
         try:
@@ -277,9 +277,9 @@ def test_audit_log_ignores_the_log_level(client: Client, logged: Sequence[LogEve
 def test_text_of_a_command_is_not_logged(
     port: Port, client: Client, logged: Sequence[LogEvent]
 ) -> None:
-    port.redis.answers = {"EVALSHA": [b"waits", b""]}
+    port.redis.replies = {"EVALSHA": [b"waits", b""]}
     client.ask(SendCommand, device_id=DEVICE, text="s3cret", command_id="c1")
-    port.redis.answers = {"EVALSHA": RuntimeError("a fault")}
+    port.redis.replies = {"EVALSHA": RuntimeError("a fault")}
     client.refusal(SendCommand, device_id=DEVICE, text="s3cret", command_id="c1")
     port.operations.send_command = lambda **_: _answer("s3cret")  # type: ignore[method-assign]
     client.refusal(SendCommand, device_id=DEVICE, text="s3cret", command_id="c1")

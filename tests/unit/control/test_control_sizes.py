@@ -93,7 +93,7 @@ def test_list_connections_with_usual_values_needs_one_page(port: Port, client: C
 def test_device_registry_with_maximum_values_is_paged(port: Port, client: Client) -> None:
     devices = ids(2 * MAX_ROWS + 1)
     scanned = [part.encode() for one in devices for part in (one, WIDE * 1000)]
-    port.redis.answers = {
+    port.redis.replies = {
         "HSCAN": [b"0", scanned],
         "HMGET": lambda key, *asked: [LONG.encode()] * len(asked),
     }
@@ -105,7 +105,7 @@ def test_device_registry_with_maximum_values_is_paged(port: Port, client: Client
 def test_device_registry_with_usual_values_needs_one_page(port: Port, client: Client) -> None:
     scanned = [b"%015d" % (number // 2) for number in range(2 * MAX_ROWS)]
     scanned[1::2] = [b"i" * 64] * MAX_ROWS
-    port.redis.answers = {
+    port.redis.replies = {
         "HSCAN": [b"0", scanned],
         "HMGET": lambda key, *asked: [b"teltonika"] * len(asked),
     }
@@ -116,7 +116,7 @@ def test_device_registry_with_usual_values_needs_one_page(port: Port, client: Cl
 def test_lag_with_maximum_names_is_paged(port: Port, client: Client, count: int) -> None:
     group = [WIDE.encode() * 10_000, 2**63, 2**63, b"1-1", b"1-1", [[b"p", 1, 5]], 1]
     facts = [b"length", 2**63, b"entries-added", 2**63]
-    port.redis.answers = {
+    port.redis.replies = {
         "EVALSHA": [[b"9999999999", b"0"], facts, [group] * count],
         "SCAN": [b"0", []],
     }
@@ -147,7 +147,7 @@ def test_answer_of_a_device_may_contain_any_text(text: str, other: str) -> None:
     content = [b"command_id", b"c1", b"status", b"failed", b"response", text.encode()]
     for name in (b"reason", b"instance_id", b"at"):
         content += [name, (other * 1000).encode()]
-    port.redis.answers = {"GET": b"done failed 1-1", "XRANGE": [[b"1-1", content]]}
+    port.redis.replies = {"GET": b"done failed 1-1", "XRANGE": [[b"1-1", content]]}
     answer = port.client().ask(CommandStatus, command_id="c1")
     assert (answer["response"] or "") == text[:MAX_TEXT]
     assert answer["truncated"] is (len(text) > MAX_TEXT)
@@ -156,7 +156,7 @@ def test_answer_of_a_device_may_contain_any_text(text: str, other: str) -> None:
 @pytest.mark.parametrize("length", [MAX_TEXT - 1, MAX_TEXT, MAX_TEXT + 1, 1 << 20])
 def test_long_answer_of_a_device_is_truncated(port: Port, client: Client, length: int) -> None:
     content = [b"status", b"responded", b"response", (WIDE * length).encode()]
-    port.redis.answers = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
+    port.redis.replies = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
     answer = client.ask(CommandStatus, command_id="c1")
     assert answer["response"] == WIDE * min(length, MAX_TEXT)
     assert answer["truncated"] is (length > MAX_TEXT)
@@ -208,7 +208,7 @@ def test_arguments_may_have_any_length(
         name: text if value == "" else [text] if value == [""] else value
         for name, value in arguments.items()
     }
-    port.redis.answers = {
+    port.redis.replies = {
         "HMGET": [None],
         "XLEN": 0,
         "XRANGE": [],
@@ -226,7 +226,7 @@ def test_error_of_redis_may_have_any_length(
     port: Port, client: Client, command: type[ControlCommand]
 ) -> None:
     for name in ("HSCAN", "HMGET", "EVALSHA", "GET", "SCAN", "XLEN"):
-        port.redis.answers[name] = LONG * 2
+        port.redis.replies[name] = LONG * 2
     asked = client.begin(command, **VALID[command])
     client.pump()
     assert is_brief(asked.reply_or_error())

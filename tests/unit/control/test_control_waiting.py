@@ -22,7 +22,7 @@ AT = "2026-11-22T10:00:00.000Z"
 
 def begin(port: Port, client: Client, **options: Any) -> PendingReply:
     """Send a command that waits for its device, and for its final response."""
-    port.redis.answers["EVALSHA"] = [b"waits", b""]
+    port.redis.replies["EVALSHA"] = [b"waits", b""]
     asked = client.begin(
         SendCommand, device_id=DEVICE, text="getinfo", command_id="c1", wait=True, **options
     )
@@ -34,8 +34,8 @@ def ends(port: Port, **final: str) -> None:
     """Store a final response of the command."""
     fields = {"command_id": "c1", "instance_id": "two", "at": AT} | final
     content = [part.encode() for pair in fields.items() for part in pair]
-    port.redis.answers["GET"] = f"done {final['status']} 1-1".encode()
-    port.redis.answers["XRANGE"] = [[b"1-1", content]]
+    port.redis.replies["GET"] = f"done {final['status']} 1-1".encode()
+    port.redis.replies["XRANGE"] = [[b"1-1", content]]
 
 
 def look(port: Port, client: Client) -> None:
@@ -60,7 +60,7 @@ def test_waiting_client_receives_the_final_response(
 ) -> None:
     asked = begin(port, client)
     for value in (None, b"sent commands:outbound:two 1-1", b"delivered commands:outbound:two 1-1"):
-        port.redis.answers["GET"] = value
+        port.redis.replies["GET"] = value
         look(port, client)
         assert not asked.has_reply
     ends(port, **final)
@@ -83,8 +83,8 @@ def test_client_stops_waiting_when_the_command_is_overdue(port: Port, client: Cl
     client.pump()
     assert not asked.has_reply
     # The command still waits in the stream of its device, because no janitor has expired it.
-    port.redis.answers["HMGET"] = [None]
-    port.redis.answers["XRANGE"] = [[b"1-1", [b"command_id", b"c1"]]]
+    port.redis.replies["HMGET"] = [None]
+    port.redis.replies["XRANGE"] = [[b"1-1", [b"command_id", b"c1"]]]
     look(port, client)
     assert asked.result()["status"] == "waiting"
     assert port.timers == 0
@@ -92,7 +92,7 @@ def test_client_stops_waiting_when_the_command_is_overdue(port: Port, client: Cl
 
 def test_waiting_client_gets_an_error_if_the_command_disappears(port: Port, client: Client) -> None:
     asked = begin(port, client, expires_in=10.0, timeout=5.0)
-    port.redis.answers |= {"HMGET": [None], "XRANGE": []}
+    port.redis.replies |= {"HMGET": [None], "XRANGE": []}
     port.clock.advance(10 + 5 + FINAL_STATUS_GRACE)
     client.pump()
     look(port, client)
@@ -130,7 +130,7 @@ def test_option_offline_decides_whether_the_command_waits(
         return [b"finished", b""]
 
     ends(port, status="failed", reason="offline")
-    port.redis.answers["EVALSHA"] = submit
+    port.redis.replies["EVALSHA"] = submit
     options = {} if offline is None else {"offline": offline}
     answer = client.ask(SendCommand, device_id=DEVICE, text="x", command_id="c1", **options)
     assert (answer["status"], answer["reason"]) == ("failed", "offline")
@@ -140,7 +140,7 @@ def test_option_offline_decides_whether_the_command_waits(
 
 @pytest.mark.parametrize("wait", [False, True])
 def test_known_command_is_not_sent_again(port: Port, client: Client, wait: bool) -> None:
-    port.redis.answers["EVALSHA"] = [b"known", b""]
+    port.redis.replies["EVALSHA"] = [b"known", b""]
     ends(port, status="responded", response="fine")
     answer = client.ask(SendCommand, device_id=DEVICE, text="x", command_id="c1", wait=wait)
     assert (answer["status"], answer["response"]) == ("responded", "fine")
@@ -155,11 +155,11 @@ def status(client: Client, **about: Any) -> tuple[Any, ...]:
 def holding(port: Port, *streams: str) -> None:
     """Put the command into these streams."""
     entry = [[b"1-1", [b"command_id", b"c1"]]]
-    port.redis.answers["XRANGE"] = lambda stream, *_: entry if stream in streams else []
+    port.redis.replies["XRANGE"] = lambda stream, *_: entry if stream in streams else []
 
 
 def test_command_is_found_in_the_streams_of_its_device(port: Port, client: Client) -> None:
-    port.redis.answers["HMGET"] = [b"two"]
+    port.redis.replies["HMGET"] = [b"two"]
     holding(port, outbound("two"))
     assert status(client, device_id=DEVICE) == ("queued", "two")
     holding(port, waiting_commands(DEVICE))
@@ -171,13 +171,13 @@ def test_command_is_found_in_the_streams_of_its_device(port: Port, client: Clien
 
 def test_command_claimed_during_the_search_is_found(port: Port, client: Client) -> None:
     statuses = iter([None, b"sent commands:outbound:two 1-1"])
-    port.redis.answers |= {"GET": lambda _: next(statuses), "HMGET": [b"two"], "XRANGE": []}
+    port.redis.replies |= {"GET": lambda _: next(statuses), "HMGET": [b"two"], "XRANGE": []}
     assert status(client, device_id=DEVICE) == ("sent", "two")
 
 
 def test_key_of_another_type_does_not_hide_a_command(port: Port, client: Client) -> None:
-    port.redis.answers["HMGET"] = [b"two"]
-    port.redis.answers["XRANGE"] = lambda stream, *_: (
+    port.redis.replies["HMGET"] = [b"two"]
+    port.redis.replies["XRANGE"] = lambda stream, *_: (
         WRONG_TYPE if stream == waiting_commands(DEVICE) else [[b"1-1", [b"command_id", b"c1"]]]
     )
     assert status(client, device_id=DEVICE) == ("queued", "two")

@@ -263,7 +263,7 @@ class Port:
     ) -> None:
         self.clock = clock or Clock()
         self.instance = FakeInstance()
-        self.redis: Any = FakeRedis(answers={}) if redis is None else redis
+        self.redis: Any = FakeRedis(replies={}) if redis is None else redis
         self.levels = LogLevels()
         asked: Any = self.redis
         self.operations = Operations(self.clock, self.instance, asked, self.levels)
@@ -317,6 +317,6 @@ def delay_get_device(port: Port) -> list[Deferred[Any]]:
         waiting.append(Deferred())
         return waiting[-1]
 
-    port.redis.answers["HMGET"] = ask
-    port.redis.answers["XLEN"] = 1
+    port.redis.replies["HMGET"] = ask
+    port.redis.replies["XLEN"] = 1
     return waiting

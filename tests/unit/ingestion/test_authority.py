@@ -90,7 +90,7 @@ def test_admission_is_undecided_before_redis_is_connected() -> None:
     listed.clock.advance(10 * INTERVAL)
     assert listed.redis.commands == []
     assert listed.admissions() == [LATER] * 3
-    listed.redis.return_()
+    listed.redis.reconnect()
     listed.reply(ALLOWED)
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
 
@@ -192,7 +192,7 @@ def test_last_good_copy_stays_in_use_while_redis_is_unavailable(listed: Listed) 
     listed.redis.lose()
     listed.clock.pump([INTERVAL] * 5)
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
-    listed.redis.return_()
+    listed.redis.reconnect()
     listed.clock.advance(INTERVAL)
     listed.reply(ALSO_ALLOWED)
     assert listed.admissions() == [REFUSED, SERVED, REFUSED]

@@ -142,7 +142,7 @@ def test_lost_connection_confirms_nothing_and_all_frames_are_appended_again(
     second = publishing.publish("b")
     publishing.clock.advance(60)
     assert (first, second) == ([], [])
-    publishing.redis.return_()
+    publishing.redis.reconnect()
     publishing.run_turn()
     assert publishing.calls() == [["a", "b"]]
     publishing.reply()
@@ -172,7 +172,7 @@ def test_unanswered_appends_are_reported_until_a_reply(publishing: Publishing) -
     publishing.run_turn()
     assert publishing.reports == [None, "Redis does not reply to appends"]
     publishing.redis.connected = False
-    publishing.redis.return_()  # a PING was answered
+    publishing.redis.reconnect()  # a PING was answered
     assert publishing.reports[-1] == "Redis does not reply to appends"
     publishing.reply()
     assert result == [None]
@@ -184,7 +184,7 @@ def test_failed_calls_are_retried_in_order(publishing: Publishing) -> None:
     for name in names:
         publishing.publish(name, MAX_RECORDS)
     publishing.redis.lose()
-    publishing.redis.return_()
+    publishing.redis.reconnect()
     sent: list[str] = []
     while len(sent) < len(names):
         publishing.clock.advance(RETRY_DELAY)
@@ -270,7 +270,7 @@ def test_cancelled_frame_under_way_is_not_appended_again(publishing: Publishing)
     publishing.run_turn()
     publishing.last.cancel()
     publishing.redis.lose()
-    publishing.redis.return_()
+    publishing.redis.reconnect()
     publishing.clock.advance(RETRY_DELAY)
     assert publishing.calls() == []
 
@@ -376,7 +376,7 @@ def test_publisher_is_not_stuck_while_redis_is_unavailable_or_refuses(
     publishing.publish("b")
     publishing.clock.advance(WATCHDOG_TIMEOUT + 1)
     assert not publishing.watchdog.expired
-    publishing.redis.return_()
+    publishing.redis.reconnect()
     for _ in range(int(2 * WATCHDOG_TIMEOUT / RETRY_DELAY)):
         publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
         publishing.clock.advance(RETRY_DELAY)

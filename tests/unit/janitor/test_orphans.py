@@ -26,7 +26,7 @@ def redis_with(*keys: str, owner: str) -> FakeRedis:
         return [b"0", [key.encode() for key in keys if key.encode().startswith(prefix)]]
 
     return FakeRedis(
-        answers={
+        replies={
             "SCAN": scan,
             "HSCAN": [b"0", [DEVICE, owner.encode()]],
             "SSCAN": [b"0", []],
@@ -49,7 +49,7 @@ def test_sweep_runs_no_script_for_a_live_instance() -> None:
     redis = redis_with(heartbeat("one"), outbound("one"), owner="one")
     counts = sweep(redis)
     assert (counts.living, counts.connections, counts.streams) == (1, 0, 0)
-    assert {command for command, *_ in redis.asked} == {"SCAN", "HSCAN", "SSCAN"}
+    assert {command for command, *_ in redis.sent} == {"SCAN", "HSCAN", "SSCAN"}
 
 
 def test_sweep_removes_connections_and_stream_of_a_dead_instance() -> None:

@@ -21,7 +21,7 @@ class UnreadBench:
         heartbeat = json.dumps({"streams": ["telemetry:teltonika", "positions"]}).encode()
         self.redis = FakeRedis(
             connected=False,
-            answers={
+            replies={
                 "SCAN": [b"0", [b"instance:heartbeat:one"]],
                 "MGET": lambda *_: [heartbeat],
                 "XINFO": consumers,
@@ -38,7 +38,7 @@ class UnreadBench:
             Condition(self.reports.append),
             metrics_registry=self.metrics_registry,
         ).startService()
-        self.redis.return_()
+        self.redis.reconnect()
 
     @property
     def unread(self) -> float | None:
@@ -83,7 +83,7 @@ def test_stream_without_a_live_consumer_is_unread(consumers: Any, unread: bool) 
 def test_refusal_is_reported_until_the_next_check() -> None:
     bench = UnreadBench("NOPERM this user has no permissions")
     assert "NOPERM" in str(bench.reports[-1])
-    bench.redis.answers = {**(bench.redis.answers or {}), "XINFO": [consumer(0)]}
+    bench.redis.replies = {**(bench.redis.replies or {}), "XINFO": [consumer(0)]}
     bench.clock.advance(CHECK_INTERVAL)
     assert bench.reports[-1] is None
 

@@ -25,7 +25,7 @@ class DoubleSubject:
         self.redis: Any = FakeRedis(connected=False)
 
     def connect(self) -> None:
-        self.redis.return_()
+        self.redis.reconnect()
 
     def lose(self) -> None:
         self.redis.lose()

@@ -12,7 +12,7 @@ from tracker.redis.scan import scan
 
 def test_scan_ends_when_the_cursor_returns_to_zero() -> None:
     pages = {b"0": [b"17", [b"a", b"b"]], b"17": [b"4", []], b"4": [b"0", [b"c"]]}
-    fake = FakeRedis(answers={"SSCAN": lambda key, cursor, *options: pages[cursor]})
+    fake = FakeRedis(replies={"SSCAN": lambda key, cursor, *options: pages[cursor]})
     redis: Any = fake
 
     async def read() -> list[list[bytes]]:
@@ -21,4 +21,4 @@ def test_scan_ends_when_the_cursor_returns_to_zero() -> None:
     found: list[list[list[bytes]]] = []
     Deferred.fromCoroutine(read()).addCallback(found.append)
     assert found == [[[b"a", b"b"], [], [b"c"]]]
-    assert fake.asked[1] == ("SSCAN", "a set", b"17", "COUNT", 10)
+    assert fake.sent[1] == ("SSCAN", "a set", b"17", "COUNT", 10)

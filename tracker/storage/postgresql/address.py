@@ -46,10 +46,10 @@ class PostgreSQLAddress:
         """
         base, question, query = url.partition("?")
         pairs = query.split("&") if question else []
-        asked = [pair for pair in pairs if pair.partition("=")[0] == _TIMESCALE]
-        if any(pair not in ("timescale=0", "timescale=1") for pair in asked):
+        timescale = [pair for pair in pairs if pair.partition("=")[0] == _TIMESCALE]
+        if any(pair not in ("timescale=0", "timescale=1") for pair in timescale):
             raise ValueError("timescale must be 1 or 0")
-        rest = "&".join(pair for pair in pairs if pair not in asked)
+        rest = "&".join(pair for pair in pairs if pair not in timescale)
         try:
             given = conninfo_to_dict(f"{base}?{rest}" if rest else base)
         except psycopg.Error as error:
@@ -62,7 +62,7 @@ class PostgreSQLAddress:
             # Rows are sent as UTF-8, independent of the environment.
             {**_DEFAULTS, **given, "client_encoding": "UTF8"},
             _shown(given),
-            asked[-1:] == ["timescale=1"],
+            timescale[-1:] == ["timescale=1"],
         )
 
 

@@ -103,15 +103,15 @@ def judge_unreachable(address: PostgreSQLAddress, reason: str) -> Finding:
     given = address.parameters
     host, number = shlex.quote(given.get("host", "localhost")), given.get("port", "5432")
     name, user = (shlex.quote(str(given.get(key, "tracker"))) for key in ("dbname", "user"))
-    place = f"-h {host} -p {number}"
-    server = f"psql {place} -U postgres -c"
+    options = f"-h {host} -p {number}"
+    server = f"psql {options} -U postgres -c"
     for pattern, fix in (
         (
             r"authentication failed|no password supplied",
             f"echo {host}:{number}:{name}:{user}:PASSWORD >> ~/.pgpass && chmod 600 ~/.pgpass",
         ),
-        (r"database .* does not exist", f"createdb {place} -O {user} {name}"),
-        (r"role .* does not exist", f"createuser {place} --pwprompt {user}"),
+        (r"database .* does not exist", f"createdb {options} -O {user} {name}"),
+        (r"role .* does not exist", f"createuser {options} --pwprompt {user}"),
         (
             r"no pg_hba\.conf entry",
             f"host {name} {user} samenet scram-sha-256  # in pg_hba.conf, then pg_ctl reload",
@@ -122,12 +122,13 @@ def judge_unreachable(address: PostgreSQLAddress, reason: str) -> Finding:
         ),
         (r"read-only", "TRACKER_SINK=postgresql://USER@PRIMARY/DATABASE  # this is a standby"),
         (r"SSL|certificate", "TRACKER_SINK='postgresql://…?sslmode=…&sslrootcert=…'"),
-        (r"refused|No such file", "systemctl start postgresql  # or say where it is: --sink"),
+        (r"refused|No such file", "systemctl start postgresql  # or give its address: --sink"),
     ):
         if re.search(pattern, reason):
             return failure(f"{address.url}: {reason}", fix)
     return failure(
-        f"{address.url}: {reason}", f"pg_isready {place}  # the name, the network, the firewall"
+        f"{address.url}: {reason}",
+        f"pg_isready {options}  # check the name, the network and the firewall",
     )
 
 

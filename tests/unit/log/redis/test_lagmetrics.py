@@ -69,7 +69,7 @@ def test_lag_is_read_on_connection_and_at_an_interval() -> None:
     bench.redis.connected = False
     bench.service.startService()
     assert not bench.redis.commands
-    bench.redis.return_()
+    bench.redis.reconnect()
     bench.reply(script_reply())
     assert not bench.redis.commands
     bench.clock.advance(LAG_INTERVAL)
