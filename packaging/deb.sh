@@ -1,11 +1,11 @@
 #!/bin/sh
-# Builds dist/tracker_VERSION_ARCHITECTURE.deb from this source tree: `make deb` calls it.
-# Needs python3-venv and dpkg-deb, and no root. In the environment:
+# Builds dist/tracker_VERSION_ARCHITECTURE.deb from this source tree; `make deb` calls it.
+# Needs python3-venv and dpkg-deb, and no root. Environment variables:
 #
-# DEB_VERSION  of the package; default: the program's
-# DEB_PYTHON   that it is for; default: /usr/bin/python3, the one of this Debian
+# DEB_VERSION  version of the package; default: that of the program
+# DEB_PYTHON   Python of the package; default: /usr/bin/python3 of this Debian release
 #
-# The package is for the release that it is built on: its environment has that Python.
+# The package works only on the release that it was built on, since it needs that Python.
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
@@ -20,7 +20,7 @@ chmod 755 "$stage"
 trap 'rm -rf "$stage"' EXIT
 
 DESTDIR=$stage PREFIX=/opt/tracker SYSTEM=/usr PYTHON=$python packaging/install.sh
-# It is upgraded by packages.
+# The environment is upgraded by packages, not by pip.
 "$stage/opt/tracker/bin/python" -m pip uninstall --quiet --yes pip setuptools
 
 doc=$stage/usr/share/doc/tracker
@@ -41,6 +41,6 @@ install -m 755 packaging/deb/preinst packaging/deb/postinst packaging/deb/prerm 
 (cd "$stage" && find opt usr -type f -print0 | sort -z | xargs -0 md5sum) >"$stage/DEBIAN/md5sums"
 
 file=dist/tracker_${version}_$architecture.deb
-# -z1: 20 % more than -z6, in a tenth of the time.
+# -z1: 20 % larger than -z6, in a tenth of the time.
 dpkg-deb --root-owner-group -Zxz -z1 --build "$stage" "$file" >/dev/null
 echo "$file"

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Installs Tracker from this source tree: `make install` and `make deb` call it. In the environment:
+# Installs Tracker from this source tree; `make install` and `make deb` call it. Environment
+# variables:
 #
-# DESTDIR  a folder to install into instead of /; what it will be found by later does not name it
-# PREFIX   of the virtual environment: /opt/tracker
-# SYSTEM   of the units, the commands and what is delivered as an example: /usr/local
-# PYTHON   that the virtual environment is of: python3
+# DESTDIR  folder to install into instead of /; installed files do not refer to it
+# PREFIX   folder of the virtual environment; default: /opt/tracker
+# SYSTEM   folder of units, commands and examples; default: /usr/local
+# PYTHON   Python of the virtual environment; default: python3
 #
-# Neither a user is made nor a unit enabled: docs/install.rst has the lines that do it.
+# It creates no user and enables no unit: see docs/install.rst.
 set -eu
 umask 022
 
@@ -23,15 +24,15 @@ fail() {
     exit 1
 }
 
-# Services see no home folder, and so no Python there.
+# Services have no access to home folders, and therefore not to a Python there.
 interpreter=$("$PYTHON" -c 'import os, sys; print(os.path.realpath(sys.executable))')
 case $interpreter in
-    /root/* | /home/*) fail "$interpreter is in a home folder: PYTHON=/usr/bin/python3 make …" ;;
+    /root/* | /home/*) fail "$interpreter is in a home folder, which services cannot read; use PYTHON=/usr/bin/python3" ;;
 esac
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or later is needed"
-"$PYTHON" -c 'import ensurepip' 2>/dev/null || fail "$PYTHON has no venv: apt install python3-venv"
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or later is required; use PYTHON=/path/to/python3.11"
+"$PYTHON" -c 'import ensurepip' 2>/dev/null || fail "$PYTHON has no module venv; run apt install python3-venv"
 
-# A copy, since a build leaves files in the tree, and takes along what earlier ones have left.
+# Build from a copy: a build leaves files in the tree, and would include files of earlier builds.
 source=$(mktemp -d)
 trap 'rm -rf "$source"' EXIT
 tar -c --exclude=__pycache__ --exclude=dropin.cache \
@@ -41,12 +42,12 @@ tar -c --exclude=__pycache__ --exclude=dropin.cache \
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-compile --upgrade \
     "${source}[postgresql]"
 
-# What a service could not write later: bytecode, and Twisted's list of plugins.
+# Bytecode and Twisted's list of plugins, which a service cannot write later.
 "$venv/bin/python" -m compileall -q -f ${root:+-s "$root"} "$venv/lib"
 "$venv/bin/python" -I -c 'from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))'
 chmod 644 "$venv"/lib/python3*/site-packages/twisted/plugins/dropin.cache
 
-# Scripts name the environment that they are of.
+# Scripts contain the path of their environment.
 if [ -n "$root" ]; then
     grep -rlIZ -F "$venv" "$venv/bin" "$venv/pyvenv.cfg" | xargs -0r sed -i "s|$venv|$PREFIX|g"
 fi

@@ -1,9 +1,9 @@
-# Everything in one process, as `twistd tracker standalone` does it, for `twistd -ny`.
+# All roles in one process, like `twistd tracker standalone`, for `twistd -ny`.
 #
 #   TRACKER_DATA=/var/lib/tracker twistd -ny tap/standalone.tac
 #
-# TRACKER_DATA names the folder for all data (default: ./tracker-data); INSTANCE_ID and
-# REDIS_TELEMETRY_STREAM hold as for the command.
+# TRACKER_DATA is the folder for all data (default: ./tracker-data). INSTANCE_ID and
+# REDIS_TELEMETRY_STREAM have the same meaning as for the command.
 
 from twisted.application import service
 

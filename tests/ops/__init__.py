@@ -1,4 +1,4 @@
-"""What is made for operators, tried with what they run it on: promtool and Prometheus.
+"""Tests of alerts, dashboard and metrics with a real promtool and Prometheus.
 
-These need the package ``prometheus`` of Debian, so ``make test-ops`` runs them.
+They need Debian's package ``prometheus``; ``make test-ops`` runs them.
 """

@@ -1,4 +1,4 @@
-"""A stack under load, and a Prometheus that scrapes it."""
+"""A site of all roles under load, and a Prometheus that scrapes it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.waiting import wait_for
 
 @pytest.fixture(scope="session", autouse=True)
 def tools() -> None:
-    """Say plainly what is missing."""
+    """Fail with a clear message if a program is missing."""
     for program in ("promtool", "prometheus"):
         assert shutil.which(program), f"{program} is not installed: apt-get install prometheus"
 
 
 class Site:
-    """A Redis, one process of each role, devices, and Prometheus."""
+    """Redis, one process of each role, simulated devices, and Prometheus."""
 
     def __init__(self, folder: Path) -> None:
         self.redis = RedisServer(folder / "redis")
@@ -73,7 +73,7 @@ class Site:
         self.prometheus.start()
 
     def _command(self) -> None:
-        """Have a device answer one that Directus sends it."""
+        """Start Directus' double and the bridge; wait until a device has answered a command."""
         device = next(iter(self.redis.client.hkeys("connections:registry"))).decode()
         self._directus = subprocess.Popen(
             [sys.executable, "-m", "tests.ops.directus", str(self._directus_port), device],
@@ -97,7 +97,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A running site, of which a test may stop what it likes last."""
+    """Yield a running site. The last tests may stop parts of it."""
     site = Site(tmp_path_factory.mktemp("site"))
     try:
         site.start()

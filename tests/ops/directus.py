@@ -1,6 +1,6 @@
 """The double of Directus as a process: ``python -m tests.ops.directus PORT IMEI``.
 
-It holds one device, and a command for it that is pending.
+It holds one device, and a pending command for that device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KEY = "00000000-0000-4000-8000-000000000001"
 
 
 def main(port: int, imei: str) -> None:
-    """Serve it until killed."""
+    """Serve the double until killed."""
     double = DirectusDouble()
     device = dict.fromkeys(double.tables["devices"].columns)
     double.rows("devices")[imei] = device | {"imei": imei, "enabled": True}

@@ -1,4 +1,4 @@
-"""A real Prometheus, and its tool."""
+"""A real Prometheus, and promtool."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ DASHBOARD = ROOT / "ops" / "grafana" / "tracker.json"
 
 
 def promtool(*arguments: str, given: bytes = b"") -> str:
-    """Run it; what it says, if it finds nothing wrong."""
+    """Run promtool, which has to succeed; return its output.
+
+    :param given: its standard input.
+    """
     ended = subprocess.run(
         ["promtool", *arguments],
         input=given,
@@ -28,15 +31,15 @@ def promtool(*arguments: str, given: bytes = b"") -> str:
         check=False,
         timeout=60,
     )
-    said = (ended.stdout + ended.stderr).decode()
-    assert ended.returncode == 0, said
-    return said
+    output = (ended.stdout + ended.stderr).decode()
+    assert ended.returncode == 0, output
+    return output
 
 
 class Prometheus(OwnProcess):
     """A server that scrapes every second, with the rules of ``ops/``.
 
-    :param targets: role → what serves ``/metrics``, as ``127.0.0.1:9131``.
+    :param targets: role → address that serves ``/metrics``, such as ``127.0.0.1:9131``.
     """
 
     def __init__(self, folder: Path, targets: dict[str, str]) -> None:
@@ -46,7 +49,7 @@ class Prometheus(OwnProcess):
         self._targets = targets
 
     def start(self) -> None:
-        """Start it; returns when it has scraped every target."""
+        """Start the server, and wait until it has scraped every target."""
         config = self._folder / "prometheus.yml"
         # JSON is YAML.
         config.write_text(json.dumps(self._config()))
@@ -64,12 +67,12 @@ class Prometheus(OwnProcess):
         )
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series that an expression has now."""
-        found: list[dict[str, Any]] = self._ask("query", query=expression)["result"]
-        return found
+        """Return the current series of an expression."""
+        series: list[dict[str, Any]] = self._get("query", query=expression)["result"]
+        return series
 
     def value(self, expression: str) -> float | None:
-        """The value of an expression with one series; None without any, or before it answers."""
+        """Return the value of an expression; None without a series, or before the server is up."""
         try:
             found = self.query(expression)
         except OSError:
@@ -77,22 +80,22 @@ class Prometheus(OwnProcess):
         return float(found[0]["value"][1]) if found else None
 
     def rules(self) -> list[dict[str, Any]]:
-        """All rules, and how their evaluation went."""
-        return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
+        """Return all rules and the state of their evaluation."""
+        return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
-    def _ask(self, path: str, **arguments: str) -> Any:
+    def _get(self, path: str, **arguments: str) -> Any:
         query = urllib.parse.urlencode(arguments)
         url = f"http://127.0.0.1:{self._port}/api/v1/{path}?{query}"
         try:
             with urllib.request.urlopen(url, timeout=30) as response:
-                answer = json.load(response)
+                reply = json.load(response)
         except urllib.error.HTTPError as error:
-            if error.code == 503:  # it is starting
+            if error.code == 503:  # the server is starting
                 raise
             raise AssertionError(f"{arguments}: {error.read().decode()}") from None
-        assert answer["status"] == "success", answer
-        assert not answer.get("warnings"), answer
-        return answer["data"]
+        assert reply["status"] == "success", reply
+        assert not reply.get("warnings"), reply
+        return reply["data"]
 
     def _config(self) -> dict[str, Any]:
         targets = [

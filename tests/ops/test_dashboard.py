@@ -1,6 +1,6 @@
-"""The dashboard: whether Grafana can import it as it is, and whether its queries find something.
+"""The dashboard: its structure, and its queries against a running site.
 
-The last tests stop the processor; what a run of all roles shows comes before.
+The last tests stop the processor; they have to run after all others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def queries() -> Iterator[tuple[str, str]]:
             yield panel["title"], target["expr"]
 
 
-def test_it_needs_nothing_but_a_prometheus() -> None:
+def test_dashboard_needs_only_a_prometheus_datasource() -> None:
     assert BOARD["id"] is None
     assert BOARD["uid"]
     assert BOARD["schemaVersion"] >= 36
@@ -44,29 +44,29 @@ def test_it_needs_nothing_but_a_prometheus() -> None:
     assert types == {one["id"] for one in BOARD["__requires"] if one["type"] == "panel"}
 
 
-def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     ids = [panel["id"] for panel in PANELS]
     assert len(ids) == len(set(ids))
-    taken: set[tuple[int, int]] = set()
+    used: set[tuple[int, int]] = set()
     for panel in PANELS:
-        place = panel["gridPos"]
-        assert place["x"] + place["w"] <= 24
+        area = panel["gridPos"]
+        assert area["x"] + area["w"] <= 24
         cells = {
             (column, line)
-            for column in range(place["x"], place["x"] + place["w"])
-            for line in range(place["y"], place["y"] + place["h"])
+            for column in range(area["x"], area["x"] + area["w"])
+            for line in range(area["y"], area["y"] + area["h"])
         }
-        assert not cells & taken, panel["title"]
-        taken |= cells
+        assert not cells & used, panel["title"]
+        used |= cells
 
 
-def test_lag_is_on_top() -> None:
+def test_lag_is_at_the_top() -> None:
     first = [panel["title"] for panel in sorted(PANELS, key=lambda one: one["gridPos"]["y"])][:3]
     assert first == ["Lag", "Oldest unprocessed", "Lag"]
 
 
 @pytest.mark.parametrize(("title", "query"), list(queries()))
-def test_each_query_finds_something(site: Site, title: str, query: str) -> None:
+def test_each_query_returns_data(site: Site, title: str, query: str) -> None:
     expression = query.replace("$__rate_interval", "30s")
     assert "$" not in expression
     wait_for(lambda: site.prometheus.query(expression), f"{title}: {expression}", timeout=60)
@@ -80,30 +80,30 @@ def test_each_rule_can_be_evaluated(site: Site) -> None:
     )
 
 
-def test_each_metric_of_a_rule_is_there(site: Site) -> None:
+def test_each_metric_of_a_rule_exists(site: Site) -> None:
     expressions = " ".join(rule["query"] for rule in site.prometheus.rules())
     for name in sorted(set(re.findall(r"\btracker_\w+", expressions))):
         assert site.prometheus.query(f"count({name})"), name
 
 
-def test_while_all_runs_nothing_fires(site: Site) -> None:
+def test_no_critical_alert_fires_while_all_roles_run(site: Site) -> None:
     assert site.prometheus.query('ALERTS{alertstate="firing",severity="critical"}') == []
 
 
-def test_without_a_processor_the_lag_grows_before_our_eyes(site: Site) -> None:
+def test_lag_grows_without_a_processor(site: Site) -> None:
     site.daemons["process"].kill()
     grown = 100 + (site.prometheus.value(LAG) or 0)
     wait_for(lambda: (site.prometheus.value(LAG) or 0) > grown, "the lag grows", timeout=90)
     ages = 'max(tracker_stream_oldest_unprocessed_age_seconds{group="processor"})'
     age = site.prometheus.value(ages) or 0
     assert age > 0
-    wait_for(lambda: (site.prometheus.value(ages) or 0) > age, "the oldest gets older", timeout=60)
+    wait_for(lambda: (site.prometheus.value(ages) or 0) > age, "the oldest entry ages", timeout=60)
 
 
-def test_that_a_processor_is_missing_is_told(site: Site) -> None:
+def test_missing_processor_raises_alerts(site: Site) -> None:
     pending = 'ALERTS{alertname=~"TrackerInstanceDown|TrackerNoConsumer"}'
     wait_for(
         lambda: len(site.prometheus.query(pending)) == 2,
-        "both alerts wait for their time",
+        "both alerts are pending",
         timeout=120,
     )

@@ -1,4 +1,4 @@
-"""The metrics of each role, as promtool and Prometheus see them."""
+"""Metrics of each role, checked by promtool."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def exposed(site: Site, role: str) -> str:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_promtool_finds_nothing_to_say(site: Site, role: str) -> None:
+def test_promtool_accepts_the_metrics(site: Site, role: str) -> None:
     assert promtool("check", "metrics", given=exposed(site, role).encode()) == ""
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_no_label_names_a_device(site: Site, role: str) -> None:
+def test_no_label_contains_a_device_id(site: Site, role: str) -> None:
     text = exposed(site, role)
     assert "tracker_" in text
     assert not re.search(r"[0-9]{14}", "\n".join(re.findall(r"\{.*\}", text)))
 
 
-def test_what_devices_have_sent_is_counted(site: Site) -> None:
+def test_appended_records_are_counted(site: Site) -> None:
     stored = site.redis.client.xinfo_groups("telemetry:teltonika")[0]["entries-read"]
     counted = re.search(
         r'^tracker_records_total\{codec="8E",result="appended",vendor="teltonika"\} (\S+)',
@@ -39,5 +39,5 @@ def test_what_devices_have_sent_is_counted(site: Site) -> None:
         re.M,
     )
     assert counted is not None
-    # Those of between the two looks, too; the command's answer is one of codec 12.
+    # Records arrive between the two reads. The answer to the command has codec 12.
     assert float(counted[1]) >= stored - 1 > 0

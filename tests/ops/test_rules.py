@@ -1,4 +1,4 @@
-"""The rules, as promtool sees them; and what they say of each alert."""
+"""Alerting rules: checks and tests by promtool, and required annotations."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _TEXT = RULES.read_text()
 ALERTS: dict[str, str] = dict(re.findall(r"- alert: (\w+)\n((?:(?!      - alert).*\n)*)", _TEXT))
 
 
-def test_the_rules_are_right() -> None:
+def test_rules_are_valid() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", str(RULES))
 
 
-def test_the_configuration_is_right() -> None:
+def test_configuration_is_valid() -> None:
     assert "SUCCESS" in promtool("check", "config", str(RULES.parent / "prometheus.yml"))
 
 
-def test_each_alert_fires_when_it_should_and_only_then() -> None:
+def test_promtool_accepts_the_rule_tests() -> None:
     assert "SUCCESS" in promtool("test", "rules", str(TESTS))
 
 
 @pytest.mark.parametrize("name", sorted(ALERTS))
-def test_each_alert_is_tried_both_ways(name: str) -> None:
-    tried = re.findall(rf"alertname: {name}\n +exp_alerts:( \[\])?", TESTS.read_text())
-    assert sorted(tried) == ["", " []"]
+def test_each_alert_has_a_firing_and_a_silent_case(name: str) -> None:
+    cases = re.findall(rf"alertname: {name}\n +exp_alerts:( \[\])?", TESTS.read_text())
+    assert sorted(cases) == ["", " []"]
 
 
 @pytest.mark.parametrize("name", sorted(ALERTS))
-def test_each_alert_says_what_is_the_matter_and_where_to_read_on(name: str) -> None:
+def test_each_alert_has_a_severity_texts_and_a_runbook(name: str) -> None:
     body = ALERTS[name]
     assert re.search(r"labels: \{severity: (warning|critical)\}", body)
     for annotation in ("summary", "description", "runbook_url"):
@@ -45,7 +45,7 @@ def anchors() -> set[str]:
 
 
 @pytest.mark.parametrize("anchor", sorted(anchors()))
-def test_each_runbook_is_there(anchor: str) -> None:
+def test_each_runbook_section_exists(anchor: str) -> None:
     page = ROOT / "docs" / "operations.rst"
     if not page.exists():
         pytest.skip("the page is not written yet")

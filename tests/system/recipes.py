@@ -1,7 +1,7 @@
-"""Recipes of the documentation, carried out as they stand there.
+"""Recipes of the documentation, run from its source text.
 
-A literal block with a ``:name:`` is a recipe: its lines that begin with ``# `` are commands
-for root's shell, all others show what they print. Or it is lines of a file of settings.
+A literal block with a ``:name:`` is a recipe: lines that begin with ``# `` are commands for
+root's shell, all other lines show their output. Or the block holds lines of a settings file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tracker.redis.embedded import find_server
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 
-#: What a unit runs, unless its files of settings say otherwise.
+#: Role → arguments of its unit. Words that begin with $ are variables of its settings files.
 _ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "ingest": ("$TRACKER_LISTEN", "$TRACKER_INGEST_OPTIONS"),
     "process": ("--sink", "$TRACKER_SINK", "$TRACKER_PROCESS_OPTIONS"),
@@ -34,7 +34,7 @@ _UNIT: Final = re.compile(r"tracker-(?P<role>[a-z]+)(?:@(?P<name>\w+))?(?:\.serv
 
 
 def block(page: str, name: str) -> str:
-    """The text of the literal block with this name."""
+    """Return the text of the literal block with this name."""
     lines = (DOCS / f"{page}.rst").read_text().splitlines()
     (at,) = (at for at, line in enumerate(lines) if line.strip() == f":name: {name}")
     margin = lines[at].partition(":")[0]
@@ -43,7 +43,7 @@ def block(page: str, name: str) -> str:
 
 
 def commands(page: str, name: str) -> list[str]:
-    """The commands in a block, each as one line."""
+    """Return the commands in a block, each as one line."""
     text = re.sub(r" *\\\n *", " ", block(page, name))
     found = [line[2:] for line in text.splitlines() if line.startswith("# ")]
     assert found, f"{name} has no command"
@@ -51,13 +51,13 @@ def commands(page: str, name: str) -> list[str]:
 
 
 class Machine:
-    """A machine with Tracker on it, as root's shell sees it.
+    """A machine with Tracker on it, as seen by root's shell.
 
-    What the documentation names is replaced by what there is here: folders by folders of
-    the test, ports by free ones, hosts by this one. ``systemctl`` starts and stops the same
-    programs, with the settings in the same files; ``redis-cli`` finds the test's server.
+    Names in the documentation are replaced: folders by folders of the test, ports by free ones,
+    hosts by this one. ``systemctl`` starts and stops the same programs, with the settings in the
+    same files. ``redis-cli`` connects to the server of the test.
 
-    :param replaced: regular expression → what stands for it; in this order, after the folders.
+    :param replaced: regular expression → replacement, applied in this order after the folders.
     """
 
     def __init__(self, folder: Path, name: str, redis: RedisServer, replaced: Mapping[str, str]):
@@ -67,7 +67,7 @@ class Machine:
         self.units: dict[str, Daemon] = {}
         self.begun: list[Daemon] = []
         self.replaced = {
-            # Only at its beginning: a path may hold the same further on.
+            # Only at the beginning of a path.
             r"(?<![\w./])/(etc|run|var)/": f"{self.folder}/\\1/",
             **replaced,
         }
@@ -76,7 +76,7 @@ class Machine:
         self.settings("common.env", f"REDIS_URL={redis.url}")
         self.settings("admin.conf", "[tracker-admin]")
         self._program("redis-cli", f'exec {_redis_cli()} -p {redis.port} "$@"')
-        # There is but one user here: only whether the files are there.
+        # The test has only one user, so chown only checks that the files exist.
         self._program("chown", 'for one; do case $one in /*) ls "$one" || exit ;; esac; done')
 
     def _program(self, name: str, script: str) -> None:
@@ -85,21 +85,21 @@ class Machine:
         path.chmod(0o755)
 
     def here(self, text: str) -> str:
-        """What the documentation says, for this machine."""
+        """Return a text of the documentation with the names of this machine."""
         for pattern, replacement in self.replaced.items():
             text = re.sub(pattern, replacement, text)
         return text
 
     def settings(self, file: str, text: str) -> None:
-        """Put lines into a file in ``/etc/tracker``, whatever was there."""
+        """Write a file in ``/etc/tracker``, and replace an existing one."""
         (self.folder / "etc/tracker" / file).write_text(self.here(text) + "\n")
 
     def follow(self, page: str, name: str) -> str:
-        """Carry out a recipe, each command to its end; what they have printed."""
+        """Run the commands of a recipe one after another; return their output."""
         return "".join(self.run(command) for command in commands(page, name))
 
-    def run(self, command: str, status: int = 0) -> str:
-        """Carry out one command; what it has printed."""
+    def run(self, command: str, exit_code: int = 0) -> str:
+        """Run a command, check its exit code, and return its output."""
         if command.startswith("systemctl "):
             self._systemctl(*shlex.split(command)[1:])
             return ""
@@ -117,14 +117,14 @@ class Machine:
                 TRACKER_ADMIN_CONFIG=str(self.folder / "etc/tracker/admin.conf"),
             ),
         )
-        said = ended.stdout + ended.stderr
-        assert ended.returncode == status, f"{command}\n{said}"
-        assert "Traceback" not in said, said
-        return said
+        output = ended.stdout + ended.stderr
+        assert ended.returncode == exit_code, f"{command}\n{output}"
+        assert "Traceback" not in output, output
+        return output
 
-    def until(self, command: str, shown: Callable[[str], object]) -> None:
-        """Carry out a command again and again until it shows what is waited for."""
-        wait_for(lambda: shown(self.run(command)), command, timeout=60)
+    def until(self, command: str, expected: Callable[[str], object]) -> None:
+        """Run a command repeatedly until its output is as expected."""
+        wait_for(lambda: expected(self.run(command)), command, timeout=60)
 
     def _systemctl(self, verb: str, *units: str) -> None:
         for unit in units:
@@ -154,18 +154,18 @@ class Machine:
         daemon = Daemon(self.folder, unit, role, *words, variables=variables)
         self.begun.append(daemon)
         daemon.start(ready=False)
-        # A unit has started when its process is up; it need not be ready.
+        # A unit has started when its process runs, ready or not.
         wait_for(lambda: daemon.running and daemon.readyz()[0], f"{unit} has started")
         return daemon
 
     def _variables(self, file: str) -> dict[str, str]:
-        """As systemd reads a file for ``EnvironmentFile=``, as far as it is used here."""
+        """Return the variables of a file for ``EnvironmentFile=``."""
         path = self.folder / "etc/tracker" / file
         lines = path.read_text().splitlines() if path.exists() else []
         return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
     def end(self) -> None:
-        """Kill whatever runs."""
+        """Kill all started processes."""
         for daemon in self.begun:
             daemon.kill()
 
@@ -175,4 +175,4 @@ def _redis_cli() -> str:
     for name in ("redis-cli", "valkey-cli"):
         if found := shutil.which(name, path=f"{beside}:{os.environ['PATH']}"):
             return found
-    raise AssertionError("there is no redis-cli")
+    raise AssertionError("redis-cli is not installed")

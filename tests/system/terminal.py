@@ -1,4 +1,4 @@
-"""A command on a terminal of its own."""
+"""A command on its own pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 
 from tests.system.processes import BIN, environment
 
-#: What colours and moves the cursor: ECMA-48, 5.4, control sequences.
+#: Control sequences, which set colours and move the cursor: ECMA-48, 5.4.
 ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 class Terminal:
-    """Runs a command; what it shows is read until something is there."""
+    """Runs a command, and reads its output until an expected pattern."""
 
     def __init__(
         self, *arguments: str, columns: int = 100, env: Mapping[str, str] | None = None
@@ -36,24 +36,24 @@ class Terminal:
         self.shown = ""
 
     def read_until(self, pattern: str) -> str:
-        """All that was shown, when the pattern is in it."""
+        """Read until the output contains the pattern; return the whole output."""
         while not re.search(pattern, self.shown):
             assert self._read(), self.shown
         return self.shown
 
     def type(self, keys: str) -> None:
-        """Press keys; Ctrl-C is ``\\x03``."""
+        r"""Press keys; Ctrl-C is ``\x03``."""
         os.write(self._controller, keys.encode())
 
     def end(self, timeout: float = 30) -> int:
-        """Read the rest; the exit status."""
+        """Read the rest of the output; return the exit code."""
         while self._read():
             pass
         os.close(self._controller)
         return self._process.wait(timeout)
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill the command."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
             self.end()
@@ -68,11 +68,11 @@ class Terminal:
 
 
 def on_terminal(*arguments: str, **options: object) -> tuple[int, str]:
-    """Run a command to its end; its status, and what it has shown."""
+    """Run a command to its end; return its exit code and output."""
     terminal = Terminal(*arguments, **options)  # type: ignore[arg-type]
     return terminal.end(), terminal.shown
 
 
 def widths(shown: str) -> Sequence[int]:
-    """Columns that each line takes."""
+    """Return the number of columns of each line, without control sequences."""
     return [len(ESCAPE.sub("", line)) for line in shown.splitlines()]

@@ -1,4 +1,4 @@
-"""Ingest on a port that systemd holds, as tracker-ingest.socket has it."""
+"""Ingest on a port that systemd holds, as with tracker-ingest.socket."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def read(unit: Path) -> RawConfigParser:
     return parser
 
 
-def name_of_the_socket() -> str:
+def socket_name() -> str:
     name = read(UNITS / "tracker-ingest.socket")["Socket"]["FileDescriptorName"]
     assert name
     return name
 
 
 def command(http: int) -> list[str]:
-    """What the drop-in of the unit runs, with the redis and the port of the test."""
+    """Return the command of the unit's drop-in, with the HTTP port of the test."""
     service = read(UNITS / "tracker-ingest@socket.service.d" / "socket.conf")["Service"]
     words = service["ExecStart"].replace("/opt/tracker/bin", str(BIN)).split()
     assert words[-1] == "$TRACKER_INGEST_OPTIONS"
-    assert f"teltonika=systemd:domain=INET:name={name_of_the_socket()}" in words
+    assert f"teltonika=systemd:domain=INET:name={socket_name()}" in words
     return [word.replace("${TRACKER_HTTP}", f"tcp:{http}") for word in words[:-1]]
 
 
 class Activated(Daemon):
-    """An ingest that inherits a listening socket from the test, as from systemd."""
+    """An ingest that inherits a listening socket from the test, like from systemd."""
 
     def __init__(
         self, folder: Path, redis: RedisServer, listening: socket.socket, proxy: str = ""
@@ -54,22 +54,22 @@ class Activated(Daemon):
         self._variables = environment(
             REDIS_URL=redis.url,
             LISTEN_FDS="1",
-            LISTEN_FDNAMES=name_of_the_socket(),
+            LISTEN_FDNAMES=socket_name(),
             INSTANCE_ID="socket",
         )
 
     def start(self, ready: bool = True) -> None:
         """See Daemon."""
-        # The socket has to be the descriptor 3 there, and LISTEN_PID the process' own id.
+        # The process needs the socket as descriptor 3, and its own id as LISTEN_PID.
         words = ["sh", "-c", 'LISTEN_PID=$$ exec "$@" 3<&0 0</dev/null', "sh"]
-        given = command(self._http)
+        arguments = command(self._http)
         if self._proxy:
-            given = [word.replace("=systemd:", "=haproxy:systemd:") for word in given]
-            given += ["--proxy", self._proxy]
+            arguments = [word.replace("=systemd:", "=haproxy:systemd:") for word in arguments]
+            arguments += ["--proxy", self._proxy]
         self._launch(
             self.log,
             *words,
-            *given,
+            *arguments,
             stdin=self._listening.fileno(),
             env=self._variables,
             cwd=self._folder,
@@ -80,23 +80,23 @@ class Activated(Daemon):
 
 @pytest.fixture
 def listening() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0), backlog=100) as made:
-        yield made
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        yield server
 
 
-def test_devices_that_come_while_it_restarts_wait_and_are_served(
+def test_devices_that_connect_during_a_restart_are_served_after_it(
     tmp_path: Path, redis: RedisServer, listening: socket.socket
 ) -> None:
     port = listening.getsockname()[1]
     ingest = Activated(tmp_path, redis, listening)
     try:
         for number in range(3):
-            with RawDevice(port) as device:  # nobody is there yet
+            with RawDevice(port) as device:  # no process accepts yet
                 device.socket.settimeout(40)
                 ingest.start()
                 assert device.login(DEVICE) == b"\x01"
                 assert device.deliver(number)
-                wait_for(lambda: is_kept_alive(port), "the kernel looks after it")
+                wait_for(lambda: is_kept_alive(port), "keep-alive is on")
                 ingest.kill()
         assert redis.client.xlen(STREAM) == 3
         assert ": listening on " in ingest.text
@@ -104,7 +104,7 @@ def test_devices_that_come_while_it_restarts_wait_and_are_served(
         ingest.kill()
 
 
-def test_a_proxy_may_connect_to_that_port(
+def test_activated_port_accepts_a_proxy(
     tmp_path: Path, redis: RedisServer, listening: socket.socket
 ) -> None:
     port = listening.getsockname()[1]
@@ -122,7 +122,7 @@ def test_a_proxy_may_connect_to_that_port(
 
 
 def is_kept_alive(port: int) -> bool:
-    """Whether the kernel probes a connection that was accepted on a port (proc(5): net/tcp)."""
+    """Return True if a connection accepted on a port has keep-alive (proc(5): net/tcp)."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         words = line.split()
         if int(words[1].partition(":")[2], 16) == port and words[3] == "01":
@@ -133,7 +133,7 @@ def is_kept_alive(port: int) -> bool:
 @pytest.mark.skipif(
     shutil.which("systemd-socket-activate") is None, reason="systemd is not installed"
 )
-def test_the_first_device_starts_it(tmp_path: Path, redis: RedisServer) -> None:
+def test_first_connection_starts_ingest(tmp_path: Path, redis: RedisServer) -> None:
     port, http = free_port(), free_port()
     log = tmp_path / "activated.log"
     variables = {"REDIS_URL": redis.url, "INSTANCE_ID": "socket"}
@@ -141,21 +141,21 @@ def test_the_first_device_starts_it(tmp_path: Path, redis: RedisServer) -> None:
         waiting = subprocess.Popen(
             [
                 *("systemd-socket-activate", "-l", f"127.0.0.1:{port}"),
-                f"--fdname={name_of_the_socket()}",
+                f"--fdname={socket_name()}",
                 *(f"--setenv={name}={value}" for name, value in variables.items()),
                 *command(http),
             ],
             stdout=output, stderr=output, env=environment(), cwd=tmp_path,
         )  # fmt: skip
     try:
-        wait_for(lambda: b"Listening on" in log.read_bytes(), "the port is there")
+        wait_for(lambda: b"Listening on" in log.read_bytes(), "the port is open")
         assert b"tracker" not in log.read_bytes().split(b"Listening on")[0]
         with RawDevice(port) as device:
             device.socket.settimeout(40)
             assert device.login(DEVICE) == b"\x01"
             assert device.deliver(1)
         assert redis.client.xlen(STREAM) == 1
-        os.kill(waiting.pid, 15)  # it has become the ingest itself
+        os.kill(waiting.pid, 15)  # systemd-socket-activate has replaced itself by ingest
         assert waiting.wait(30) == 0
     finally:
         waiting.kill()

@@ -1,4 +1,4 @@
-"""The services as their units run them, as confined as this machine can do that without systemd."""
+"""Services with the confinement of their units, as far as it is possible without systemd."""
 
 from __future__ import annotations
 
@@ -37,34 +37,34 @@ class Service(Daemon):
         self, folder: Path, unit: str, instance: str, variables: Mapping[str, str]
     ) -> None:
         path = ROOT / "systemd" / unit
-        given = settings(path)
+        unit_settings = settings(path)
         self.name = unit.replace("@.service", f"@{instance}").removesuffix(".service")
         super().__init__(folder, self.name, "")
         credentials = folder / f"{self.name}.credentials"
         credentials.mkdir()
-        for line in given["LoadCredential"]:
+        for line in unit_settings["LoadCredential"]:
             name, _, source = line.partition(":")
-            found = folder / "redis" / Path(source).name
-            # What systemd does where there is no such file, and SetCredential= has a default.
-            (credentials / name).write_text(found.read_text() if found.exists() else "\n")
-        made = {"RUNTIME_DIRECTORY": str(folder)}
-        for line in given["Environment"]:
+            file = folder / "redis" / Path(source).name
+            # For a missing file, systemd uses the default of SetCredential=.
+            (credentials / name).write_text(file.read_text() if file.exists() else "\n")
+        expanded = {"RUNTIME_DIRECTORY": str(folder)}
+        for line in unit_settings["Environment"]:
             for word in shlex.split(line):
                 name, _, value = word.partition("=")
-                made[name] = (
+                expanded[name] = (
                     value.replace("%H", socket.gethostname())
                     .replace("%i", instance)
                     .replace("%d", str(credentials))
                 )
-        made |= {"TRACKER_HTTP": f"tcp:{self._http}", **variables}
-        self._environment = environment(**made)
+        expanded |= {"TRACKER_HTTP": f"tcp:{self._http}", **variables}
+        self._environment = environment(**expanded)
         self._command = [sys.executable, "-m", "tests.confined", str(path)]
-        for word in given["ExecStart"][-1].replace("/opt/tracker/bin", str(BIN)).split():
+        for word in unit_settings["ExecStart"][-1].replace("/opt/tracker/bin", str(BIN)).split():
             if re.fullmatch(r"\$\w+", word):
-                self._command += made.get(word[1:], "").split()
+                self._command += expanded.get(word[1:], "").split()
             else:
-                self._command.append(re.sub(r"\$\{(\w+)\}", lambda one: made[one[1]], word))
-        self._folder = ROOT  # where the tests are found; no role writes where it is
+                self._command.append(re.sub(r"\$\{(\w+)\}", lambda match: expanded[match[1]], word))
+        self._folder = ROOT  # so that tests.confined is found; no role writes there
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def redis(tmp_path: Path) -> Iterator[AclRedisServer]:
     server.kill()
 
 
-def test_all_roles_do_their_work_in_their_units(
+def test_all_roles_work_within_their_units(
     tmp_path: Path, redis: AclRedisServer, database: str
 ) -> None:
     port, tls = free_port(), free_port()
@@ -103,20 +103,23 @@ def test_all_roles_do_their_work_in_their_units(
             assert device.deliver(number)
             devices.append(device)
         host = socket.gethostname()
-        wait_for(lambda: len(device_registry(redis)) == 20, "all are registered")
+        wait_for(lambda: len(device_registry(redis)) == 20, "all devices are registered")
         assert set(device_registry(redis).values()) == {f"{host}-1", f"{host}-2"}
-        wait_for(lambda: not redis.client.xinfo_groups(STREAM)[0]["lag"], "all are read")
-        wait_for(lambda: not redis.client.xpending(STREAM, "processor")["pending"], "and stored")
-        asked = run("tracker-admin", "--control", f"unix:{tmp_path}/control-{host}-1.sock", "info")
-        assert f"{host}-1" in asked.stdout, asked.stderr
+        wait_for(lambda: not redis.client.xinfo_groups(STREAM)[0]["lag"], "all entries are read")
+        wait_for(
+            lambda: not redis.client.xpending(STREAM, "processor")["pending"],
+            "all entries are stored",
+        )
+        shown = run("tracker-admin", "--control", f"unix:{tmp_path}/control-{host}-1.sock", "info")
+        assert f"{host}-1" in shown.stdout, shown.stderr
         assert redis.denied() == []
         assert [service.stop() for service in services] == [0] * len(services)
 
 
-def test_a_bridge_reaches_a_directus_over_tls_in_its_unit(
+def test_bridge_connects_to_directus_over_tls_within_its_unit(
     tmp_path: Path, redis: AclRedisServer
 ) -> None:
-    # What it is told there is nothing; that it is told anything shows that TLS is spoken.
+    # A plain web server in the place of Directus: any response shows that TLS works.
     certificate = certify(tmp_path, "127.0.0.1")
     port = free_port()
     (tmp_path / "redis" / "bridge.directus-token").write_text("a-token\n")
@@ -137,6 +140,6 @@ def test_a_bridge_reaches_a_directus_over_tls_in_its_unit(
         for daemon in (web, bridge):
             stack.callback(daemon.kill)
             daemon.start(ready=False)
-        wait_for(lambda: "/items/" in web.text, "it has asked over TLS", timeout=40)
-        wait_for(lambda: "404" in str(bridge.readyz()[1]), "and has the answer", timeout=40)
+        wait_for(lambda: "/items/" in web.text, "a request over TLS", timeout=40)
+        wait_for(lambda: "404" in str(bridge.readyz()[1]), "the response over TLS", timeout=40)
         assert bridge.stop() == 0

@@ -1,4 +1,4 @@
-"""``make install``, below a folder."""
+"""``make install`` with DESTDIR."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.system.processes import environment
 
 ROOT = Path(__file__).parents[2]
 
-#: Of the system: that of the tests may be in a home folder, where services see nothing.
+#: Python of the system. That of the tests may be in a home folder, which services cannot read.
 PYTHON = "/usr/bin/python3"
 
 
 def has_venv(python: str) -> bool:
-    """Whether it is there, recent enough, and can make environments."""
+    """Return True if a Python exists, is recent enough, and has the module venv."""
     program = "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))"
     try:
         return (
@@ -39,14 +39,14 @@ def install(folder: Path, *variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that it was installed into, with an environment at /srv/gps."""
+    """Return the DESTDIR of an installation with the environment in /srv/gps."""
     folder = tmp_path_factory.mktemp("install") / "root"
     ended = install(folder, "PREFIX=/srv/gps")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return folder
 
 
-def test_units_name_the_environment_that_was_asked_for(installed: Path) -> None:
+def test_units_refer_to_the_given_prefix(installed: Path) -> None:
     units = installed / "usr/local/lib/systemd/system"
     delivered = [path for path in (ROOT / "systemd").rglob("tracker*") if path.is_file()]
     assert delivered
@@ -58,7 +58,7 @@ def test_units_name_the_environment_that_was_asked_for(installed: Path) -> None:
     assert "\nExecStart=/srv/gps/bin/twistd " in service
 
 
-def test_nothing_names_the_folder_that_it_was_installed_below(installed: Path) -> None:
+def test_no_file_refers_to_destdir(installed: Path) -> None:
     for path in installed.rglob("*"):
         if path.is_symlink():
             assert str(installed) not in str(path.readlink())
@@ -79,7 +79,7 @@ def test_commands_find_the_environment(installed: Path) -> None:
     assert ended.stdout.startswith(f"{installed}/srv/gps/lib/")
 
 
-def test_services_need_not_write_there(installed: Path) -> None:
+def test_bytecode_and_plugin_cache_are_installed(installed: Path) -> None:
     (site,) = installed.glob("srv/gps/lib/python3.*/site-packages")
     assert b"tracker_plugin" in (site / "twisted/plugins/dropin.cache").read_bytes()
     sources = list((site / "tracker").rglob("*.py"))
@@ -88,7 +88,7 @@ def test_services_need_not_write_there(installed: Path) -> None:
         assert list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")), path
 
 
-def test_a_python_in_a_home_folder_is_refused(tmp_path: Path) -> None:
+def test_python_in_a_home_folder_is_refused(tmp_path: Path) -> None:
     python = tmp_path / "python3"
     python.write_text("#!/bin/sh\necho /home/alice/.pyenv/bin/python3.11\n")
     python.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What whole processes tell systemd, by the test in its place."""
+"""Notifications of whole processes, received by the test in the place of systemd."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.servers import RedisServer, free_port
 from tests.system.processes import Daemon
 from tests.waiting import wait_for
 
-#: Seconds of the watchdog: it is told twice in that time that the process lives.
+#: Seconds of the watchdog; a process notifies it twice in that time.
 WATCHDOG = 0.5
 
 
 class Systemd:
-    """Hears what processes say."""
+    """Receives the notifications of a process."""
 
     def __init__(self, folder: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -30,15 +30,15 @@ class Systemd:
             "WATCHDOG_USEC": str(int(WATCHDOG * 1_000_000)),
         }
 
-    def hears(self, line: str) -> list[str]:
-        """Wait for a line; what was told before it, and with it."""
-        told: list[str] = []
-        while line not in told:
-            told += self._socket.recv(4096).decode().split("\n")
-        return told
+    def receive_until(self, line: str) -> list[str]:
+        """Wait for a line; return all lines received until then."""
+        lines: list[str] = []
+        while line not in lines:
+            lines += self._socket.recv(4096).decode().split("\n")
+        return lines
 
-    def forget(self) -> None:
-        """Take no notice of what has been told."""
+    def discard(self) -> None:
+        """Discard all pending notifications."""
         self._socket.setblocking(False)
         try:
             while True:
@@ -46,8 +46,8 @@ class Systemd:
         except BlockingIOError:
             self._socket.settimeout(20)
 
-    def hears_nothing(self, seconds: float) -> bool:
-        """Whether nothing is told for that long."""
+    def receives_nothing(self, seconds: float) -> bool:
+        """Return True if no notification arrives for that time."""
         self._socket.settimeout(seconds)
         try:
             self._socket.recv(4096)
@@ -63,14 +63,14 @@ class Systemd:
 
 @pytest.fixture
 def systemd(tmp_path: Path) -> Iterator[Systemd]:
-    hearing = Systemd(tmp_path)
-    yield hearing
-    hearing.close()
+    systemd = Systemd(tmp_path)
+    yield systemd
+    systemd.close()
 
 
 @pytest.fixture
 def begin(tmp_path: Path, systemd: Systemd, redis: RedisServer) -> Iterator[Callable[..., Daemon]]:
-    """Starts a role, which is not waited for; killed at the end."""
+    """Yield a function that starts a role without waiting for it; kill the roles at the end."""
     started: list[Daemon] = []
 
     def start(role: str) -> Daemon:
@@ -92,61 +92,61 @@ def begin(tmp_path: Path, systemd: Systemd, redis: RedisServer) -> Iterator[Call
 
 
 @pytest.mark.parametrize("role", ["ingest", "process", "janitor"])
-def test_a_role_is_ready_lives_and_stops(
+def test_role_notifies_ready_watchdog_and_stopping(
     role: str, begin: Callable[..., Daemon], systemd: Systemd
 ) -> None:
     daemon = begin(role)
-    told = systemd.hears("READY=1")
-    assert "STATUS=ready" in told[told.index("READY=1") :]
+    lines = systemd.receive_until("READY=1")
+    assert "STATUS=ready" in lines[lines.index("READY=1") :]
     assert daemon.readyz()[0] == 200
-    systemd.hears("WATCHDOG=1")
-    systemd.hears("WATCHDOG=1")
-    systemd.forget()
+    systemd.receive_until("WATCHDOG=1")
+    systemd.receive_until("WATCHDOG=1")
+    systemd.discard()
     assert daemon.stop() == 0
-    told = systemd.hears("STOPPING=1")
-    assert "READY=1" not in told
-    assert systemd.hears_nothing(2 * WATCHDOG)
+    lines = systemd.receive_until("STOPPING=1")
+    assert "READY=1" not in lines
+    assert systemd.receives_nothing(2 * WATCHDOG)
 
 
 @pytest.mark.parametrize("role", ["ingest", "process", "janitor"])
-def test_redis_away_is_neither_waited_for_nor_a_reason_for_a_restart(
+def test_outage_of_redis_delays_neither_ready_nor_watchdog(
     role: str, begin: Callable[..., Daemon], systemd: Systemd, redis: RedisServer
 ) -> None:
     redis.kill()
     daemon = begin(role)
-    told = systemd.hears("READY=1")
-    (status,) = (line for line in told[told.index("READY=1") :] if line.startswith("STATUS="))
+    lines = systemd.receive_until("READY=1")
+    (status,) = (line for line in lines[lines.index("READY=1") :] if line.startswith("STATUS="))
     assert status.startswith("STATUS=not ready: redis")
     assert f"127.0.0.1:{redis.port}" in status
     for _ in range(5):
-        systemd.hears("WATCHDOG=1")
+        systemd.receive_until("WATCHDOG=1")
     redis.start()
-    systemd.hears("STATUS=ready")
+    systemd.receive_until("STATUS=ready")
     redis.kill()
-    wait_for(lambda: daemon.readyz()[0] == 503, "it knows")
-    systemd.forget()
+    wait_for(lambda: daemon.readyz()[0] == 503, "the role is not ready")
+    systemd.discard()
     for _ in range(5):
-        systemd.hears("WATCHDOG=1")
+        systemd.receive_until("WATCHDOG=1")
     assert daemon.running
 
 
-def test_one_that_gives_up_was_never_ready(
+def test_aborted_role_never_notifies_ready(
     begin: Callable[..., Daemon], systemd: Systemd, tmp_path: Path
 ) -> None:
-    (tmp_path / "positions.sqlite").write_text("this is no database, and never will be one")
+    (tmp_path / "positions.sqlite").write_text("this file is not a database")
     assert begin("process").wait() == 1
-    assert "READY=1" not in systemd.hears("STOPPING=1")
+    assert "READY=1" not in systemd.receive_until("STOPPING=1")
 
 
-def test_one_that_hangs_lives_no_more_and_says_where_it_ended(
+def test_hanging_role_stops_watchdog_and_dumps_its_stack(
     begin: Callable[..., Daemon], systemd: Systemd
 ) -> None:
     daemon = begin("janitor")
-    systemd.hears("STATUS=ready")
+    systemd.receive_until("STATUS=ready")
     os.kill(daemon.pid, signal.SIGSTOP)
-    systemd.forget()
-    assert systemd.hears_nothing(3 * WATCHDOG)
-    os.kill(daemon.pid, signal.SIGABRT)  # as systemd does then
+    systemd.discard()
+    assert systemd.receives_nothing(3 * WATCHDOG)
+    os.kill(daemon.pid, signal.SIGABRT)  # as the watchdog of systemd does
     os.kill(daemon.pid, signal.SIGCONT)
     assert daemon.wait() == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in daemon.text

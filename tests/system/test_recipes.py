@@ -1,4 +1,4 @@
-"""The recipes of ``docs/operations.rst``, carried out as they stand there, while devices send."""
+"""The recipes of ``docs/operations.rst``, run while devices send."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEVICE = "356307042441013"
 
 
 class Site:
-    """Machines whose devices' port is the same one: a name that is pointed to one of them."""
+    """Machines with the same port for devices, as behind a DNS name that moves between them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class Site:
         self._fleets: list[Simulation] = []
 
     def machine(self, name: str) -> Machine:
-        """A machine with a Redis of its own, and nothing started but that."""
+        """Return a machine on which only its own Redis runs."""
         redis = RedisServer(self.folder / name / "var/lib/redis")
         redis.start()
         replaced = {}
@@ -46,13 +46,13 @@ class Site:
         return machine
 
     def running(self, name: str) -> Machine:
-        """The same with all roles."""
+        """Return a machine on which all roles run."""
         machine = self.machine(name)
         machine.run(f"systemctl start {' '.join(ROLES)}")
         return machine
 
     def fleet(self, first: int = 0) -> Simulation:
-        """Twenty devices."""
+        """Start twenty devices."""
         fleet = Simulation(
             *(self.folder, self.port, "--devices", "20", "--interval", "0.2"),
             *("--first", str(first)),
@@ -82,21 +82,21 @@ def database(machine: Machine) -> Path:
     return machine.folder / "var/lib/tracker/positions.sqlite"
 
 
-def all_is_stored(machine: Machine, keys: list[Key]) -> None:
-    """Wait until all these are, and see that nothing else is, and nothing twice."""
+def check_stored(machine: Machine, keys: list[Key]) -> None:
+    """Wait until all these positions are stored; check that no others are, and none twice."""
     wait_until_stored(database(machine), len(keys))
     found = stored(database(machine))
     assert not set(keys) - set(found), "lost"
-    assert not set(found) - set(keys), "stored, and never acknowledged"
+    assert not set(found) - set(keys), "stored, but never acknowledged"
     assert len(found) == len(set(found)), "stored twice"
 
 
 def has_no_lag(shown: str) -> bool:
-    """Whether ``lag -o json`` says so."""
+    """Return True if the output of ``lag -o json`` has no lag and no pending entries."""
     return all((one["lag"], one["pending"]) == (0, 0) for one in json.loads(shown))
 
 
-def test_a_fleet_moves_to_a_new_vm(site: Site) -> None:
+def test_recipe_moves_a_fleet_to_a_new_vm(site: Site) -> None:
     old = site.running("vm1")
     fleet = site.fleet()
     fleet.wait_for_more(200)
@@ -104,13 +104,13 @@ def test_a_fleet_moves_to_a_new_vm(site: Site) -> None:
     new.follow(PAGE, "move-replicate")
     (level,) = commands(PAGE, "move-level")
     shown = block(PAGE, "move-level").splitlines()[1:]
-    new.until(level, lambda said: said.splitlines() == shown)
+    new.until(level, lambda output: output.splitlines() == shown)
     fleet.wait_for_more(100)
     old.follow(PAGE, "move-stop-ingest")
     acknowledged = len(fleet.acknowledged())
-    wait_for(lambda: has_no_lag(old.follow(PAGE, "move-lag")), "all is stored", timeout=60)
+    wait_for(lambda: has_no_lag(old.follow(PAGE, "move-lag")), "all entries are stored", timeout=60)
     old.follow(PAGE, "move-stop-process")
-    wait_for(lambda: offsets(old), "the replica has everything", timeout=60)
+    wait_for(lambda: is_replicated(old), "the replica is in sync", timeout=60)
     old.follow(PAGE, "move-stop-redis")
     new.run(f"cp -a {old.folder}/var/lib/tracker/. /var/lib/tracker/")
     assert len(stored(database(new))) >= acknowledged
@@ -119,23 +119,23 @@ def test_a_fleet_moves_to_a_new_vm(site: Site) -> None:
     new.run("tracker-admin doctor")
     fleet.wait_for_more(200)
     fleet.park()
-    all_is_stored(new, fleet.acknowledged())
+    check_stored(new, fleet.acknowledged())
 
 
-def offsets(machine: Machine) -> bool:
-    """Whether the replica is level with its master."""
+def is_replicated(machine: Machine) -> bool:
+    """Return True if the replica has the offset of its master."""
     replica, own = machine.follow(PAGE, "move-offsets").split()
     return replica.rpartition("=")[2] == own.rpartition(":")[2]
 
 
-def test_redis_is_restored_from_a_backup(site: Site) -> None:
+def test_recipe_restores_redis_from_a_backup(site: Site) -> None:
     machine = site.running("vm1")
     before = site.fleet()
     before.wait_for_more(200)
     machine.follow(PAGE, "backup-redis")
     before.wait_for_more(200)
     before.park()
-    all_is_stored(machine, before.acknowledged())
+    check_stored(machine, before.acknowledged())
     machine.follow(PAGE, "restore-stop")
     machine.run("rm -rf /var/lib/redis/*")
     machine.follow(PAGE, "restore-files")
@@ -147,14 +147,14 @@ def test_redis_is_restored_from_a_backup(site: Site) -> None:
     after = site.fleet(100)
     after.wait_for_more(200)
     after.park()
-    all_is_stored(machine, before.acknowledged() + after.acknowledged())
-    # It is durable again, from the first command on.
+    check_stored(machine, before.acknowledged() + after.acknowledged())
+    # The restored Redis is durable from its first command on.
     machine.redis.kill()
     machine.redis.start()
     assert machine.redis.client.xlen(STREAM) >= kept + len(after.acknowledged())
 
 
-def test_commands_of_a_backup_are_dropped(site: Site) -> None:
+def test_recipe_drops_the_commands_of_a_backup(site: Site) -> None:
     machine = site.machine("vm1")
     send(machine.redis, "vm1-1", "c-1", DEVICE)
     machine.redis.client.xadd(f"commands:waiting:{DEVICE}", {"command_id": "c-2"})
@@ -164,7 +164,7 @@ def test_commands_of_a_backup_are_dropped(site: Site) -> None:
     assert machine.redis.client.keys() == [b"commands:responses"]
 
 
-def test_a_lost_database_is_restored_and_what_it_lacks_replayed(site: Site) -> None:
+def test_recipe_restores_a_database_and_replays_later_entries(site: Site) -> None:
     began = datetime.now(UTC)
     machine = site.running("vm1")
     fleet = site.fleet()
@@ -174,44 +174,46 @@ def test_a_lost_database_is_restored_and_what_it_lacks_replayed(site: Site) -> N
     machine.run("systemctl start tracker-process@1")
     fleet.wait_for_more(200)
     fleet.park()
-    all_is_stored(machine, fleet.acknowledged())
+    check_stored(machine, fleet.acknowledged())
     machine.run("systemctl stop tracker-process@1")
     machine.run("rm /var/lib/tracker/*")
     machine.run("cp -a /var/backups/tracker/. /var/lib/tracker/")
     assert len(stored(database(machine))) < len(fleet.acknowledged())
-    # From long before the backup was made: what was on its way then is not in it.
+    # From long before the backup, which lacks entries that were in transit then.
     machine.replaced[r"2026-11-25T00:00:00Z"] = f"{began:%FT%TZ}"
     assert " 0 bad" in machine.follow(PAGE, "backup-replay")
-    all_is_stored(machine, fleet.acknowledged())
+    check_stored(machine, fleet.acknowledged())
 
 
-def test_redis_is_full_and_gets_room(site: Site) -> None:
+def test_recipe_raises_the_memory_of_a_full_redis(site: Site) -> None:
     machine = site.running("vm1")
     health = machine.units["tracker-ingest@1"].url("").rpartition(":")[2]
     machine.replaced[r"localhost:9131"] = f"localhost:{health}"
     fleet = site.fleet()
     fleet.wait_for_more(200)
     machine.run("redis-cli CONFIG SET maxmemory 1mb")
-    wait_for(lambda: "appends refused: OOM" in machine.follow(PAGE, "full-look"), "it says why")
+    wait_for(
+        lambda: "appends refused: OOM" in machine.follow(PAGE, "full-look"),
+        "the log gives the reason",
+    )
     assert "maxmemory_policy:noeviction" in machine.follow(PAGE, "full-look")
-    # Nothing is acknowledged meanwhile, and the processor has read all that is there.
+    # No record is appended meanwhile, and the processor reads all entries.
     appended = machine.redis.client.xlen(STREAM)
     wait_for(lambda: has_no_lag(machine.run("tracker-admin lag -o json")), "no lag", timeout=60)
     assert machine.redis.client.xlen(STREAM) == appended
-    raising, _ = commands(PAGE, "full-raise")  # the other one takes a server with a file
+    raising, _ = commands(PAGE, "full-raise")  # the second one needs a server with a config file
     machine.run(raising)
     ready = block(PAGE, "full-confirm").splitlines()[-1].rstrip("…")
-    wait_for(lambda: machine.follow(PAGE, "full-confirm").startswith(ready), "it is ready again")
+    wait_for(lambda: machine.follow(PAGE, "full-confirm").startswith(ready), "ready again")
     fleet.wait_for_more(200)
     fleet.park()
-    all_is_stored(machine, fleet.acknowledged())
+    check_stored(machine, fleet.acknowledged())
 
 
-def test_a_stream_that_nobody_read_is_read_too(site: Site) -> None:
+def test_recipe_reads_a_stream_without_a_processor(site: Site) -> None:
     machine = site.machine("vm1")
     machine.settings("ingest-1.env", "REDIS_TELEMETRY_STREAM=positions")
-    # The processor is the last to start: it looks at the heartbeats when it starts, and then
-    # every half minute.
+    # The processor starts last: it reads the heartbeats at its start, and then every 30 seconds.
     machine.run(f"systemctl start {' '.join(reversed(ROLES))}")
     fleet = site.fleet()
     fleet.wait_for_more(100)
@@ -226,4 +228,4 @@ def test_a_stream_that_nobody_read_is_read_too(site: Site) -> None:
         lambda: has_no_lag(machine.run("tracker-admin lag -o json --stream positions")), "read"
     )
     fleet.park()
-    all_is_stored(machine, fleet.acknowledged())
+    check_stored(machine, fleet.acknowledged())

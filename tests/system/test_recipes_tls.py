@@ -1,4 +1,4 @@
-"""The recipes of ``docs/tls.rst``, carried out as they stand there."""
+"""The recipes of ``docs/tls.rst``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.waiting import wait_for
 
 PAGE = "tls"
 DEVICE = "356307042441013"
-#: Whom devices trust.
+#: The authority that devices trust.
 CA = "/etc/tracker/devices/ca.pem"
 
 Ports = Mapping[str, int]
-"""The port on the page → the one that stands for it."""
+"""Port on the page → port of the test."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def ports() -> Ports:
 
 @pytest.fixture
 def machine(redis: RedisServer, ports: Ports) -> Iterator[Machine]:
-    """``vm1``, which is called ``localhost``."""
+    """Yield ``vm1``, whose host name is ``localhost``."""
     replaced = {
         r"(tcp|ssl):(502\d):": r"\1:\2:interface=127.0.0.1:",
         r"interface=0\.0\.0\.0": "interface=127.0.0.1",
@@ -46,18 +46,18 @@ def machine(redis: RedisServer, ports: Ports) -> Iterator[Machine]:
 
 
 def lines(*names: str) -> str:
-    """A file of the lines in these blocks."""
+    """Return the lines of these blocks."""
     return "\n".join(block(PAGE, name) for name in names)
 
 
 def command(name: str, program: str) -> str:
-    """The command in a recipe that runs this program."""
+    """Return the command of a recipe that runs this program."""
     (found,) = (line for line in commands(PAGE, name) if line.startswith(program))
     return found
 
 
 def serve(machine: Machine, certificates: str) -> None:
-    """Carry out the recipe for devices, with this one for certificates; checks what it shows."""
+    """Run the recipe for devices with a recipe for certificates; check its output."""
     machine.follow(PAGE, certificates)
     machine.settings("ingest.env", lines("tls-devices-settings"))
     machine.follow(PAGE, "tls-devices-restart")
@@ -68,7 +68,7 @@ def serve(machine: Machine, certificates: str) -> None:
 
 
 def acknowledged(shown: str) -> int:
-    """How many records a simulated fleet was told had been received, in the end."""
+    """Return the number of acknowledged records in the last line of a simulated fleet."""
     *_, last = shown.splitlines()
     found = re.match(r"simulate: .* (\d+) acknowledged, .* (\d+) left", last)
     assert found, shown
@@ -76,13 +76,13 @@ def acknowledged(shown: str) -> int:
 
 
 def served(machine: Machine, port: int, authority: str, own: str = "") -> bool:
-    """Whether a device can deliver a record.
+    """Return True if a device can deliver a record.
 
-    :param authority: the file of certificates that it trusts.
-    :param own: the file with its own certificate; a key is beside it.
+    :param authority: file of the certificates that the device trusts.
+    :param own: file with the device's certificate; its key is beside it.
     """
     context = ssl.create_default_context(cafile=machine.here(authority))
-    context.check_hostname = False  # it calls the server by its address
+    context.check_hostname = False  # the device connects to the server's address
     if own:
         context.load_cert_chain(machine.here(own), machine.here(own.replace(".pem", ".key")))
     try:
@@ -92,10 +92,10 @@ def served(machine: Machine, port: int, authority: str, own: str = "") -> bool:
         return False
 
 
-def test_devices_over_tls(machine: Machine, ports: Ports) -> None:
+def test_recipe_serves_devices_over_tls(machine: Machine, ports: Ports) -> None:
     serve(machine, "tls-devices-make")
     assert machine.redis.client.xlen(STREAM) >= 3
-    with RawDevice(ports["5027"]) as device:  # the plain port is still there
+    with RawDevice(ports["5027"]) as device:  # the plain port is still open
         assert device.login(DEVICE) == b"\x01"
         assert device.deliver(1)
     with RawDevice(ports["5028"]) as device:
@@ -105,13 +105,13 @@ def test_devices_over_tls(machine: Machine, ports: Ports) -> None:
     assert not served(machine, ports["5028"], "/etc/other/ca.pem")
 
 
-def test_devices_over_tls_with_rsa(machine: Machine) -> None:
+def test_recipe_serves_devices_over_tls_with_rsa(machine: Machine) -> None:
     serve(machine, "tls-devices-rsa")
     shown = machine.run("openssl x509 -noout -text -in /etc/tracker/devices/server.pem")
     assert "Public-Key: (2048 bit)" in shown
 
 
-def test_devices_that_have_to_show_a_certificate(machine: Machine, ports: Ports) -> None:
+def test_recipe_requires_client_certificates_of_devices(machine: Machine, ports: Ports) -> None:
     serve(machine, "tls-devices-make")
     assert served(machine, ports["5028"], CA)
     both = lines("tls-devices-settings", "tls-vehicles-settings")
@@ -125,7 +125,7 @@ def test_devices_that_have_to_show_a_certificate(machine: Machine, ports: Ports)
 
 @pytest.fixture
 def controlled(machine: Machine) -> Machine:
-    """With a control port over TLS, as by the recipe."""
+    """Return a machine with a control port over TLS, set up by the recipe."""
     machine.follow(PAGE, "tls-control-make")
     machine.settings("control.permissions", lines("tls-control-permissions"))
     machine.settings("ingest.env", f"TRACKER_LISTEN=--listen teltonika=tcp:{free_port()}")
@@ -135,34 +135,34 @@ def controlled(machine: Machine) -> Machine:
     return machine
 
 
-def test_the_control_port_over_tls(controlled: Machine) -> None:
+def test_recipe_serves_the_control_port_over_tls(controlled: Machine) -> None:
     shown = controlled.follow(PAGE, "tls-control-look")
     assert re.search(r"^instance_id +vm1-1$", shown, re.MULTILINE)
     assert re.search(r"^you +certificate alice ", shown, re.MULTILINE)
     assert re.search(r"^permission +operate$", shown, re.MULTILINE)
     dropping = command("tls-control-read", "tracker-admin")
     looking = dropping.replace(f"drop {DEVICE}", "info")
-    assert controlled.run(dropping, status=4) in lines("tls-control-read") + "\n"
+    assert controlled.run(dropping, exit_code=4) in lines("tls-control-read") + "\n"
     assert "certificate bob" in controlled.run(looking)
-    # Whoever has no certificate of this authority is told nothing.
+    # A client without a certificate of this authority is refused.
     controlled.run("tracker-admin certs other --client bob")
     stranger = looking.replace("/etc/tracker/control/bob", "other/bob")
-    # The test's instance has another address and port than the one in the page.
+    # The instance of the test has another address and port than the page.
     refused = re.sub(
-        r"ssl:[^:]+:\d+", "ssl:tracker.example.org:5091", controlled.run(stranger, status=3)
+        r"ssl:[^:]+:\d+", "ssl:tracker.example.org:5091", controlled.run(stranger, exit_code=3)
     )
     assert refused in lines("tls-control-refused") + "\n"
-    # Nor does a name have access from then on that is taken out of the file.
+    # A name that is removed from the file loses its access at once.
     controlled.settings("control.permissions", "alice operate")
     controlled.until(f"{looking} || true", lambda shown: "certificate bob" not in shown)
 
 
-def test_certificates_are_renewed(controlled: Machine) -> None:
+def test_recipe_renews_certificates(controlled: Machine) -> None:
     def certificate() -> str:
         return controlled.run("cat /etc/tracker/control/server.pem")
 
     before = certificate()
     assert "notAfter=" in controlled.follow(PAGE, "tls-renew")
     assert certificate() != before
-    # Clients go on with what they have.
-    wait_for(lambda: "alice" in controlled.follow(PAGE, "tls-control-look"), "alice is let in")
+    # Clients keep their certificates.
+    wait_for(lambda: "alice" in controlled.follow(PAGE, "tls-control-look"), "alice has access")

@@ -1,4 +1,4 @@
-"""The units, as systemd understands them."""
+"""Checks of the units by systemd-analyze."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "systemd"
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 
-#: What is run: of those that there may be several of, one; and all that stands by itself.
-RUN = (
+#: Units to verify; of templates, one instance.
+VERIFIED = (
     *(name.replace("@.", "@1.") for name in SERVICES),
     *("tracker-ingest@socket.service", "tracker-ingest.socket", "tracker.target"),
 )
 
-#: The worst mark that a service may get, in tenths; ten is the worst there is.
+#: Highest permitted exposure level of a service, in tenths; the worst level is 10.
 THRESHOLD = 15
 
-#: Comes with every Debian that these units are for; .ci/run installs it where it is missing.
+#: systemd-analyze is part of Debian's package systemd; .ci/run installs it if it is missing.
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
 )
@@ -32,7 +32,7 @@ needs_systemd = pytest.mark.skipif(
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """A copy of the units, with the commands where this environment has them."""
+    """Return a copy of the units that runs the commands of this environment."""
     copy = tmp_path / "units"
     shutil.copytree(UNITS, copy)
     for path in copy.rglob("*"):
@@ -42,7 +42,7 @@ def units(tmp_path: Path) -> Path:
 
 
 def analyze(units: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Ask systemd-analyze, which looks for units there before it does so elsewhere."""
+    """Run systemd-analyze, which prefers the units in this folder."""
     return subprocess.run(
         ["systemd-analyze", "--no-pager", *arguments],
         capture_output=True, text=True, timeout=60, check=False,
@@ -50,7 +50,7 @@ def analyze(units: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_there_is_a_unit_for_each_role_and_nothing_else() -> None:
+def test_each_role_has_a_unit() -> None:
     assert SERVICES == [
         "tracker-bridge.service",
         "tracker-console.service",
@@ -61,15 +61,15 @@ def test_there_is_a_unit_for_each_role_and_nothing_else() -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", RUN)
-def test_a_unit_verifies(unit: str, units: Path) -> None:
+@pytest.mark.parametrize("unit", VERIFIED)
+def test_unit_passes_systemd_analyze_verify(unit: str, units: Path) -> None:
     ended = analyze(units, "verify", "--man=no", unit)
     assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
 
 
 @needs_systemd
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_is_exposed_to_little(service: str, units: Path) -> None:
+def test_service_has_a_low_exposure_level(service: str, units: Path) -> None:
     path = str(units / service)
     ended = analyze(units, "security", "--offline=true", f"--threshold={THRESHOLD}", path)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -98,10 +98,10 @@ def console() -> Target:
 
 
 def webhook() -> Target:
-    told: Any = AnnouncementRecorder()
+    receiver: Any = AnnouncementRecorder()
     clock = Clock()
     reports = HTTPReports(clock, "webhook", "bridge_webhook")
-    site = Webhook(SECRET, told, told).site(clock, reports)
+    site = Webhook(SECRET, receiver, receiver).site(clock, reports)
     secret, body = f"X-Tracker-Secret: {SECRET}", b'{"keys": ["%s"]}' % KEY.encode()
     good = [
         request("POST", path, body, secret, chunked=chunked)

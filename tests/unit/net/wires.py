@@ -101,7 +101,7 @@ class Wire(StringTransport):
 
     @property
     def statuses(self) -> list[int]:
-        """Status codes of all responses. (No body here contains a status line.)"""
+        """Status codes of all responses; no body here contains a status line."""
         parts = self.text.split(b"HTTP/1.1 ")[1:]
         return [int(part[:3]) for part in parts]
 
