@@ -1,4 +1,4 @@
-"""The one machine of all these tests, and the report of what was done to it."""
+"""The machine that all these tests share, and the report of the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _report = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def package() -> Path:
-    """The package of this source tree."""
+    """Return the Debian package of this source tree."""
     return build_package()
 
 
@@ -22,14 +22,14 @@ def package() -> Path:
 def site(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Site]:
-    """A booted machine without Tracker; turned off and removed at the end."""
+    """Yield a booted machine without Tracker; remove it at the end."""
     site = Site(tmp_path_factory.mktemp("machine"))
     request.config.stash[_report] = site.report
     try:
         site.machine.boot()
         yield site
         if request.session.testsfailed:
-            site.say(site.machine.run("journalctl", "--lines=100", "--no-hostname", check=False))
+            site.note(site.machine.run("journalctl", "--lines=100", "--no-hostname", check=False))
     finally:
         site.remove()
 
@@ -37,7 +37,7 @@ def site(
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """What was done, and counted."""
+    """Write the report of the machine."""
     if lines := config.stash.get(_report, []):
         terminalreporter.section("the machine")
         for line in lines:

@@ -1,4 +1,4 @@
-"""The commands that the documentation tells an administrator to type."""
+"""Commands for an administrator in the documentation."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _PROMPT: Final = "# "
 
 
 def commands(section: str) -> list[str]:
-    """Those of a section of docs/install.rst, in their order, each with the lines it reads.
+    """Return the commands of a section of docs/install.rst, each with its input lines.
 
-    :raises AssertionError: when there are none.
+    :raises AssertionError: if the section has no commands.
     """
     _, found, rest = _PAGE.read_text().partition(f"\n\n{section}\n{'=' * len(section)}\n")
     assert found, f"no section {section}"
     text = rest.partition("\n\n\n")[0]
-    typed: list[str] = []
+    entered: list[str] = []
     for block in text.split(".. code-block:: console\n")[1:]:
         indented = [line for line in _until_outdented(block) if line]
         for line in textwrap.dedent("\n".join(indented)).splitlines():
             if line.startswith(_PROMPT):
-                typed.append(line.removeprefix(_PROMPT))
+                entered.append(line.removeprefix(_PROMPT))
             else:
-                typed[-1] += f"\n{line}"
-    assert typed, f"no commands in {section}"
-    return typed
+                entered[-1] += f"\n{line}"
+    assert entered, f"no commands in {section}"
+    return entered
 
 
 def _until_outdented(block: str) -> list[str]:

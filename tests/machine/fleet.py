@@ -1,4 +1,4 @@
-"""A simulated fleet outside of the machine, and how long its devices have to wait."""
+"""A simulated fleet outside of the machine, and the pauses between its acknowledgements."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.system.processes import Simulation
 from tests.waiting import wait_for
 
 DEVICES: Final = 60
-#: Seconds between two records of a device, each of which it sends at once.
+#: Seconds between two records of a device. A device sends each record at once.
 INTERVAL: Final = 0.5
 
 
 class Fleet(Simulation):
-    """Runs until it is parked, and watches what its devices are told meanwhile."""
+    """Runs until it is parked, and measures the pauses of its devices."""
 
     def __init__(self, folder: Path, host: str) -> None:
         name = "fleet"
@@ -26,8 +26,8 @@ class Fleet(Simulation):
         self.pauses = Pauses(folder / f"{name}.jsonl")
 
     def wait_until_silent(self, seconds: float = 3.0) -> None:
-        """Wait until nothing has been acknowledged for so long."""
-        wait_for(lambda: self.pauses.silence() >= seconds, "no more acknowledgements", timeout=60)
+        """Wait until no record has been acknowledged for that time."""
+        wait_for(lambda: self.pauses.silence() >= seconds, "acknowledgements stop", timeout=60)
 
     def kill(self) -> int:
         """See OwnProcess."""
@@ -37,13 +37,13 @@ class Fleet(Simulation):
 
 
 class Pauses:
-    """How long each device goes without an acknowledgement, as its journal shows."""
+    """Times without an acknowledgement for each device, from the journal of the fleet."""
 
-    _POLL: Final = 0.02  # seconds, so the figures are as exact as that
+    _POLL: Final = 0.02  # seconds; also the accuracy of the figures
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
-        self._heard: dict[str, float] = {}
+        self._acknowledged: dict[str, float] = {}  # device → time of the last acknowledgement
         self._longest = 0.0
         self._last = time.monotonic()
         self._lock = Lock()
@@ -52,24 +52,24 @@ class Pauses:
         self._thread.start()
 
     def begin(self) -> None:
-        """Forget what was; pauses that go on count from now."""
+        """Start a new measurement; current pauses count from now."""
         now = time.monotonic()
         with self._lock:
-            self._heard = dict.fromkeys(self._heard, now)
+            self._acknowledged = dict.fromkeys(self._acknowledged, now)
             self._longest = 0.0
 
     def longest(self) -> float:
-        """Seconds of the longest pause of any device since :meth:`begin`, or that goes on."""
+        """Return the seconds of the longest pause since :meth:`begin`, including current ones."""
         now = time.monotonic()
         with self._lock:
-            return max(self._longest, *(now - heard for heard in self._heard.values()))
+            return max(self._longest, *(now - last for last in self._acknowledged.values()))
 
     def silence(self) -> float:
-        """Seconds since any device was told anything."""
+        """Return the seconds since the last acknowledgement of any device."""
         return time.monotonic() - self._last
 
     def end(self) -> None:
-        """Follow the journal no more."""
+        """Stop following the journal."""
         self._ending.set()
         self._thread.join()
 
@@ -85,5 +85,5 @@ class Pauses:
     def _note(self, devices: list[str]) -> None:
         now = time.monotonic()
         for device in devices:
-            self._longest = max(self._longest, now - self._heard.get(device, now))
-            self._heard[device] = self._last = now
+            self._longest = max(self._longest, now - self._acknowledged.get(device, now))
+            self._acknowledged[device] = self._last = now

@@ -1,4 +1,4 @@
-"""A root folder with a fresh Debian, made once and copied for each run."""
+"""A root folder with a fresh Debian, built once and shared by all runs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from typing import Final
 RELEASE: Final = "bookworm"
 MIRROR: Final = "http://deb.debian.org/debian"
 
-#: Of a server that was just set up, and what debootstrap needs to make a system that boots.
+#: Packages of a new server, and those that debootstrap needs for a system that boots.
 SYSTEM: Final = ("systemd-sysv", "dbus", "iproute2", "procps", "ca-certificates")
-#: What docs/install.rst says is installed beside Tracker, and what its package depends on.
+#: Packages that docs/install.rst installs beside Tracker, and dependencies of its package.
 SERVERS: Final = ("redis-server", "postgresql", "python3")
 
-#: So that no package starts a server while there is no systemd that could stop it.
+#: Prevents packages from starting servers while no systemd runs that could stop them.
 _POLICY: Final = "#!/bin/sh\nexit 101\n"
-#: Nobody needs the system after a crash of this host, so dpkg need not write for that.
+#: The image need not survive a crash of this host, so dpkg can skip its syncs.
 _DPKG: Final = "force-unsafe-io\n"
 
 
 def cache() -> Path:
-    """The folder that it is kept in, outside the checkout: it is 500 MB."""
+    """Return the folder of the image (500 MB), outside the checkout."""
     folder = os.environ.get("TRACKER_MACHINE_CACHE")
     return (Path(folder) if folder else Path.home() / ".cache" / "tracker-machine").absolute()
 
 
 def image() -> Path:
-    """The root folder; takes some minutes the first time, and must not be changed."""
+    """Return the root folder, which must not be changed; building it takes some minutes."""
     recipe = "\n".join((RELEASE, *SYSTEM, *SERVERS, _POLICY, _DPKG))
     folder = cache()
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def _make(root: Path, log: Path) -> None:
             )  # fmt: skip
             if ended.returncode:
                 tail = log.read_text(errors="replace")[-2000:]
-                raise AssertionError(f"{command[0]} has failed, see {log}:\n{tail}")
+                raise AssertionError(f"{command[0]} failed, see {log}:\n{tail}")
 
         run("debootstrap", "--variant=minbase", f"--include={include}", RELEASE, str(root), mirror)
         policy = root / "usr/sbin/policy-rc.d"

@@ -1,4 +1,4 @@
-"""A whole machine: a Debian that its own systemd has booted, beside this one."""
+"""A whole machine: a Debian in a container, booted by its own systemd."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Final
 from tests.machine.image import image
 from tests.waiting import wait_for
 
-#: Status of systemd-nspawn when the machine is to be started again.
+#: Exit code of systemd-nspawn if the machine requests a reboot.
 _REBOOT: Final = 133
 
-#: What commands in the machine find in their environment.
+#: Environment of commands in the machine.
 _ENVIRONMENT: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -27,23 +27,23 @@ _ENVIRONMENT: Final = {
 
 
 class Machine:
-    """A machine with a network of its own, that only this host is in, and a disk for Redis.
+    """A machine with a disk for Redis, and a network that only this host can reach.
 
-    :ivar address: where this host finds it.
-    :ivar root: its root folder, as this host sees it.
+    :ivar address: IP address of the machine.
+    :ivar root: its root folder on this host.
     """
 
     HOSTNAME: Final = "gate"
     REDIS: Final = "/var/lib/redis"
 
     def __init__(self, redis_bytes: int) -> None:
-        """:param redis_bytes: size of the disk that Redis keeps its data on."""
+        """:param redis_bytes: size of the disk for Redis' data."""
         self._folder = Path(tempfile.mkdtemp(prefix="run-", dir=image().parent))
         self.root = self._folder / "root"
         self.log = self._folder / "console.log"
         self._name = f"tracker-{os.getpid()}"
         self._interface = f"trk{os.getpid()}"
-        network = f"198.18.{os.getpid() % 256}"  # of RFC 2544, so nobody's
+        network = f"198.18.{os.getpid() % 256}"  # reserved for tests by RFC 2544
         self.address = f"{network}.2"
         self._host = f"{network}.1"
         self._disk = self._folder / "redis"
@@ -58,12 +58,12 @@ class Machine:
             raise
 
     def boot(self) -> None:
-        """Start it; returns when all its units are started."""
+        """Start the machine, and wait until all its units are started."""
         self._leader = 0
         with self.log.open("ab") as output:
             self._nspawn = subprocess.Popen(
                 [
-                    *("setpriv", "--pdeathsig", "TERM"),  # it ends with these tests
+                    *("setpriv", "--pdeathsig", "TERM"),  # ends with these tests
                     *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot"),
                     *("--directory", str(self.root), "--machine", self._name),
                     *("--resolv-conf=off", "--link-journal=no", "--console=pipe"),
@@ -75,40 +75,40 @@ class Machine:
         wait_for(self._is_up, "the machine is up", timeout=120)
 
     def run(self, *command: str, check: bool = True, timeout: float = 120) -> str:
-        """Run a command in it; what it has written to its standard output.
+        """Run a command in the machine; return its standard output.
 
-        :raises AssertionError: when its status is not 0, unless told not to mind.
+        :raises AssertionError: if its exit code is not 0 and ``check`` is set.
         """
         ended = self._enter(*command, timeout=timeout)
         if check and ended.returncode:
             raise AssertionError(
-                f"{shlex.join(command)}: status {ended.returncode}\n{ended.stdout}{ended.stderr}"
+                f"{shlex.join(command)}: exit code {ended.returncode}\n{ended.stdout}{ended.stderr}"
             )
         return ended.stdout
 
     def succeeds(self, *command: str) -> bool:
-        """Run a command in it; whether its status is 0."""
+        """Run a command in the machine; return True if its exit code is 0."""
         return self._enter(*command).returncode == 0
 
     def show(self, unit: str, key: str) -> str:
-        """A property of a unit, as systemctl tells it."""
+        """Return a property of a unit."""
         return self.run("systemctl", "show", "--value", "--property", key, unit).strip()
 
     def is_active(self, unit: str) -> bool:
-        """Whether a unit is active."""
+        """Return True if a unit is active."""
         return self.show(unit, "ActiveState") == "active"
 
     def reboot(self) -> None:
-        """Reboot it; returns when it is up again."""
+        """Reboot the machine, and wait until it is up again."""
         self._enter("systemctl", "reboot")
         assert self._nspawn is not None
         assert self._nspawn.wait(120) == _REBOOT, self.log.read_text(errors="replace")[-2000:]
         self.boot()
 
     def remove(self) -> None:
-        """Turn it off, and leave nothing of it."""
+        """Stop the machine, and remove all its files."""
         if self._nspawn is not None and self._nspawn.poll() is None:
-            # Its first process: the others end with it.
+            # All other processes of the machine end with its first one.
             if self._leader:
                 with suppress(ProcessLookupError):
                     os.kill(self._leader, signal.SIGKILL)
@@ -123,7 +123,7 @@ class Machine:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _make_root(self) -> None:
-        # Only what changes is written down, on top of the image.
+        # An overlay on top of the image holds only the changes.
         layers = [self._folder / name for name in ("changes", "work")]
         for folder in (*layers, self.root):
             folder.mkdir()
@@ -132,7 +132,7 @@ class Machine:
         (self.root / "etc/hostname").write_text(f"{self.HOSTNAME}\n")
 
     def _make_disk(self, size: int) -> None:
-        # In memory, and of this host, so that it outlives a reboot of the machine.
+        # In memory of this host, so that it survives a reboot of the machine.
         inside = (self.root / self.REDIS.lstrip("/")).stat()
         options = f"size={size},mode={inside.st_mode & 0o7777:o}"
         options += f",uid={inside.st_uid},gid={inside.st_gid}"
@@ -140,7 +140,7 @@ class Machine:
         _run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._disk))
 
     def _make_network(self) -> None:
-        # Not nspawn's own, so that it, too, outlives a reboot.
+        # Created outside of nspawn, so that it survives a reboot of the machine.
         peer = ("peer", "name", "host0", "netns", self._name)
         _run("ip", "netns", "add", self._name)
         _run("ip", "link", "add", self._interface, "type", "veth", *peer)

@@ -1,4 +1,4 @@
-"""A machine on which Tracker is installed, and the fleet outside that reports to it."""
+"""A machine with Tracker, and the fleet outside of it that sends to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.waiting import wait_for
 
 ROOT: Final = Path(__file__).parents[2]
 
-#: Bytes of the disk that Redis has: more than the whole test appends, and soon filled.
+#: Bytes of Redis' disk: more than the whole test appends, but quickly filled.
 REDIS_DISK: Final = 256 << 20
 
 _POSITIONS: Final = (
@@ -27,7 +27,7 @@ _POSITIONS: Final = (
 
 
 class Site:
-    """All of it, and the lines of what was done there."""
+    """The machine, the fleet, and the lines of the report."""
 
     def __init__(self, folder: Path) -> None:
         self.report: list[str] = []
@@ -37,38 +37,38 @@ class Site:
 
     @property
     def fleet(self) -> Fleet:
-        """The devices, from when they are first needed."""
+        """The fleet, started at the first access."""
         if self._fleet is None:
             self._fleet = Fleet(self._folder, self.machine.address)
         return self._fleet
 
     def stored(self) -> list[Key]:
-        """The keys of all positions in PostgreSQL."""
+        """Return the keys of all positions in PostgreSQL."""
         psql = ("psql", "--dbname", "tracker", "--tuples-only", "--no-align", "--field-separator=,")
         text = self.machine.run("runuser", "-u", "postgres", "--", *psql, "--command", _POSITIONS)
         return [(device, ts, digest) for device, ts, digest in _rows(text)]
 
     def account(self) -> int:
-        """Wait until all that is acknowledged by now is stored; returns how many records."""
+        """Wait until all records acknowledged by now are stored; return their number."""
         acknowledged = set(self.fleet.acknowledged())
-        wait_for(lambda: acknowledged <= set(self.stored()), "all is stored", timeout=60)
+        wait_for(lambda: acknowledged <= set(self.stored()), "all records are stored", timeout=60)
         return len(acknowledged)
 
     def heartbeat(self, service: str) -> dict[str, Any]:
-        """What an instance of ingest tells of itself in Redis, when it does."""
+        """Wait for the heartbeat of an ingest instance, and return it."""
         name = f"{self.machine.HOSTNAME}-{service.partition('@')[2]}"
         url = (self.machine.root / "etc/tracker/credentials/admin.redis-url").read_text().strip()
         get = ("redis-cli", "--no-auth-warning", "-u", url, "GET", f"instance:heartbeat:{name}")
         text = wait_for(lambda: self.machine.run(*get).strip(), f"{service} is alive", timeout=60)
-        beat: dict[str, Any] = json.loads(text)
-        return beat
+        heartbeat: dict[str, Any] = json.loads(text)
+        return heartbeat
 
     def restarts(self, unit: str) -> int:
-        """How often systemd has restarted it by itself."""
+        """Return the number of automatic restarts of a unit."""
         return int(self.machine.show(unit, "NRestarts"))
 
     def wait_for_restart(self, unit: str, before: int, timeout: float = 60) -> None:
-        """Wait until systemd has restarted it once more, and it is ready."""
+        """Wait until systemd has restarted a unit once more, and it is active."""
         wait_for(
             lambda: self.restarts(unit) > before and self.machine.is_active(unit),
             f"{unit} was restarted",
@@ -76,7 +76,7 @@ class Site:
         )
 
     def follow(self, page: str, name: str) -> str:
-        """Carry out a recipe of the documentation in the machine; what it has printed."""
+        """Run a recipe of the documentation in the machine; return its output."""
         script = "\n".join(("cd /srv", *recipes.commands(page, name)))
         return self.machine.run("bash", "-euo", "pipefail", "-c", f"exec 2>&1\n{script}")
 
@@ -86,23 +86,23 @@ class Site:
             opened.write(f"{text}\n")
 
     def put(self, file: Path) -> str:
-        """Copy a file into the machine; its path there."""
+        """Copy a file into the machine; return its path there."""
         shutil.copy(file, self.machine.root / "srv")
         return f"/srv/{file.name}"
 
-    def say(self, line: str) -> None:
-        """A line of the report."""
+    def note(self, line: str) -> None:
+        """Add a line to the report."""
         self.report.append(line)
 
     def remove(self) -> None:
-        """End all, and leave nothing of it."""
+        """Stop the fleet, and remove the machine."""
         if self._fleet is not None:
             self._fleet.kill()
         self.machine.remove()
 
 
 def build_package() -> Path:
-    """``make deb``; the package."""
+    """Run ``make deb``; return the package."""
     ended = subprocess.run(
         ["make", "--no-print-directory", "deb"],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -112,7 +112,7 @@ def build_package() -> Path:
 
 
 def build_successor(package: Path, folder: Path) -> Path:
-    """The package of the next version, whose settings as delivered are others, too."""
+    """Return a package of the next version, with different default settings."""
     tree = folder / "successor"
     subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(tree)], check=True)
     _edit(tree / "DEBIAN/control", r"(?m)^(Version: .*)$", r"\1+1")
