@@ -1,4 +1,4 @@
-"""Make random faults on the whole path, and account for every record and command.
+"""Inject random faults into a whole site, and account for every record and command.
 
 ``make test-chaos`` runs it; ``python -m tests.chaos --help`` lists its options.
 """

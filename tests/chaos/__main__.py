@@ -13,34 +13,38 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos.reacting import Reacting
+from tests.chaos.reactorthread import ReactorThread
 
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seed", default=str(int(time.time())), help="decides all faults")
     parser.add_argument(
-        "--seconds", type=float, default=60, help="how long each round makes faults (60)"
+        "--seed",
+        default=str(int(time.time())),
+        help="Seed of all faults. [default: the current time]",
     )
-    parser.add_argument("--rounds", type=int, default=1, help="how many rounds (1)")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="Seconds of faults per round. [default: 60]"
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="Number of rounds. [default: 1]")
     parser.add_argument(
         "--variants",
         default="plain",
-        help="one or more of plain, tls, sentinel, directus (a real one), separated by commas, "
-        "which take turns; the seed decides which is the first (plain)",
+        help="One or more of plain, tls, sentinel and directus (a real one), separated by commas. "
+        "They alternate; the seed chooses the first one. [default: plain]",
     )
-    parser.add_argument("--verbose", action="store_true", help="show each fault as it begins")
-    parser.add_argument("--keep", type=Path, help="a folder to keep all data and logs in")
+    parser.add_argument("--verbose", action="store_true", help="Show each fault when it begins.")
+    parser.add_argument("--keep", type=Path, help="Folder to keep all data and logs in.")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Run all rounds; return the exit status."""
+    """Run all rounds; return the exit code."""
     options = arguments()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    reacting = Reacting()  # before anything imports the reactor
+    reactor_thread = ReactorThread()  # installs the reactor, before other modules import one
     from tests.chaos.round import summary, total
     from tests.chaos.stage import VARIANTS
 
@@ -52,49 +56,51 @@ def main() -> int:
         for number, name in enumerate(islice(cycle(names), first, first + options.rounds)):
             seed = options.seed if options.rounds == 1 else f"{options.seed}.{number}"
             print(f"round {number + 1} of {options.rounds}: {name}, seed {seed}", flush=True)
-            wrong, found = one_round(options, VARIANTS[name], seed, reacting)
-            counts.append(found)
-            print(summary(found))
-            for text in wrong:
-                print(f"  WRONG: {text}")
-            if wrong:
+            problems, round_counts = one_round(options, VARIANTS[name], seed, reactor_thread)
+            counts.append(round_counts)
+            print(summary(round_counts))
+            for text in problems:
+                print(f"  FAILED: {text}")
+            if problems:
                 failed += 1
                 print(
-                    f"  repeat it: python -m tests.chaos --seed {seed} --variants {name} "
+                    f"  repeat with: python -m tests.chaos --seed {seed} --variants {name} "
                     f"--seconds {options.seconds:g}",
                     flush=True,
                 )
         if len(counts) > 1:
-            print(f"{len(counts)} rounds, {failed} of them failed\n{summary(total(counts))}")
+            print(f"{len(counts)} rounds, {failed} failed\n{summary(total(counts))}")
     finally:
-        reacting.close()
+        reactor_thread.close()
     return 1 if failed else 0
 
 
 def one_round(
-    options: argparse.Namespace, variant: Any, seed: str, reacting: Reacting
+    options: argparse.Namespace, variant: Any, seed: str, reactor_thread: ReactorThread
 ) -> tuple[list[str], dict[str, Any]]:
-    """Run one round; return what is wrong, and the counts."""
+    """Run one round; return its problems and counts."""
     from tests.chaos.round import Load, Round
 
     folder = Path(tempfile.mkdtemp(prefix="tracker-chaos-"))
     lines: list[str] = []
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         lines.append(line)
         if options.verbose:
             print(f"  {line}", flush=True)
 
     verdict = None
     try:
-        verdict = Round(folder, variant, seed, options.seconds, Load(), reacting, say).run()
+        verdict = Round(
+            folder, variant, seed, options.seconds, Load(), reactor_thread, report
+        ).run()
     finally:
         if options.keep is not None:
             kept = options.keep / f"{variant.name}-{seed}"
             shutil.copytree(folder, kept, ignore_dangling_symlinks=True, dirs_exist_ok=True)
             (kept / "faults.txt").write_text("\n".join(lines))
         shutil.rmtree(folder, ignore_errors=True)
-    return verdict.wrong, verdict.counts
+    return verdict.problems, verdict.counts
 
 
 if __name__ == "__main__":

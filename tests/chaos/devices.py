@@ -1,4 +1,4 @@
-"""Devices that repeat unacknowledged records, and note everything that they receive."""
+"""Devices that repeat unacknowledged records, and record all that they send and receive."""
 
 from __future__ import annotations
 
@@ -36,37 +36,37 @@ RESPONSE_TIMEOUT: Final = 6.0
 REPEAT_AFTER: Final = 1.0
 #: Seconds after which a slow device answers a command.
 ANSWER_DELAY: Final = 1.0
-#: Records in one packet at most.
+#: Maximum number of records in a frame.
 MAX_RECORDS: Final = 20
 _READ: Final = 1 << 16
 _CODEC_13: Final = MESSAGE_CODECS[0x0D]
 
 
 @define
-class Heard:
-    """Everything that all devices sent and received, with which the stores are compared."""
+class DeviceJournal:
+    """Records, messages and commands of all devices, for comparison with the stores."""
 
     recorded: set[tuple[str, str]] = field(factory=set)
-    """Device and time of each record that a device made."""
+    """Device and time of each record."""
     acknowledged: dict[tuple[str, str], float] = field(factory=dict)
     """Device and time of each acknowledged record → UNIX time of the acknowledgement."""
-    said: Counter[tuple[str, str]] = field(factory=Counter)
-    """Device and text of each message and answer → the number of times it was sent."""
+    texts: Counter[tuple[str, str]] = field(factory=Counter)
+    """Device and text of each message and answer → number of times it was sent."""
     executed: dict[tuple[str, str], list[float]] = field(factory=lambda: defaultdict(list))
-    """Device and text of each command → the times at which it was received."""
-    wrong: list[str] = field(factory=list)
-    """Errors: what no device should receive."""
+    """Device and text of each command → UNIX times at which it was received."""
+    problems: list[str] = field(factory=list)
+    """Bytes that a device should never receive, as text."""
     sent: int = 0
-    """Records sent, the repeated ones included."""
+    """Number of records sent, including repetitions."""
     connections: int = 0
     last: float = 0.0
     """Time of the last acknowledgement (monotonic)."""
     longest_pause: float = 0.0
-    """The longest pause between two acknowledgements, of all devices together, in seconds."""
+    """Seconds of the longest pause between two acknowledgements of any devices."""
     pause_began: float = 0.0
 
     def acknowledge(self, device_id: str, numbers: list[int]) -> None:
-        """Note that a device was told that these records were received."""
+        """Record the acknowledgement of records."""
         now = time.monotonic()
         if self.last and now - self.last > self.longest_pause:
             self.longest_pause, self.pause_began = now - self.last, self.last
@@ -76,16 +76,16 @@ class Heard:
 
 
 def moment(number: int) -> str:
-    """Return the time of a record, as it is stored."""
+    """Return the time of a record in the format of the stores."""
     return iso_milliseconds(START + number)
 
 
 class Flash:
     """The records that a device keeps until they are acknowledged."""
 
-    def __init__(self, device_id: str, heard: Heard) -> None:
+    def __init__(self, device_id: str, journal: DeviceJournal) -> None:
         self.device_id = device_id
-        self.heard = heard
+        self.journal = journal
         self._numbers: deque[int] = deque()
         self._next = 1
 
@@ -96,47 +96,47 @@ class Flash:
         """Make ``count`` records."""
         for _ in range(count):
             self._numbers.append(self._next)
-            self.heard.recorded.add((self.device_id, moment(self._next)))
+            self.journal.recorded.add((self.device_id, moment(self._next)))
             self._next += 1
 
     def oldest(self) -> list[int]:
-        """Return the numbers of the records that are sent next."""
+        """Return the numbers of the records to send next."""
         return list(islice(self._numbers, MAX_RECORDS))
 
     def forget(self, numbers: list[int]) -> None:
-        """Delete records that were acknowledged."""
-        self.heard.acknowledge(self.device_id, numbers)
+        """Delete acknowledged records."""
+        self.journal.acknowledge(self.device_id, numbers)
         for _ in numbers:
             self._numbers.popleft()
 
 
 class TcpDevice:
-    """One device over TCP that connects to any of several instances, and executes commands.
+    """A device over TCP that connects to a random instance, and executes commands.
 
-    :param doors: instance id → the proxy that leads to it.
-    :param habit: what it does with commands: ``prompt``, ``slow``, ``mute``, ``refuse`` (Codec 14).
+    :param proxies: instance id → proxy to the instance.
+    :param reaction: reaction to commands: ``prompt``, ``slow``, ``mute`` or ``refuse`` (Codec 14).
     """
 
     def __init__(
         self,
         device_id: str,
         seed: str,
-        heard: Heard,
-        doors: dict[str, Proxy],
+        journal: DeviceJournal,
+        proxies: dict[str, Proxy],
         tls: ssl.SSLContext | None,
-        habit: str,
+        reaction: str,
     ) -> None:
         self.device_id = device_id
-        self.habit = habit
-        self.flash = Flash(device_id, heard)
+        self.reaction = reaction
+        self.flash = Flash(device_id, journal)
         self.connected_to: str | None = None
-        """The instance at which it is logged in."""
+        """Id of the instance that has accepted the login; None if not logged in."""
         self.recording = True
-        self._heard = heard
+        self._journal = journal
         self._random = Random(seed)
-        self._doors = doors
+        self._proxies = proxies
         self._tls = tls
-        self._words = 0
+        self._message_count = 0
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -158,17 +158,17 @@ class TcpDevice:
             await asyncio.sleep(self._random.uniform(0.1, 1.0))
 
     async def _connect(self) -> None:
-        instance, door = self._random.choice(sorted(self._doors.items()))
+        instance, proxy = self._random.choice(sorted(self._proxies.items()))
         async with asyncio.timeout(RESPONSE_TIMEOUT):
             reader, writer = await asyncio.open_connection(
-                "127.0.0.1", door.port, ssl=self._tls, limit=_READ
+                "127.0.0.1", proxy.port, ssl=self._tls, limit=_READ
             )
         try:
-            self._heard.connections += 1
+            self._journal.connections += 1
             writer.write(encode_login(self.device_id))
             async with asyncio.timeout(RESPONSE_TIMEOUT):
                 if await reader.readexactly(1) != b"\x01":
-                    self._heard.wrong.append(f"{self.device_id} was not let in")
+                    self._journal.problems.append(f"{self.device_id}: login refused")
                     return
             self.connected_to = instance
             await self._talk(reader, writer)
@@ -181,20 +181,20 @@ class TcpDevice:
         deadline = 0.0
         while True:
             if not outstanding and (outstanding := self.flash.oldest()):
-                self._heard.sent += len(outstanding)
+                self._journal.sent += len(outstanding)
                 writer.write(encode_frame(packet(*outstanding)))
                 deadline = time.monotonic() + RESPONSE_TIMEOUT
             elif not outstanding and self.recording and self._random.random() < 0.05:
-                self._say(writer)
+                self._send_message(writer)
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.2):
                     if not (data := await reader.read(_READ)):
                         return
                     buffer += data
-            buffer, acknowledged = self._understand(buffer, writer)
+            buffer, acknowledged = self._parse(buffer, writer)
             for count in acknowledged:
                 if count != len(outstanding) or not outstanding:
-                    self._heard.wrong.append(
+                    self._journal.problems.append(
                         f"{self.device_id}: acknowledged {count} of {len(outstanding)} records"
                     )
                     return
@@ -203,16 +203,16 @@ class TcpDevice:
             if outstanding and time.monotonic() > deadline:
                 return
 
-    def _say(self, writer: asyncio.StreamWriter) -> None:
+    def _send_message(self, writer: asyncio.StreamWriter) -> None:
         """Send an unsolicited message."""
-        self._words += 1
-        text = f"word {self._words}"
-        self._heard.said[self.device_id, text] += 1
+        self._message_count += 1
+        text = f"word {self._message_count}"
+        self._journal.texts[self.device_id, text] += 1
         message = Message(_CODEC_13, RESPONSE, text.encode(), timestamp=int(time.time()))
         writer.write(encode_frame(encode_message(message)))
 
-    def _understand(self, buffer: bytes, writer: asyncio.StreamWriter) -> tuple[bytes, list[int]]:
-        """Execute the commands in the buffer; return the rest of it, and the acknowledgements."""
+    def _parse(self, buffer: bytes, writer: asyncio.StreamWriter) -> tuple[bytes, list[int]]:
+        """Execute the commands in the buffer; return its rest, and the acknowledgements."""
         acknowledged = []
         while len(buffer) >= len(PREAMBLE):
             if not buffer.startswith(PREAMBLE):
@@ -223,44 +223,44 @@ class TcpDevice:
             if isinstance(found, Incomplete):
                 break
             if isinstance(found, Fatal):
-                self._heard.wrong.append(f"{self.device_id} received {buffer[:64].hex()}")
+                self._journal.problems.append(f"{self.device_id} received {buffer[:64].hex()}")
                 raise OSError("not a frame")
             buffer = buffer[found.used :]
-            self._obey(found.value, writer)
+            self._execute(found.value, writer)
         return buffer, acknowledged
 
-    def _obey(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+    def _execute(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         found = decode_message(data)
         if not isinstance(found, Decoded) or found.value.type != COMMAND:
-            self._heard.wrong.append(f"{self.device_id} received {data[:64].hex()}")
+            self._journal.problems.append(f"{self.device_id} received {data[:64].hex()}")
             return
         command = found.value
         text = command.text or ""
-        self._heard.executed[self.device_id, text].append(time.time())
-        if self.habit == "mute":
+        self._journal.executed[self.device_id, text].append(time.time())
+        if self.reaction == "mute":
             return
-        refuses = self.habit == "refuse" and command.codec.addressed
-        answer = "" if refuses else f"did {text}"
+        refuses = self.reaction == "refuse" and command.codec.addressed
+        answer = "" if refuses else f"done {text}"
         message = Message(
             command.codec, NACK if refuses else RESPONSE, answer.encode(), imei=command.imei
         )
-        delay = ANSWER_DELAY if self.habit == "slow" else 0.0
+        delay = ANSWER_DELAY if self.reaction == "slow" else 0.0
         asyncio.get_running_loop().call_later(delay, self._answer, writer, answer, message)
 
     def _answer(self, writer: asyncio.StreamWriter, text: str, message: Message) -> None:
         if not writer.is_closing():
-            self._heard.said[self.device_id, text] += 1
+            self._journal.texts[self.device_id, text] += 1
             writer.write(encode_frame(encode_message(message)))
 
 
 class UdpDevice:
-    """One device over UDP: it repeats each datagram until it is answered."""
+    """A device over UDP that repeats each datagram until its ACK."""
 
-    def __init__(self, device_id: str, seed: str, heard: Heard, ports: list[int]) -> None:
+    def __init__(self, device_id: str, seed: str, journal: DeviceJournal, ports: list[int]) -> None:
         self.device_id = device_id
-        self.flash = Flash(device_id, heard)
+        self.flash = Flash(device_id, journal)
         self.recording = True
-        self._heard = heard
+        self._journal = journal
         self._random = Random(seed)
         self._ports = ports
         self._packet_id = 0
@@ -286,10 +286,10 @@ class UdpDevice:
         datagram = encode_datagram(
             Datagram(self._packet_id, avl_id, self.device_id, packet(*numbers))
         )
-        answer = bytes.fromhex("0005") + self._packet_id.to_bytes(2, "big") + b"\x01"
-        answer += bytes((avl_id, len(numbers)))
+        ack = bytes.fromhex("0005") + self._packet_id.to_bytes(2, "big") + b"\x01"
+        ack += bytes((avl_id, len(numbers)))
         while True:
-            self._heard.sent += len(numbers)
+            self._journal.sent += len(numbers)
             with suppress(OSError):
                 await loop.sock_sendto(
                     udp, datagram, ("127.0.0.1", self._random.choice(self._ports))
@@ -298,6 +298,6 @@ class UdpDevice:
             while (left := deadline - time.monotonic()) > 0:
                 with suppress(TimeoutError, OSError):
                     async with asyncio.timeout(left):
-                        if await loop.sock_recv(udp, 100) == answer:
+                        if await loop.sock_recv(udp, 100) == ack:
                             self.flash.forget(numbers)
                             return

@@ -1,4 +1,4 @@
-"""Faults of each kind at each part, and the injector that makes them at random."""
+"""Faults of each kind at each part, and the injector that chooses them at random."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from attrs import frozen
 
 from tests.chaos.stage import Stage
 from tests.chaos.stores import Cluster
-from tests.chaos.wiring import Weather
+from tests.chaos.wiring import DatagramFaults
 from tests.proxy import Pace, Proxy
 from tests.system.processes import Daemon
 from tests.waiting import wait_for
 
-#: Seconds that a fault lasts at most.
-MAX_SECONDS: Final = 8.0
-#: Seconds that a server may take to start: a Directus on a busy machine takes long.
-SERVER_START: Final = 150.0
+#: Maximum duration of a fault, in seconds.
+MAX_FAULT_SECONDS: Final = 8.0
+#: Seconds within which a server has to start. Directus starts slowly on a busy machine.
+SERVER_START_TIMEOUT: Final = 150.0
 _UNAVAILABLE: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
     b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -33,9 +33,9 @@ _UNAVAILABLE: Final = (
 
 @frozen
 class Fault:
-    """One kind of fault at one target.
+    """A kind of fault at a target.
 
-    :param run: begins the fault, waits so many seconds, and heals it.
+    :param run: begins the fault, waits for the given seconds, and heals it.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Fault:
     run: Callable[[float], None]
     weight: float = 1.0
     also: frozenset[str] = frozenset()
-    """Other targets that must be without a fault meanwhile."""
+    """Other targets that must not have a fault at the same time."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.target}"
@@ -52,19 +52,19 @@ class Fault:
 class Faults:
     """All faults of a stage.
 
-    :param wait: waits so many seconds, or less when the round is over.
+    :param wait: waits for the given seconds, or until the end of the round.
     """
 
     def __init__(self, stage: Stage, wait: Callable[[float], object]) -> None:
-        self.died: list[str] = []
-        """Roles that ended by themselves, or with an error at SIGTERM."""
+        self.unexpected_ends: list[str] = []
+        """Unexpected ends of roles, and wrong exit codes after SIGTERM."""
         self.peaks: Counter[str] = Counter()
         """Role → the peak memory of its processes before they were killed, in bytes."""
         self._stage = stage
         self._wait = wait
 
     def all(self) -> list[Fault]:
-        """Each kind at each target."""
+        """Return a fault of each kind for each target."""
         stage = self._stage
         found = []
         for name, daemon in stage.daemons.items():
@@ -74,9 +74,9 @@ class Faults:
                 Fault("restart", name, self._of(self._restart, name, daemon), 1),
             ]
         for name, server in stage.servers.items():
-            # After each failover it takes ten seconds until there is a replica again, and without
-            # one nothing is written: too many failovers would leave no time for other faults.
-            # A Directus takes ten seconds to start.
+            # After a failover, a new replica takes ten seconds, during which writes are refused.
+            # Directus takes ten seconds to start. More faults of these would leave no time for
+            # others.
             share = 0.2 if name.startswith(("redis-", "sentinel-", "directus")) else 1.0
             found += [
                 Fault("kill", name, self._of(self._kill_server, server), 6 * share),
@@ -97,7 +97,8 @@ class Faults:
                 Fault("planned failover", "redis-a", stage.store.fail_over, 10, also | {"redis-b"})
             )
         for name in stage.wiring.datagrams:
-            found.append(Fault("weather", f"datagrams-{name}", self._of(self._weather, name), 2))
+            run = self._of(self._disturb_datagrams, name)
+            found.append(Fault("datagram faults", f"datagrams-{name}", run, 2))
         return found
 
     def _of_link(self, name: str, link: Proxy) -> Iterator[Fault]:
@@ -132,10 +133,10 @@ class Faults:
         act()
         self._wait(seconds / 4)
 
-    def _weather(self, seconds: float, name: str) -> None:
-        self._stage.wiring.datagrams[name].weather = Weather(0.4, 0.3, 0.3)
+    def _disturb_datagrams(self, seconds: float, name: str) -> None:
+        self._stage.wiring.datagrams[name].faults = DatagramFaults(0.4, 0.3, 0.3)
         self._wait(seconds)
-        self._stage.wiring.datagrams[name].weather = Weather()
+        self._stage.wiring.datagrams[name].faults = DatagramFaults()
 
     def _kill(self, seconds: float, name: str, daemon: Daemon) -> None:
         self.note_memory(name)
@@ -146,7 +147,7 @@ class Faults:
         daemon.start(ready=False)
 
     def _kill_stalled(self, seconds: float, name: str, daemon: Daemon, link: Proxy) -> None:
-        """Kill a role that waits for an answer, so that its requests are lost, too."""
+        """Kill a role that waits for a reply, so that its requests are lost as well."""
         link.stall()
         try:
             self._wait(seconds / 2)
@@ -163,10 +164,10 @@ class Faults:
         self.note_memory(name)
         if self._ended_by_itself(name, daemon):
             return
-        # Before it answers /readyz, SIGTERM ends it at once.
+        # SIGTERM kills a process that has not yet installed its handlers.
         allowed = (0,) if daemon.readyz()[0] else (0, -signal.SIGTERM)
-        if (status := daemon.stop()) not in allowed:
-            self.died.append(f"{name}: status {status} after SIGTERM")
+        if (code := daemon.stop()) not in allowed:
+            self.unexpected_ends.append(f"{name}: exit code {code} after SIGTERM")
         self._wait(seconds / 4)
         daemon.start(ready=False)
 
@@ -174,12 +175,12 @@ class Faults:
         try:
             return not daemon.running
         except AssertionError:
-            self.died.append(f"{name}: ended by itself")
+            self.unexpected_ends.append(f"{name}: unexpected end")
             daemon.start(ready=False)
             return True
 
     def note_memory(self, name: str) -> None:
-        """Note the memory of a role before its process is gone."""
+        """Record the peak memory of a role before its process ends."""
         self.peaks[name] = max(self.peaks[name], self._stage.peak(name))
 
     def _hang(self, seconds: float, daemon: Daemon) -> None:
@@ -193,7 +194,7 @@ class Faults:
         server.kill()
         self._wait(seconds / 2)
         server.start(wait=False)
-        wait_for(server.is_up, "the server is up", timeout=SERVER_START)
+        wait_for(server.is_up, "the server is up", timeout=SERVER_START_TIMEOUT)
 
     def _hang_server(self, seconds: float, server: Any) -> None:
         server.suspend()
@@ -205,39 +206,39 @@ class Faults:
     def _restart_server(self, _: float, server: Any) -> None:
         server.stop()
         server.start(wait=False)
-        wait_for(server.is_up, "the server is up", timeout=SERVER_START)
+        wait_for(server.is_up, "the server is up", timeout=SERVER_START_TIMEOUT)
 
 
 class Injector:
-    """Makes faults by a plan that depends on the seed only, several at a time.
+    """Injects several faults at a time; their choice depends only on the seed.
 
-    :param gap: seconds between the beginnings of two faults, on average.
-    :param say: is given a line for each fault.
+    :param gap: average seconds between the beginnings of two faults.
+    :param report: called with a line for each fault.
     """
 
-    def __init__(self, stage: Stage, seed: str, gap: float, say: Callable[[str], None]) -> None:
+    def __init__(self, stage: Stage, seed: str, gap: float, report: Callable[[str], None]) -> None:
         self.made: Counter[str] = Counter()
         """Kind → number of faults."""
         self.targets: Counter[str] = Counter()
         self.failures: list[str] = []
-        """Faults that could not be made, or healed."""
+        """Faults that could not be injected or healed."""
         self._over = threading.Event()
         self.faults = Faults(stage, self._over.wait)
         self._random = Random(seed)
         self._gap = gap
-        self._say = say
+        self._report = report
         self._busy: set[str] = set()
         self._threads: list[threading.Thread] = []
 
     def run(self, seconds: float) -> None:
-        """Make faults for ``seconds``; return when all of them are healed."""
+        """Inject faults for ``seconds``; return when all of them are healed."""
         faults = self.faults.all()
         weights = [fault.weight for fault in faults]
         began = time.monotonic()
         try:
             while (left := began + seconds - time.monotonic()) > 0:
                 (fault,) = self._random.choices(faults, weights)
-                length = self._random.uniform(0.3, MAX_SECONDS)
+                length = self._random.uniform(0.3, MAX_FAULT_SECONDS)
                 gap = self._random.uniform(0, 2 * self._gap)
                 if not self._busy & {fault.target, *fault.also}:
                     self._begin(fault, min(length, left), time.monotonic() - began)
@@ -245,12 +246,12 @@ class Injector:
         finally:
             self._over.set()
             for thread in self._threads:
-                thread.join(SERVER_START + 40)
+                thread.join(SERVER_START_TIMEOUT + 40)
         if any(thread.is_alive() for thread in self._threads):
-            self.failures.append("a fault has not ended in time")
+            self.failures.append("a fault did not end in time")
 
     def _begin(self, fault: Fault, seconds: float, at: float) -> None:
-        self._say(f"{at:6.1f} s  {fault} for {seconds:.1f} s")
+        self._report(f"{at:6.1f} s  {fault} for {seconds:.1f} s")
         self.made[fault.kind] += 1
         self.targets[fault.target] += 1
         self._busy |= {fault.target, *fault.also}

@@ -1,4 +1,4 @@
-"""Commands: sent to control ports and written in Directus, and remembered."""
+"""Senders of commands (by control ports and by Directus) and of malformed entries."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ import valkey
 from attrs import define, field
 
 from tests.chaos.plane import Plane
-from tests.chaos.reacting import awaited
+from tests.chaos.reactorthread import awaited
 from tests.chaos.stage import Stage
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient
 from tracker.control.commands import BadArgument, ControlError
 
-#: Seconds until a command expires: mostly long enough, sometimes hardly.
+#: Seconds until a command expires: mostly long enough, sometimes too short.
 EXPIRIES: Final = (15.0, 15.0, 15.0, 15.0, 3.0, 0.3)
 ANSWER_TIMEOUT: Final = 2.0
 
 
 @define
 class Order:
-    """A command, as it was sent."""
+    """A command that was sent."""
 
     device_id: str
     text: str
     expires_at: float
     """UNIX seconds."""
     accepted: bool = False
-    """Whether an instance has confirmed that it is queued."""
+    """True if an instance has confirmed that the command is queued."""
     sent_at: float = field(factory=time.time)
 
 
 class ControlSender:
-    """Sends commands to the control ports of all instances, until it is paused."""
+    """Sends commands to the control ports of all instances while :attr:`sending` is set."""
 
     def __init__(self, stage: Stage, reactor: Any, seed: str, devices: dict[str, str]) -> None:
-        """:param devices: device id → habit."""
+        """:param devices: device id → reaction."""
         self.orders: dict[str, Order] = {}
-        self.unsure = 0
-        """Commands whose first attempt was not confirmed."""
-        self.wrong: list[str] = []
-        """Why a command was refused that is in order."""
+        self.unconfirmed = 0
+        """Number of commands whose first attempt was not confirmed."""
+        self.problems: list[str] = []
+        """Refusals of valid commands."""
         self.sending = True
-        self.under_way = 0
-        """Commands that are being sent."""
+        self.in_progress = 0
+        """Number of commands that are being sent."""
         self._devices = devices
         self._random = Random(seed)
         self._clients = [
@@ -67,7 +67,7 @@ class ControlSender:
                 while True:
                     await asyncio.sleep(self._random.uniform(0, 2 * pause))
                     if self.sending:
-                        self.under_way += 1
+                        self.in_progress += 1
                         task = group.create_task(self._send(len(self.orders)))
                         task.add_done_callback(self._sent)
         finally:
@@ -75,7 +75,7 @@ class ControlSender:
                 await client.stopService().asFuture(asyncio.get_running_loop())
 
     def _sent(self, _: asyncio.Task[None]) -> None:
-        self.under_way -= 1
+        self.in_progress -= 1
 
     async def _send(self, number: int) -> None:
         device_id = self._random.choice(sorted(self._devices))
@@ -98,25 +98,26 @@ class ControlSender:
                 )
             except BadArgument as error:
                 if order.expires_at > time.time() + 1:
-                    self.wrong.append(f"control port: {command_id}: {error}")
+                    self.problems.append(f"control port: {command_id}: {error}")
                 return
             except ControlError:
-                # Perhaps it is queued. Send the same id again, as a client without an answer would.
-                self.unsure += attempt == 0
+                # The command may be queued. Send the same id again, as a client would.
+                self.unconfirmed += attempt == 0
                 continue
             order.accepted = True
             return
 
 
 class Operator:
-    """Writes rows in Directus, in a thread, until it is closed."""
+    """Writes rows in Directus from a thread until it is closed."""
 
     def __init__(self, plane: Plane, seed: str, devices: list[str], pause: float) -> None:
         self.orders: dict[str, Order] = {}
-        """Row id → what it holds, of all posts that were answered."""
-        self.unsure = 0
-        self.wrong: list[str] = []
-        """Why rows were refused that are in order."""
+        """Row id → command, for all posts with a response."""
+        self.unconfirmed = 0
+        """Number of rows without a response."""
+        self.problems: list[str] = []
+        """Refusals of valid rows."""
         self._plane = plane
         self._random = Random(seed)
         self._devices = devices
@@ -140,17 +141,17 @@ class Operator:
                 for one in orders
             ]  # fmt: skip
             try:
-                status, answer = self._plane.ask("POST", "/items/commands?limit=-1", rows)
+                status, response = self._plane.ask("POST", "/items/commands?limit=-1", rows)
             except (OSError, ValueError):
-                self.unsure += len(orders)
+                self.unconfirmed += len(orders)
                 continue
             if status != 200:
                 if status < 500:
-                    self.wrong.append(f"operator: {status}: {answer}")
-                self.unsure += len(orders)
+                    self.problems.append(f"operator: {status}: {response}")
+                self.unconfirmed += len(orders)
                 continue
             by_text = {one.text: one for one in orders}
-            for row in answer["data"]:
+            for row in response["data"]:
                 self.orders[row["id"]] = by_text[row["text"]]
 
     def close(self) -> None:
@@ -159,17 +160,17 @@ class Operator:
         self._thread.join(30)
 
 
-class Poisoner:
-    """Appends entries that are not positions to the stream, and remembers them."""
+class MalformedAppender:
+    """Appends malformed entries to the stream."""
 
     def __init__(self, stage: Stage, seed: str) -> None:
         self.tried: set[str] = set()
         self.appended: dict[str, float] = {}
-        """Mark of each that is in the stream, and when it was appended (UNIX)."""
+        """Mark of each appended entry → UNIX time."""
         self._random = Random(seed)
         self._client = stage.store.client
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="poisoner", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="malformed_appender", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -198,7 +199,7 @@ class Poisoner:
 
 
 def iso(moment: float) -> str:
-    """Return a UNIX time in ISO 8601, as Tracker and Directus accept it."""
+    """Return a UNIX time as text in ISO 8601."""
     text = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
@@ -208,7 +209,7 @@ def unix(text: str) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
-def habits(devices: list[str], random: Random) -> dict[str, str]:
-    """Device id → what it does with commands."""
+def reactions(devices: list[str], random: Random) -> dict[str, str]:
+    """Return device id → reaction to commands."""
     kinds = ("prompt", "slow", "mute", "refuse")
     return {one: random.choices(kinds, weights=(5, 3, 1, 1))[0] for one in devices}

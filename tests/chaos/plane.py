@@ -1,4 +1,4 @@
-"""The business plane: a real Directus, or its double."""
+"""The business plane: a real Directus or its double."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ SECRET: Final = "known-to-both-sides"
 
 
 class Plane:
-    """The interface of both: operators write to it, and the bridge reads it.
+    """Interface of the business plane: operators write to it, and the bridge reads it.
 
-    :param port: where it listens.
+    :param port: port of Directus.
     """
 
     def __init__(self, folder: Path, port: int) -> None:
         self.port = port
         self.token_file = folder / "bridge-token"
         self.secret_file = folder / "webhook-secret"
-        self.door: Proxy | None = None
-        """The way that operators take to it."""
+        self.proxy: Proxy | None = None
+        """Proxy between operators and Directus."""
 
     def ask(self, method: str, path: str, body: Any = None, timeout: float = 5) -> tuple[int, Any]:
-        """Send a request as an operator does, through the operators' proxy.
+        """Send a request as an operator, through the operators' proxy.
 
-        :raises OSError: when there is no answer.
+        :raises OSError: if there is no response.
         """
-        assert self.door is not None
-        url = f"http://127.0.0.1:{self.door.port}"
+        assert self.proxy is not None
+        url = f"http://127.0.0.1:{self.proxy.port}"
         return ask(url, method, path, body, OPERATOR_TOKEN, timeout)
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """All commands: row id → row."""
-        status, answer = self.ask("GET", "/items/commands?limit=-1", timeout=60)
-        assert status == 200, answer
-        return {row["id"]: row for row in answer["data"]}
+        """Return all commands: row id → row."""
+        status, response = self.ask("GET", "/items/commands?limit=-1", timeout=60)
+        assert status == 200, response
+        return {row["id"]: row for row in response["data"]}
 
 
-class Real(Plane):
-    """A real Directus with a database server of its own."""
+class RealDirectus(Plane):
+    """A real Directus with its own database server."""
 
     def __init__(self, folder: Path, link: Callable[[str, int], Proxy]) -> None:
-        """:param link: makes a proxy by a name, to a port."""
+        """:param link: makes a proxy with a name to a port."""
         self.server = DirectusServer(
             folder / "directus", IMPORT_IP_DENY_LIST=LOCAL_ALLOWED, LOG_LEVEL="warn"
         )
@@ -64,7 +64,7 @@ class Real(Plane):
         self._folder = folder
 
     def start(self, webhook: Proxy) -> None:
-        """Start it, and set it up as an operator does; its Flows post to the webhook."""
+        """Start Directus, and set it up for the bridge, with Flows that post to the webhook."""
         self.server.start()
         prepared = prepare(self.server, self._folder)
         add_user(self.server, OPERATOR_TOKEN, OPERATOR_POLICY)
@@ -72,27 +72,27 @@ class Real(Plane):
         self.token_file, self.secret_file = prepared.bridge_token_file, prepared.secret_file
 
     def close(self) -> None:
-        """Kill it, and remove its data."""
+        """Kill Directus, and remove its data."""
         self.server.remove()
 
 
-class Double(Plane):
-    """The double, served by this process, which posts to the webhook as Flows do."""
+class DirectusInProcess(Plane):
+    """The double in this process; it posts to the webhook like Flows."""
 
-    def __init__(self, folder: Path, reacting: Any, webhook: Callable[[], Proxy]) -> None:
+    def __init__(self, folder: Path, reactor_thread: Any, webhook: Callable[[], Proxy]) -> None:
         double = DirectusDouble(time.time)
         double.created = self._created
         self._webhook = webhook
         self._posts: set[asyncio.Task[None]] = set()
 
         async def listen() -> Any:
-            return reacting.reactor.listenTCP(0, Site(double), interface="127.0.0.1")
+            return reactor_thread.reactor.listenTCP(0, Site(double), interface="127.0.0.1")
 
-        self._listening = reacting.call(listen())
+        self._listening = reactor_thread.call(listen())
         super().__init__(folder, self._listening.getHost().port)
         self.token_file.write_text(BRIDGE_TOKEN)
         self.secret_file.write_text(SECRET)
-        self._reacting = reacting
+        self._reactor_thread = reactor_thread
 
     def _created(self, collection: str, key: str) -> None:
         if collection == "commands":
@@ -122,4 +122,4 @@ class Double(Plane):
         async def close() -> None:
             self._listening.stopListening()
 
-        self._reacting.call(close())
+        self._reactor_thread.call(close())

@@ -1,4 +1,4 @@
-"""All parts of the path as processes, with a proxy between every two of them."""
+"""All parts of a site as processes, with proxies between them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Variant:
     tls: bool = False
     sentinel: bool = False
     directus: bool = False
-    """Whether Directus is a real one, not the double."""
+    """True for a real Directus, False for its double."""
 
 
 VARIANTS: Final = {
@@ -46,8 +46,7 @@ VARIANTS: Final = {
 class Stage:
     """Redis, PostgreSQL, two instances, two processors, a janitor and a bridge.
 
-    :param folder: for all data and logs.
-    :param directus_url: where the bridge finds Directus; its link is made here.
+    :param folder: folder for all data and logs.
     """
 
     def __init__(self, folder: Path, variant: Variant, stack: ExitStack) -> None:
@@ -59,7 +58,7 @@ class Stage:
         kind = Cluster if variant.sentinel else Single
         self.store: Store = kind(folder, self.wiring, stack)
         self.servers: dict[str, Server] = {"postgres": self.postgres, **self.store.servers}
-        """All that is no role of Tracker's, and fails all the same."""
+        """Servers other than Tracker's roles into which faults are injected."""
         self.daemons: dict[str, Daemon] = {}
         self.control_ports = {name: free_port() for name in INSTANCES}
         self._device_ports = {name: free_port() for name in INSTANCES}
@@ -72,9 +71,9 @@ class Stage:
         self.wiring.link("webhook", self._webhook_port)
 
     def start(self, directus_url: str, token_file: Path, secret_file: Path) -> None:
-        """Start everything; returns when all roles are ready.
+        """Start all processes, and wait until all roles are ready.
 
-        :param directus_url: Directus, as the bridge reaches it.
+        :param directus_url: URL of Directus for the bridge.
         """
         self.postgres.start(wait=False)
         self.store.start()
@@ -98,14 +97,14 @@ class Stage:
         self.wait_until_ready()
 
     def wait_until_ready(self, timeout: float = 60) -> None:
-        """Wait until every role says that it is ready."""
+        """Wait until all roles are ready."""
         for daemon in self.daemons.values():
             daemon.wait_until_ready(timeout)
 
     def are_ready(self) -> bool:
-        """Return whether every role says that it is ready.
+        """Return True if all roles are ready.
 
-        :raises AssertionError: when one has ended.
+        :raises AssertionError: if a role has ended.
         """
         return all(one.running and one.readyz()[0] == 200 for one in self.daemons.values())
 
@@ -121,13 +120,13 @@ class Stage:
         daemon.kill()
 
     def _through_links(self, data: bytes) -> bytes:
-        """Let the bridge find the control ports where their proxies are."""
+        """Replace the addresses of control ports by those of their proxies."""
         for name, port in self.control_ports.items():
-            here, there = (
+            direct, proxied = (
                 f"127.0.0.1:{port}",
                 f"127.0.0.1:{self.wiring.links[f'control-{name}'].port}",
             )
-            data = data.replace(here.encode(), there.encode())
+            data = data.replace(direct.encode(), proxied.encode())
         return data
 
     def _sink(self, name: str) -> str:
@@ -155,7 +154,7 @@ class Stage:
         )
 
     def control_address(self, name: str) -> str:
-        """The control port of an instance, as a client names it."""
+        """Return the address of an instance's control port for a client."""
         port = self.wiring.links[f"control-{name}"].port
         if self.wiring.tls is None:
             return f"tcp:127.0.0.1:{port}"
@@ -175,11 +174,11 @@ class Stage:
         )
 
     def memory(self) -> dict[str, int]:
-        """Role → the most memory that its process has had, in bytes."""
+        """Return role → peak memory of its process, in bytes."""
         return {name: self.peak(name) for name in self.daemons}
 
     def peak(self, name: str) -> int:
-        """Return the most memory that the process of a role has had, in bytes; 0: none runs."""
+        """Return the peak memory of a role's process, in bytes; 0 if it does not run."""
         daemon = self.daemons[name]
         return _peak(daemon.pid) if daemon.started else 0
 

@@ -1,4 +1,4 @@
-"""Redis: one server, or a master and its replica with three Sentinels that watch them."""
+"""Redis: a single server, or a master and a replica with three Sentinels."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.proxy import Change, Proxy
 from tests.servers import RedisServer, Sentinel
 from tests.waiting import wait_for
 
-#: Seconds before a promotion in which an acknowledged write may be missing on the replica, and
-#: after it in which the old master may still have acknowledged some.
-BEFORE: Final = 6.0
-AFTER: Final = 12.0
+#: Seconds before a promotion in which a confirmed write may be missing on the replica, and after
+#: it in which the old master may still have confirmed writes.
+LOSS_BEFORE_PROMOTION: Final = 6.0
+LOSS_AFTER_PROMOTION: Final = 12.0
 _POLL: Final = 0.1
-#: A server that has no replica within two seconds of it refuses writes.
+#: A master refuses writes without a replica that lags by less than two seconds.
 _OPTIONS: Final = (
     *("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2"),
     *("--repl-diskless-sync-delay", "0", "--replica-announce-ip", "127.0.0.1"),
@@ -29,23 +29,28 @@ _OPTIONS: Final = (
 
 
 @define
-class Excuses:
-    """Times of unplanned failovers, in which Redis may have lost confirmed writes."""
+class Failovers:
+    """Unplanned failovers, in which Redis may have lost confirmed writes."""
 
     promotions: list[float] = field(factory=list)
     """UNIX seconds."""
     planned: int = 0
 
-    def cover(self, at: float, longer: float = 0.0) -> bool:
-        """Return whether a write at this time may be lost.
+    def may_have_lost(self, at: float, following: float = 0.0) -> bool:
+        """Return True if a failover may have lost a write.
 
-        :param longer: seconds after it in which it could be lost as well.
+        :param at: UNIX time of the write.
+        :param following: seconds after the write in which later writes that follow from it may be
+            lost.
         """
-        return any(one - BEFORE - longer < at < one + AFTER for one in self.promotions)
+        return any(
+            one - LOSS_BEFORE_PROMOTION - following < at < one + LOSS_AFTER_PROMOTION
+            for one in self.promotions
+        )
 
 
 class Server(Protocol):
-    """A server that can fail."""
+    """A server into which faults are injected."""
 
     def start(self, wait: bool = True) -> None: ...
     def is_up(self) -> bool: ...
@@ -56,29 +61,29 @@ class Server(Protocol):
 
 
 class Store(Protocol):
-    """Redis, as roles and judges use it."""
+    """Redis: a single server or a cluster."""
 
     servers: dict[str, Server]
-    excuses: Excuses
+    failovers: Failovers
 
     def start(self) -> None:
-        """Start all of it."""
+        """Start all servers."""
 
     def url(self, role: str, change: Change | None) -> str:
-        """Make the proxy of a role, and return its URL.
+        """Create the proxy of a role, and return its URL.
 
         :param change: applied to the bytes that the role reads.
         """
 
     def client(self) -> Any:
-        """Return a client of the master, past all proxies."""
+        """Return a client of the master that uses no proxy."""
 
 
 class Single:
-    """One server, to which each role has a proxy of its own."""
+    """One server with a separate proxy for each role."""
 
     def __init__(self, folder: Path, wiring: Wiring, stack: ExitStack) -> None:
-        self.excuses = Excuses()
+        self.failovers = Failovers()
         self._server = RedisServer(folder / "redis")
         stack.callback(self._server.kill)
         self.servers: dict[str, Server] = {"redis": self._server}
@@ -103,20 +108,20 @@ class Single:
 
 
 class Cluster:
-    """Two servers, each behind one proxy that all clients, and the other server, use."""
+    """Two servers, each behind one proxy for all clients and the other server."""
 
     def __init__(self, folder: Path, wiring: Wiring, stack: ExitStack) -> None:
-        self.excuses = Excuses()
+        self.failovers = Failovers()
         self._pair: dict[str, RedisServer] = {}
         self._links: dict[str, Proxy] = {}
-        self._watchers: dict[str, Any] = {}
+        self._server_clients: dict[str, Any] = {}
         for name in ("redis-a", "redis-b"):
             server = RedisServer(folder / name, *_OPTIONS)
             stack.callback(server.kill)
             self._pair[name] = server
             self._links[name] = wiring.link(name, server.port)
             server.extra = self._options(name)
-            self._watchers[name] = _hasty(server.port)
+            self._server_clients[name] = _impatient_client(server.port)
         master_port = self._links["redis-a"].port
         self.sentinels = [
             Sentinel(
@@ -127,14 +132,14 @@ class Cluster:
             )
             for number in range(3)
         ]
-        doors = [wiring.link(f"sentinel-{i}", one.port) for i, one in enumerate(self.sentinels)]
-        hosts = ",".join(f"127.0.0.1:{door.port}" for door in doors)
+        proxies = [wiring.link(f"sentinel-{i}", one.port) for i, one in enumerate(self.sentinels)]
+        hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
         self._url = f"redis+sentinel://{hosts}/{Sentinel.NAME}"
         self.servers: dict[str, Server] = {**self._pair}
         for number, sentinel in enumerate(self.sentinels):
             stack.callback(sentinel.kill)
             self.servers[f"sentinel-{number}"] = sentinel
-        self._asked = [_hasty(sentinel.port) for sentinel in self.sentinels]
+        self._sentinel_clients = [_impatient_client(sentinel.port) for sentinel in self.sentinels]
         self._masters = {"redis-a"}
         self._planning = False
         self._over = threading.Event()
@@ -145,7 +150,7 @@ class Cluster:
         return ("--replica-announce-port", str(self._links[name].port))
 
     def start(self) -> None:
-        """Start all; returns when a failover would be possible."""
+        """Start all servers, and wait until a failover is possible."""
         first, second = self._pair.values()
         first.start()
         second.start()
@@ -156,7 +161,7 @@ class Cluster:
         for sentinel in self.sentinels:
             wait_for(sentinel.is_up, "the Sentinel is up")
             wait_for(sentinel.has_replica, "the Sentinel knows the replica")
-            wait_for(lambda: self._others(sentinel) == 2, "it knows the others")  # noqa: B023
+            wait_for(lambda: self._others(sentinel) == 2, "the Sentinel knows the others")  # noqa: B023
         self._thread.start()
 
     @staticmethod
@@ -170,7 +175,7 @@ class Cluster:
     def client(self) -> Any:
         """See :class:`Store`.
 
-        :raises AssertionError: when there is no master within a minute.
+        :raises AssertionError: if no master is found within a minute.
         """
         name = wait_for(self._master, "a master", timeout=60)
         assert name is not None
@@ -183,12 +188,12 @@ class Cluster:
                 ports.add(sentinel.master_port())
         masters = [name for name in self._pair if self._role(name) == "master"]
         named = [name for name, link in self._links.items() if {link.port} == ports]
-        # The master is one by its own word and by that of all Sentinels.
+        # A master has the role in its own reply and in those of all Sentinels.
         return masters[0] if masters == named and len(masters) == 1 else None
 
     def _is_named(self, name: str) -> bool:
-        """Return whether some Sentinel calls this server the master."""
-        for sentinel in self._asked:
+        """Return True if a Sentinel names this server as master."""
+        for sentinel in self._sentinel_clients:
             with suppress(valkey.ValkeyError):
                 _, port = sentinel.execute_command(
                     "SENTINEL GET-MASTER-ADDR-BY-NAME", Sentinel.NAME
@@ -199,12 +204,12 @@ class Cluster:
 
     def _role(self, name: str) -> str | None:
         with suppress(valkey.ValkeyError):
-            role: bytes = self._watchers[name].role()[0]
+            role: bytes = self._server_clients[name].role()[0]
             return role.decode()
         return None
 
-    def is_whole(self) -> bool:
-        """Return whether there is one master, with a replica that is in sync."""
+    def is_in_sync(self) -> bool:
+        """Return True if there is one master, with a replica in sync."""
         name = self._master()
         if name is None:
             return False
@@ -214,8 +219,8 @@ class Cluster:
         return False
 
     def fail_over(self, _: float) -> None:
-        """Fail over without losing a write: writes are paused until the replica is promoted."""
-        wait_for(self.is_whole, "the servers are whole", timeout=60)
+        """Fail over without losing a write, by pausing writes until the promotion."""
+        wait_for(self.is_in_sync, "the servers are whole", timeout=60)
         name = self._master()
         assert name is not None
         master = self._pair[name]
@@ -223,16 +228,16 @@ class Cluster:
         self._planning = True
         try:
             with suppress(valkey.ValkeyError):
-                self._watchers[name].execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
+                self._server_clients[name].execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
                 wait_for(lambda: self._pair[replica].is_in_sync_with(master), "in sync", timeout=5)
                 self.sentinels[0].fail_over()
                 wait_for(lambda: self._role(replica) == "master", "promoted", timeout=30)
-                # Sentinel would do it, too, twenty seconds later: it cannot talk to a server
-                # whose writes are paused, and then waits until that has been well for a while.
-                self._watchers[name].replicaof("127.0.0.1", self._links[replica].port)
-                self._watchers[name].execute_command("CLIENT", "UNPAUSE")
+                # Sentinel would do this twenty seconds later: it cannot reconfigure a server whose
+                # writes are paused, and then waits until the server has been healthy for a while.
+                self._server_clients[name].replicaof("127.0.0.1", self._links[replica].port)
+                self._server_clients[name].execute_command("CLIENT", "UNPAUSE")
                 wait_for(lambda: self._role(name) == "slave", "demoted", timeout=60)
-                self.excuses.planned += 1
+                self.failovers.planned += 1
                 self._masters.add(replica)
         finally:
             self._planning = False
@@ -246,16 +251,16 @@ class Cluster:
                     self._masters.discard(name)
                 succeeded = self._role(other) == "master" and self._is_named(other)
                 if role == "slave" or (role is None and succeeded):
-                    # Sentinel writes it into the server's file, where there is one; or the
-                    # operator does, of a server that is down and has a successor. While that
-                    # is still to be promoted, the two would be replicas of each other.
+                    # Sentinel, or an operator if the server is down, would write this to the
+                    # server's configuration file. Before the other server is promoted, the two
+                    # would be replicas of each other.
                     master = ("--replicaof", "127.0.0.1", str(self._links[other].port))
                     self._pair[name].extra = (*self._options(name), *master)
                 elif role == "master" and name not in self._masters:
                     self._masters.add(name)
                     self._pair[name].extra = self._options(name)
                     if not self._planning:
-                        self.excuses.promotions.append(time.time())
+                        self.failovers.promotions.append(time.time())
 
     def _end(self) -> None:
         self._over.set()
@@ -263,6 +268,6 @@ class Cluster:
             self._thread.join(20)
 
 
-def _hasty(port: int) -> Any:
+def _impatient_client(port: int) -> Any:
     """Return a client with short timeouts."""
     return valkey.Valkey(port=port, retry=None, socket_timeout=0.5, socket_connect_timeout=0.5)

@@ -1,4 +1,4 @@
-"""Proxies between every two parts, and the certificates of those that use TLS."""
+"""Proxies between the parts of a site, and certificates for TLS."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Address = tuple[str, int]
 
 
 @frozen
-class Weather:
-    """The shares of datagrams that are lost, doubled and delayed, each from 0 to 1."""
+class DatagramFaults:
+    """Shares of datagrams that are lost, duplicated and delayed, each from 0 to 1."""
 
     lost: float = 0.0
-    doubled: float = 0.0
-    late: float = 0.0
+    duplicated: float = 0.0
+    delayed: float = 0.0
 
 
 class UdpProxy:
-    """A UDP port on 127.0.0.1 that leads to another one, in both directions."""
+    """A UDP port on 127.0.0.1 that forwards to another one and back."""
 
     def __init__(self, thread: LoopThread, target: int) -> None:
-        self.weather = Weather()
+        self.faults = DatagramFaults()
         self._target = ("127.0.0.1", target)
         self._random = Random(target)
         self._far: dict[Address, asyncio.DatagramTransport] = {}
@@ -53,8 +53,8 @@ class UdpProxy:
         asyncio.get_running_loop().create_task(self._connect(data, sender))
 
     async def _connect(self, data: bytes, sender: Address) -> None:
-        def back(answer: bytes, _: Address) -> None:
-            self._pass(self._near, answer, sender)
+        def back(reply: bytes, _: Address) -> None:
+            self._pass(self._near, reply, sender)
 
         far, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: _Receiver(back), remote_addr=self._target
@@ -63,10 +63,10 @@ class UdpProxy:
         self._pass(far, data, None)
 
     def _pass(self, to: asyncio.DatagramTransport, data: bytes, address: Address | None) -> None:
-        if self._random.random() < self.weather.lost:
+        if self._random.random() < self.faults.lost:
             return
-        for _ in range(2 if self._random.random() < self.weather.doubled else 1):
-            if self._random.random() < self.weather.late:
+        for _ in range(2 if self._random.random() < self.faults.duplicated else 1):
+            if self._random.random() < self.faults.delayed:
                 delay = self._random.uniform(0.1, 2)
                 asyncio.get_running_loop().call_later(delay, to.sendto, data, address)
             else:
@@ -87,31 +87,31 @@ class Tls:
 
     ca: Path
     certs: Path
-    """The folder that ``tracker-admin certs`` has made."""
+    """Folder of the certificates by ``tracker-admin certs``."""
 
     @classmethod
     def make(cls, folder: Path) -> Tls:
-        """Make them all."""
-        made = run("tracker-admin", "certs", str(folder / "certs"), "--client", "bridge")
-        assert made.returncode == 0, made.stderr
+        """Create all certificates."""
+        ended = run("tracker-admin", "certs", str(folder / "certs"), "--client", "bridge")
+        assert ended.returncode == 0, ended.stderr
         return cls(certify(folder, "127.0.0.1"), folder / "certs")
 
     def server(self) -> ssl.SSLContext:
-        """Context of a port."""
+        """Return the context of a port."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.ca, key_of(self.ca))
-        context.set_alpn_protocols(["postgresql"])  # libpq demands it; others do not ask
+        context.set_alpn_protocols(["postgresql"])  # required by libpq only
         return context
 
     def client(self) -> ssl.SSLContext:
-        """Context of a device."""
+        """Return the context of a device."""
         return ssl.create_default_context(cafile=str(self.ca))
 
 
 class Wiring:
-    """All proxies by their names.
+    """All proxies by name.
 
-    :param tls: with which ports are protected, if they are.
+    :param tls: certificates of the ports; None for ports without TLS.
     """
 
     def __init__(self, tls: Tls | None, stack: ExitStack) -> None:
@@ -132,9 +132,9 @@ class Wiring:
         self.datagrams[name] = UdpProxy(self._thread, target)
 
     def protected(self, port: int, change: Change | None = None) -> int:
-        """Return a port with TLS that leads to this one; without TLS, this one.
+        """Return a port with TLS that forwards to this one; without TLS, this port.
 
-        :param change: applied to what comes back, where it is not encrypted.
+        :param change: applied to the decrypted bytes on their way back.
         """
         if self.tls is None:
             return port

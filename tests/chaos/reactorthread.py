@@ -1,4 +1,4 @@
-"""Twisted's reactor in a thread of its own, on an asyncio loop that devices share."""
+"""Twisted's reactor in its own thread, on an asyncio loop that it shares with the devices."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred
 T = TypeVar("T")
 
 
-class Reacting:
-    """The loop, and the reactor on it. There can be one in a process."""
+class ReactorThread:
+    """The loop, and the reactor on it. A process can have only one."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -25,7 +25,7 @@ class Reacting:
         self.reactor: Any = reactor
         self._tasks: set[asyncio.Task[Any]] = set()
         self.failures: list[str] = []
-        """What has ended tasks that should have gone on."""
+        """Errors that have ended tasks."""
         self._thread = Thread(target=self._run, name="reactor", daemon=True)
         self._thread.start()
 
@@ -34,12 +34,12 @@ class Reacting:
         self.reactor.run(installSignalHandlers=False)
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout: float = 30) -> T:
-        """Run a coroutine there and return its result."""
+        """Run a coroutine on the loop, and return its result."""
         future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         return future.result(timeout)
 
     def start(self, *coroutines: Coroutine[Any, Any, None]) -> None:
-        """Run coroutines there until :meth:`cancel`."""
+        """Run coroutines on the loop until :meth:`cancel`."""
 
         async def start() -> None:
             for coroutine in coroutines:
@@ -55,7 +55,7 @@ class Reacting:
             self.failures.append(f"{task.get_name()}: {error!r}")
 
     def cancel(self) -> None:
-        """End all that was started."""
+        """Cancel all coroutines of :meth:`start`."""
 
         async def cancel() -> None:
             tasks = list(self._tasks)
@@ -72,7 +72,7 @@ class Reacting:
 
 
 async def awaited(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
-    """Await what Twisted's code returns, in a task of asyncio."""
+    """Await a coroutine of Twisted in a task of asyncio."""
     loop = asyncio.get_running_loop()
     result: T = await Deferred.fromCoroutine(coroutine).asFuture(loop)
     return result
