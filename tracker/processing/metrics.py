@@ -38,7 +38,7 @@ class ProcessMetrics:
             "tracker_deleted_entries", "Entries deleted from the stream before they were stored."
         )
         self.claimed = by_stream(
-            "tracker_claimed_entries", "Entries that were decoded over from another consumer."
+            "tracker_claimed_entries", "Entries claimed from another consumer."
         )
         self.sink_failures = Counter(
             "tracker_sink_failures",

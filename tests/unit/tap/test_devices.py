@@ -210,7 +210,7 @@ def test_unreadable_authorities_are_reported(
         (("--names", "--names-map", "FMB920"), "must be MODEL=FILE"),
         (("--names", "--names-map", "A=x", "--names-map", "A=y"), "given twice"),
         (("--names", "--names-map", "FMB920=missing.csv"), "missing.csv"),
-        (("--names", "--names-map", "FMB920=bad.csv"), "bad.csv: the column 'id' is missing"),
+        (("--names", "--names-map", "FMB920=bad.csv"), "bad.csv: column 'id' is missing"),
         (("--names", "--names-map", "FMB920=worse.csv"), "worse.csv: "),
     ],
 )
