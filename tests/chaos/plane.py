@@ -37,7 +37,7 @@ class Plane:
     def ask(self, method: str, path: str, body: Any = None, timeout: float = 5) -> tuple[int, Any]:
         """Send a request as an operator, through the operators' proxy.
 
-        :raises OSError: if there is no response.
+        :raises OSError: if no response arrives.
         """
         assert self.proxy is not None
         url = f"http://127.0.0.1:{self.proxy.port}"

@@ -219,7 +219,9 @@ def test_recipe_reads_a_stream_without_a_processor(site: Site) -> None:
     fleet.wait_for_more(100)
     processor = machine.units["tracker-process@1"]
     wait_for(
-        lambda: "no processor reads: positions" in str(processor.readyz()), "it is told", timeout=60
+        lambda: "no processor reads: positions" in str(processor.readyz()),
+        "the processor reports the stream",
+        timeout=60,
     )
     assert not stored(database(machine))
     shown = machine.follow(PAGE, "drift-read-both")

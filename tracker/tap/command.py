@@ -48,7 +48,7 @@ class Options(usage.Options):
             ("janitor", "Trims streams, and cleans up after instances that are gone."),
             ("bridge", "Sends commands written in Directus and reports their results."),
             ("console", "Serves a web page that shows lag, instances and devices."),
-            ("standalone", "Runs all roles in one process, with its own Redis and SQLite."),
+            ("standalone", "Runs all roles but the bridge, with its own Redis and SQLite."),
         )
     ]
 

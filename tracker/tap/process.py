@@ -66,7 +66,12 @@ class ProcessOptions(StoringOptions):
     )
     optParameters: ClassVar[list[Any]] = [
         REDIS,
-        ("sink", None, None, f"Database for positions: {KINDS}. [default: TRACKER_SINK; required]"),
+        (
+            "sink",
+            None,
+            None,
+            f"Destination of positions: {KINDS}. [default: TRACKER_SINK; required]",
+        ),
         (
             "consumer",
             None,

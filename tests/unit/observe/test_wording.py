@@ -16,5 +16,5 @@ from tracker.observe.wording import plural
         (20_000, "", "20,000 devices"),
     ],
 )
-def test_a_noun_agrees_with_its_number(count: int, nouns: str, text: str) -> None:
+def test_noun_agrees_with_its_number(count: int, nouns: str, text: str) -> None:
     assert plural(count, "device", nouns) == text
