@@ -1,4 +1,4 @@
-"""Pieces of Tracker on a real server."""
+"""Fixtures for parts of Tracker on a real Redis server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Connected:
-    """A connection to the test's server, and what it has reported."""
+    """A connection to the Redis server of the test, and the reports of its condition."""
 
     def __init__(self, address: Any, reply_timeout: float = 10.0) -> None:
         from twisted.internet import reactor as installed
@@ -41,7 +41,7 @@ class Connected:
 
 @pytest_twisted.async_yield_fixture
 async def connected(redis: RedisServer) -> AsyncIterator[Connected]:
-    """A usable connection, closed at the end."""
+    """Provide a usable connection, closed at the end."""
     connected = Connected(redis.address)
     await connected.usable()
     yield connected
@@ -66,13 +66,13 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest.fixture
 def clock(redis: RedisServer) -> Clock:
-    """A clock that shows the time of Redis, and stands."""
+    """Provide a stopped clock with the time of Redis."""
     return clock_of(redis)
 
 
 @pytest_twisted.async_yield_fixture
 async def instances(redis: RedisServer) -> AsyncIterator[Instances]:
-    """Starts ingest instances without sockets, and ends them."""
+    """Provide a starter of ingest instances without sockets, which ends them."""
     from tests.integration.commands.instances import Instances
 
     instances = Instances(redis)
@@ -84,7 +84,7 @@ async def instances(redis: RedisServer) -> AsyncIterator[Instances]:
 
 @pytest_twisted.async_yield_fixture
 async def bridges(redis: RedisServer) -> AsyncIterator[Bridges]:
-    """Starts halves of the bridge and a double of Directus, and ends them."""
+    """Provide a starter of parts of the bridge with a double of Directus, which ends them."""
     from tests.integration.bridge.bridges import Bridges
 
     bridges = Bridges(redis)

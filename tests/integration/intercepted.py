@@ -15,14 +15,14 @@ Hook = Callable[..., "Deferred[None] | None"]
 
 
 def nothing(*_: Any) -> None:
-    """Let a command pass."""
+    """Do nothing."""
 
 
 class Intercepted:
-    """A :class:`RedisConnection` with a hook on each side of it.
+    """A :class:`RedisConnection` with a hook before and after each command.
 
     :param before: called before a command is sent.
-    :param after: called when a command has been answered, before its sender has the answer.
+    :param after: called after the reply to a command, before the caller has it.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Intercepted:
         def send(_: object) -> Deferred[Any]:
             return self._connection.execute(*arguments)
 
-        def answered(answer: Any) -> Deferred[Any]:
-            return maybeDeferred(self.after, *arguments).addCallback(lambda _: answer)
+        def replied(reply: Any) -> Deferred[Any]:
+            return maybeDeferred(self.after, *arguments).addCallback(lambda _: reply)
 
-        return maybeDeferred(self.before, *arguments).addCallback(send).addCallback(answered)
+        return maybeDeferred(self.before, *arguments).addCallback(send).addCallback(replied)

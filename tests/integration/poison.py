@@ -1,4 +1,4 @@
-"""A Redis with healthy keys, and malformed ones as any client may have written them."""
+"""A Redis server with healthy keys, and malformed keys that any client may have written."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tracker.position import Position
 
 DEVICE: Final = "356307042441013"
 OTHER: Final = "356307042441021"
-WATCHDOG_TIMEOUT: Final = "356307042441039"
+STUCK_DEVICE: Final = "356307042441039"
 
 #: Healthy streams: a configured one, and one that only the last heartbeat names.
 STREAM: Final = "telemetry:teltonika"
 LAST: Final = "telemetry:zebra"
-#: The instance that writes both, and one that is gone.
-GOOD: Final = "zebra"
-GONE: Final = "gone"
+#: The instance that writes both, and one that does not exist.
+GOOD_INSTANCE: Final = "zebra"
+MISSING_INSTANCE: Final = "gone"
 HEALTHY: Final = (STREAM, LAST)
 
 #: A stream's name with control characters that a terminal would interpret.
@@ -41,15 +41,15 @@ _HOUR_MS: Final = 3_600_000
 
 
 def position(number: int) -> dict[str, str]:
-    """The fields of a healthy entry."""
-    made = Position(
+    """Return the fields of a healthy entry."""
+    healthy = Position(
         DEVICE, f"2026-11-22T10:00:{number:02}.000Z", 41.3, 19.8, 110, 214, 43, 14, 0, 0, {}
     )
-    return made.to_entry("8E")._asdict()
+    return healthy.to_entry("8E")._asdict()
 
 
 def poison(redis: RedisServer) -> None:
-    """Fill the server: 2 old finished entries and 1 new one in each healthy stream."""
+    """Fill the server: 2 old processed entries and 1 new one in each healthy stream."""
     redis.client.config_set("stream-node-max-entries", 1)
     redis.client.config_set("appendfsync", "no")
     for build in (_heartbeats, _streams, _dead_letters, _commands, _hashes, _healthy):
@@ -66,22 +66,22 @@ def _healthy(client: Any) -> None:
         client.xack(stream, "processor", *(f"{now - 5 * _HOUR_MS}-{number}" for number in (1, 2)))
         client.xadd(stream, position(3))
         client.xadd(f"{stream}:dead", {"_id": "1-1", "_reason": "odd", **position(4)})
-    beat = {"streams": list(HEALTHY), "connections": 3, "control": "unix:/run/zebra.sock"}
-    client.set(f"instance:heartbeat:{GOOD}", json.dumps(beat), ex=90)
-    client.hset("connections:registry", mapping={DEVICE: GOOD, OTHER: GONE})
+    heartbeat = {"streams": list(HEALTHY), "connections": 3, "control": "unix:/run/zebra.sock"}
+    client.set(f"instance:heartbeat:{GOOD_INSTANCE}", json.dumps(heartbeat), ex=90)
+    client.hset("connections:registry", mapping={DEVICE: GOOD_INSTANCE, OTHER: MISSING_INSTANCE})
     client.hset("connections:vendors", DEVICE, "teltonika")
-    client.xadd(f"commands:outbound:{GONE}", fields("expired", OTHER, expires_in=-1))
+    client.xadd(f"commands:outbound:{MISSING_INSTANCE}", fields("expired", OTHER, expires_in=-1))
     client.xadd(f"commands:waiting:{OTHER}", fields("waited", OTHER, expires_in=-1))
     client.sadd("commands:waiting", OTHER)
     client.sadd("devices:allowed", DEVICE)
     client.hset("devices:models", DEVICE, "FMB920")
-    answer = {"command_id": "c1", "device_id": DEVICE, "status": "responded", "response": "fine"}
-    client.xadd("commands:responses", answer)
+    response = {"command_id": "c1", "device_id": DEVICE, "status": "responded", "response": "fine"}
+    client.xadd("commands:responses", response)
 
 
 def _heartbeats(client: Any) -> None:
     names = ["\ud800", "", LONG[:1000], ANSI, 3, None, ["x"], *NO_STREAMS, "telemetry:groups"]
-    for instance_id, beat in {
+    for instance_id, heartbeat in {
         "a-deep": DEEP,
         "a-number": HUGE,
         "a-decimal": f'{{"connections": {HUGE}.5}}',
@@ -99,7 +99,7 @@ def _heartbeats(client: Any) -> None:
         "a-int": json.dumps({"connections": int("9" * 900)}),
         "a\n\x1b[31m": "{}",
     }.items():
-        client.set(f"instance:heartbeat:{instance_id}", beat)
+        client.set(f"instance:heartbeat:{instance_id}", heartbeat)
     client.hset("instance:heartbeat:a-hash", "a", "b")
     client.set(b"instance:heartbeat:\xff\n", "{}")
     client.set(f"instance:heartbeat:{LONG}", "{}")
@@ -132,12 +132,12 @@ def _dead_letters(client: Any) -> None:
 
 
 def _commands(client: Any) -> None:
-    gone = f"commands:outbound:{GONE}"
-    client.execute_command("XADD", gone, "*", *_wide())
-    client.xadd(gone, {b"command_id": b"\xff", "payload": HUGE, "expires_at": HUGE})
-    client.xadd(gone, fields("stuck", WATCHDOG_TIMEOUT))
-    client.hset(f"commands:waiting:{WATCHDOG_TIMEOUT}", "a", "b")
-    client.sadd("commands:waiting", WATCHDOG_TIMEOUT, b"\xff", LONG, "\n\x1b[31m", "")
+    stream = f"commands:outbound:{MISSING_INSTANCE}"
+    client.execute_command("XADD", stream, "*", *_wide())
+    client.xadd(stream, {b"command_id": b"\xff", "payload": HUGE, "expires_at": HUGE})
+    client.xadd(stream, fields("stuck", STUCK_DEVICE))
+    client.hset(f"commands:waiting:{STUCK_DEVICE}", "a", "b")
+    client.sadd("commands:waiting", STUCK_DEVICE, b"\xff", LONG, "\n\x1b[31m", "")
     client.xadd(b"commands:outbound:\xff", fields("never", DEVICE))
     client.hset("commands:outbound:a-list", "a", "b")
     client.xadd("commands:outbound:last", fields("last", DEVICE, expires_in=-1), id=LAST_ID)
@@ -161,13 +161,13 @@ def _hashes(client: Any) -> None:
     client.sadd("devices:allowed", b"\xff", LONG, "", "\n\x1b[31m")
 
 
-#: Characters of a log line, a reason or a finding.
+#: Maximal number of characters of a log line, a reason or a finding.
 MAX_LINE: Final = 2500
 
 
 @contextmanager
 def quiet() -> Iterator[Sequence[LogEvent]]:
-    """Check that all lines logged meanwhile are short and printable, and not failures."""
+    """Check that all lines logged in the block are short, printable and not failures."""
     with capturedLogs() as captured:
         yield captured
     lines = [formatEvent(event) for event in captured]

@@ -1,4 +1,4 @@
-"""A whole bridge with the user of its role, between a double of Directus and a device."""
+"""A bridge process with the Redis user of its role, a double of Directus, and a device."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OVER = "2026-01-01T00:00:00.000Z"
 
 
 def answered(port: int) -> None:
-    """Log in as the device, take a command and answer it; blocks."""
+    """Log in as the device, read a command and answer it; blocks."""
     with RawDevice(port) as device:
         assert device.login(DEVICE) == b"\x01"
         answer(device, "done", read_command(device))
@@ -50,7 +50,7 @@ async def test_bridge_works_as_its_own_user(tmp_path: Path) -> None:
         *("--control", f"unix:{tmp_path / 'control.sock'}"),
         variables={"REDIS_URL_FILE": str(redis.url_file("ingest"))},
     )
-    # As the unit has it: what is not given is in a file that is empty, or in a variable.
+    # Like the unit: a secret that is not given is an empty file, or a variable.
     (tmp_path / "nothing").write_text("\n")
     bridge = Daemon(
         *(tmp_path, "bridge", "bridge", "--webhook", "none", "--poll-commands", "1"),
@@ -62,8 +62,7 @@ async def test_bridge_works_as_its_own_user(tmp_path: Path) -> None:
         },
     )
     try:
-        # Of commands whose time is long over: one that Redis has lost, one that waits, and one
-        # that was written.
+        # Expired commands: one that Redis has lost, one that waits, and one that was written.
         row = {**dict.fromkeys(double.tables[COMMANDS].columns), "imei": DEVICE, "text": "x"}
         row |= {"status": "routed", "expires_at": OVER, "date_created": OVER}
         lost, waiting, written = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(3))
@@ -76,13 +75,13 @@ async def test_bridge_works_as_its_own_user(tmp_path: Path) -> None:
         await create(admin, DEVICES, {"imei": DEVICE, "model": "FMB120"})
         await deferToThread(ingest.start)
         await deferToThread(bridge.start)
-        await until(lambda: double.rows(COMMANDS)[lost]["status"] == "failed", "it is in doubt")
+        await until(lambda: double.rows(COMMANDS)[lost]["status"] == "failed", "command in doubt")
         made = await create(admin, COMMANDS, {"imei": DEVICE, "text": "getinfo"})
         assert made is not None
         await deferToThread(answered, port)
         await until(
             lambda: double.rows(COMMANDS)[made["id"]]["status"] == "responded",
-            "Directus is told",
+            "response in Directus",
             timeout=40,
         )
         await until(
@@ -91,7 +90,7 @@ async def test_bridge_works_as_its_own_user(tmp_path: Path) -> None:
                 and redis.client.hgetall("devices:models") == {DEVICE.encode(): b"FMB120"}
                 and not redis.client.xpending("commands:responses", "directus")["pending"]
             ),
-            "Redis is told",
+            "lists in Redis",
         )
         assert redis.denied() == []
         assert "NOPERM" not in bridge.text + ingest.text

@@ -20,12 +20,12 @@ class Path:
     listening: socket.socket
 
     def connect(self) -> tuple[socket.socket, socket.socket]:
-        """Make a connection; the client's end and the server's."""
+        """Make a connection; return the client's end and the server's end."""
         near = socket.create_connection(("127.0.0.1", self.proxy.port), timeout=10)
         far, _ = self.listening.accept()
         far.settimeout(10)
         near.sendall(b".")
-        assert far.recv(1) == b"."  # so it is forwarded already
+        assert far.recv(1) == b"."  # the connection is forwarded now
         return near, far
 
 

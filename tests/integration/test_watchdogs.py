@@ -1,4 +1,4 @@
-"""When a role counts as stuck, so that systemd restarts it, and when it only waits for others."""
+"""Watchdogs of the roles: a role is stuck if its loop hangs, and not while it waits."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ COMMANDS = "commands' loop"
 ROW = "00000000-0000-4000-8000-000000000001"
 
 
-class Time:
-    """What watchdogs are measured by; it goes on when the test says so."""
+class ManualTime:
+    """A clock for watchdogs that advances when the test says so."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -42,7 +42,7 @@ class Time:
     def __call__(self) -> float:
         return self.now
 
-    def passes(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.now += seconds
 
 
@@ -52,7 +52,7 @@ class Running:
     def __init__(self, build: Callable[[Any, Health, Callable[[str], None]], Any]) -> None:
         from twisted.internet import reactor
 
-        self.time = Time()
+        self.time = ManualTime()
         self.health = Health(self.time)
         self.aborted: list[str] = []
         self._role = build(reactor, self.health, self.aborted.append)
@@ -103,17 +103,19 @@ async def test_sink_that_never_replies_makes_the_processor_stuck(redis: RedisSer
     sink = FakeSink(busy=Deferred())
     running = processing(redis, sink)
     await running.ready()
-    await until(lambda: lag(redis) == 5, "they are read")
-    running.time.passes(consumer.WATCHDOG_TIMEOUT)
+    await until(lambda: lag(redis) == 5, "entries are read")
+    running.time.advance(consumer.WATCHDOG_TIMEOUT)
     assert running.health.stuck == []
-    await until(lambda: redis.client.xpending(STREAM, "processor")["pending"], "at hand")
-    running.time.passes(consumer.WATCHDOG_TIMEOUT + 1)
+    await until(
+        lambda: redis.client.xpending(STREAM, "processor")["pending"], "entries are pending"
+    )
+    running.time.advance(consumer.WATCHDOG_TIMEOUT + 1)
     assert running.health.stuck == [CONSUMER]
     assert sink.busy is not None
     sink.busy.callback(None)
-    await until(lambda: not running.health.stuck, "it goes on")
+    await until(lambda: not running.health.stuck, "the loop continues")
     await running.stop()
-    running.time.passes(10 * consumer.WATCHDOG_TIMEOUT)
+    running.time.advance(10 * consumer.WATCHDOG_TIMEOUT)
     assert running.health.stuck == []
 
 
@@ -123,10 +125,10 @@ async def test_processor_waits_for_a_sink_that_fails_for_hours(redis: RedisServe
     sink = FakeSink(failures=[ConnectionError("the database is down")] * 3)
     running = processing(redis, sink)
     for left in (2, 1, 0):
-        await until(lambda left=left: len(sink.failures) == left, "tried again")  # type: ignore[misc]
+        await until(lambda left=left: len(sink.failures) == left, "retried")  # type: ignore[misc]
         assert running.health.stuck == []
-        running.time.passes(consumer.WATCHDOG_TIMEOUT - 1)
-    await until(lambda: lag(redis) == 0, "stored in the end")
+        running.time.advance(consumer.WATCHDOG_TIMEOUT - 1)
+    await until(lambda: lag(redis) == 0, "stored")
     assert running.health.stuck == []
     await running.stop()
 
@@ -138,10 +140,10 @@ async def test_roles_wait_for_redis_for_hours(role: str, redis: RedisServer) -> 
     name = COMMANDS if role == "ingest" else CONSUMER
     await running.ready()
     redis.kill()
-    await until(lambda: not running.health.ready, "it knows")
-    running.time.passes(10_000)
-    await until(lambda: name not in running.health.stuck, "it waits")
-    running.time.passes(10_000)
+    await until(lambda: not running.health.ready, "not ready")
+    running.time.advance(10_000)
+    await until(lambda: name not in running.health.stuck, "loop waits")
+    running.time.advance(10_000)
     assert name not in running.health.stuck
     await running.stop()
 
@@ -150,22 +152,22 @@ async def test_roles_wait_for_redis_for_hours(role: str, redis: RedisServer) -> 
 async def test_dead_loop_is_stuck(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     running = ingesting(redis)
     await running.ready()
-    running.time.passes(delivery.WATCHDOG_TIMEOUT - 1)
+    running.time.advance(delivery.WATCHDOG_TIMEOUT - 1)
     assert running.health.stuck == []
 
     async def fails(*_: object) -> None:
-        raise RuntimeError("a fault in the program")
+        raise RuntimeError("failure")
 
     monkeypatch.setattr(RedisReader, "read", fails)
     redis.client.xadd("commands:outbound:one", {"command_id": "x"})  # ends the read under way
-    await until(lambda: "commands" in running.health.reasons, "it has died")
-    running.time.passes(delivery.WATCHDOG_TIMEOUT + 1)
+    await until(lambda: "commands" in running.health.reasons, "loop failed")
+    running.time.advance(delivery.WATCHDOG_TIMEOUT + 1)
     assert COMMANDS in running.health.stuck
     await running.stop()
 
 
 def bridging(redis: RedisServer) -> Running:
-    """A bridge whose Directus is away."""
+    """Run a bridge whose Directus is not reachable."""
     directus = Directus(f"http://127.0.0.1:{free_port()}", "token")
     pace = BridgePace()
 
@@ -193,13 +195,13 @@ async def test_bridge_waits_for_directus_for_hours(redis: RedisServer) -> None:
     for name in ("responses", "commands", "devices"):
         await until(
             lambda name=name: running.health.reasons.get(name) not in (None, "starting"),  # type: ignore[misc]
-            f"{name}: it is away",
+            f"{name}: Directus is unreachable",
         )
     for _ in range(3):
-        running.time.passes(10_000)
-        await until(lambda: not running.health.stuck, "it waits, or tries again")
+        running.time.advance(10_000)
+        await until(lambda: not running.health.stuck, "waiting or retrying")
     await running.stop()
-    running.time.passes(10_000)
+    running.time.advance(10_000)
     assert running.health.stuck == []
 
 
@@ -217,8 +219,8 @@ async def test_bridge_is_stuck_if_responses_are_never_reported(
     running = bridging(redis)
     redis.client.xadd("commands:responses", response(ROW, "responded"))
     await until(lambda: writing, "the response is being written")
-    running.time.passes(responses.WATCHDOG_TIMEOUT)
+    running.time.advance(responses.WATCHDOG_TIMEOUT)
     assert "responses' loop" not in running.health.stuck
-    running.time.passes(1)
+    running.time.advance(1)
     assert "responses' loop" in running.health.stuck
     await running.stop()

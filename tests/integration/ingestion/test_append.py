@@ -1,4 +1,4 @@
-"""Publishing to a real stream."""
+"""Appends to a real stream."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_restart_of_redis_loses_no_confirmed_entry(
     redis.kill()
     await until(lambda: not connected.connection.connected, "disconnected")
     waiting = publisher.publish(entries(5, "356307042441021"))
-    redis.start()  # it has forgotten the script, too
+    redis.start()  # the restarted server does not know the script
     await waiting
     assert redis.client.xlen(STREAM) == 15
 

@@ -1,4 +1,4 @@
-"""The heartbeat of an instance, and what becomes of a second one with the same id."""
+"""The heartbeat of an instance, and a second instance with the same ID."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tracker.log.redis.heartbeats import EXPIRY
 KEY = "instance:heartbeat:one"
 
 
-def me() -> Identity:
+def own_identity() -> Identity:
     identity = Identity.of(os.getpid())
     assert identity is not None
     return identity
@@ -35,7 +35,7 @@ ELSEWHERE = Identity("elsewhere", "another-boot", 17, 4711)
 
 
 class Instance:
-    """A heartbeat whose time the test tells."""
+    """A heartbeat whose clock the test advances."""
 
     def __init__(
         self, connected: Connected, identity: Identity | None = None, connection: Any = None
@@ -43,37 +43,37 @@ class Instance:
         self.clock = Clock()
         self.clock.advance(1_790_000_000)
         self.aborted: list[str] = []
-        self.begun = 0
+        self.owned = 0
         self.heartbeat = Heartbeat(
             self.clock,
             connection or connected.connection,
             "one",
             {},
-            on_owned=self._begin,
+            on_owned=self._note_ownership,
             abort=self.aborted.append,
             identity=identity,
         )
         self.heartbeat.startService()
 
-    def _begin(self) -> None:
-        self.begun += 1
+    def _note_ownership(self) -> None:
+        self.owned += 1
 
 
-def has_begun(one: Instance) -> Callable[[], int]:
-    return lambda: one.begun
+def is_owned(one: Instance) -> Callable[[], int]:
+    return lambda: one.owned
 
 
-def beat(redis: RedisServer) -> dict[str, Any]:
+def heartbeat_in(redis: RedisServer) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(redis.client.get(KEY) or b"{}")
     return found
 
 
 def is_of(redis: RedisServer, identity: Identity) -> bool:
-    return asdict(identity).items() <= beat(redis).items()
+    return asdict(identity).items() <= heartbeat_in(redis).items()
 
 
-def leave(redis: RedisServer, identity: Identity, seconds: int = EXPIRY) -> None:
-    """A heartbeat of another process."""
+def write_heartbeat(redis: RedisServer, identity: Identity, seconds: int = EXPIRY) -> None:
+    """Write the heartbeat of another process."""
     redis.client.set(KEY, json.dumps(asdict(identity)), ex=seconds)
 
 
@@ -82,25 +82,25 @@ async def test_heartbeat_is_written_at_start_and_deleted_at_stop(
     connected: Connected, redis: RedisServer
 ) -> None:
     one = Instance(connected)
-    await until(lambda: is_of(redis, me()), "a beat")
+    await until(lambda: is_of(redis, own_identity()), "heartbeat written")
     assert 0 < redis.client.ttl(KEY) <= EXPIRY
-    await until(lambda: one.heartbeat.last_renewed == one.clock.seconds(), "the reply to it")
+    await until(lambda: one.heartbeat.last_renewed == one.clock.seconds(), "its reply")
     await one.heartbeat.stopService()
     assert not redis.client.exists(KEY)
-    assert one.begun == 1
+    assert one.owned == 1
 
 
 @ensureDeferred
 async def test_heartbeat_of_a_killed_process_is_replaced_at_once(
     connected: Connected, redis: RedisServer
 ) -> None:
-    leave(redis, evolve(me(), began=1))  # there is a process of that number, but not this one
+    write_heartbeat(redis, evolve(own_identity(), began=1))  # an earlier process with this number
     one = Instance(connected)
-    await until(lambda: is_of(redis, me()), "taken over")
+    await until(lambda: is_of(redis, own_identity()), "replaced")
     assert not one.aborted
-    await until(lambda: one.begun, "begun")
+    await until(lambda: one.owned, "owned")
     await one.heartbeat.stopService()
-    assert one.begun == 1
+    assert one.owned == 1
 
 
 @ensureDeferred
@@ -108,17 +108,17 @@ async def test_living_process_on_this_host_keeps_its_id(
     connected: Connected, redis: RedisServer
 ) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
-        theirs = Identity.of(other.pid)
-        assert theirs is not None
-        leave(redis, theirs)
+        other_identity = Identity.of(other.pid)
+        assert other_identity is not None
+        write_heartbeat(redis, other_identity)
         one = Instance(connected)
         await until(lambda: one.aborted, "refused")
         assert one.aborted[0].startswith("another instance has the ID one")
         assert str(other.pid) in one.aborted[0]
         one.clock.advance(INTERVAL)
         await one.heartbeat.stopService()
-        assert is_of(redis, theirs)
-        assert one.begun == 0
+        assert is_of(redis, other_identity)
+        assert one.owned == 0
         other.kill()
 
 
@@ -126,34 +126,34 @@ async def test_living_process_on_this_host_keeps_its_id(
 async def test_renewed_heartbeat_of_another_host_keeps_its_id(
     connected: Connected, redis: RedisServer
 ) -> None:
-    leave(redis, ELSEWHERE, 80)
+    write_heartbeat(redis, ELSEWHERE, 80)
     one = Instance(connected)
-    await until(lambda: one.heartbeat._ownership._suspect, "in doubt")
+    await until(lambda: one.heartbeat._ownership._suspect, "suspect found")
     assert is_of(redis, ELSEWHERE)
-    leave(redis, ELSEWHERE, EXPIRY)
+    write_heartbeat(redis, ELSEWHERE, EXPIRY)
     one.clock.advance(INTERVAL)
     await until(lambda: one.aborted, "refused")
     assert "elsewhere" in one.aborted[0]
     await one.heartbeat.stopService()
     assert is_of(redis, ELSEWHERE)
-    assert one.begun == 0
+    assert one.owned == 0
 
 
 @ensureDeferred
 async def test_heartbeat_of_another_host_is_replaced_if_not_renewed(
     connected: Connected, redis: RedisServer
 ) -> None:
-    leave(redis, ELSEWHERE, 80)
+    write_heartbeat(redis, ELSEWHERE, 80)
     one = Instance(connected)
-    await until(lambda: one.heartbeat._ownership._suspect, "in doubt")
-    assert one.begun == 0
+    await until(lambda: one.heartbeat._ownership._suspect, "suspect found")
+    assert one.owned == 0
     redis.client.expire(KEY, 80 - INTERVAL)
     one.clock.advance(INTERVAL)
-    await until(lambda: is_of(redis, me()), "taken over")
+    await until(lambda: is_of(redis, own_identity()), "replaced")
     assert not one.aborted
-    await until(lambda: one.begun, "begun")
+    await until(lambda: one.owned, "owned")
     await one.heartbeat.stopService()
-    assert one.begun == 1
+    assert one.owned == 1
 
 
 @ensureDeferred
@@ -161,33 +161,33 @@ async def test_heartbeat_is_written_again_after_a_flush(
     connected: Connected, redis: RedisServer
 ) -> None:
     one = Instance(connected)
-    await until(lambda: is_of(redis, me()), "a beat")
+    await until(lambda: is_of(redis, own_identity()), "heartbeat written")
     redis.client.flushall()
 
-    def beats() -> bool:
+    def is_renewed() -> bool:
         one.clock.advance(INTERVAL)
-        return is_of(redis, me())
+        return is_of(redis, own_identity())
 
-    await until(beats, "again")
+    await until(is_renewed, "written again")
     await one.heartbeat.stopService()
-    assert one.begun == 1
+    assert one.owned == 1
 
 
 @ensureDeferred
 async def test_ownership_is_reported_once(connected: Connected, redis: RedisServer) -> None:
     one = Instance(connected)
-    await until(lambda: one.begun, "begun")
-    assert is_of(redis, me())  # by then the others know
+    await until(lambda: one.owned, "owned")
+    assert is_of(redis, own_identity())  # written before the report
 
-    def beats() -> bool:
+    def is_renewed() -> bool:
         one.clock.advance(INTERVAL)
-        return is_of(redis, me())
+        return is_of(redis, own_identity())
 
     for _ in range(3):
         redis.client.delete(KEY)
-        await until(beats, "a beat")
+        await until(is_renewed, "heartbeat written")
     await one.heartbeat.stopService()
-    assert one.begun == 1
+    assert one.owned == 1
 
 
 @ensureDeferred
@@ -195,9 +195,9 @@ async def test_ownership_is_reported_by_each_process_of_the_id(
     connected: Connected, redis: RedisServer
 ) -> None:
     for _ in range(2):
-        one = Instance(connected)  # the second one finds its own beat, as after a quick restart
-        await until(has_begun(one), "begun")
-        assert one.begun == 1
+        one = Instance(connected)  # the second one finds the heartbeat of its own process
+        await until(is_owned(one), "owned")
+        assert one.owned == 1
         assert not one.aborted
     redis.client.delete(KEY)
 
@@ -207,22 +207,22 @@ async def test_ownership_is_reported_when_redis_connects(
     connected: Connected, redis: RedisServer
 ) -> None:
     redis.kill()
-    await until(lambda: not connected.connection.connected, "gone")
+    await until(lambda: not connected.connection.connected, "disconnected")
     one = Instance(connected)
     one.clock.advance(2 * INTERVAL)
-    assert one.begun == 0
+    assert one.owned == 0
     redis.start()
-    await until(lambda: one.begun, "begun")
+    await until(lambda: one.owned, "owned")
     redis.kill()
-    await until(lambda: not connected.connection.connected, "gone")
+    await until(lambda: not connected.connection.connected, "disconnected")
     one.clock.advance(INTERVAL)
     redis.start()
     await connected.usable()
     redis.client.delete(KEY)
     one.clock.advance(INTERVAL)
-    await until(lambda: is_of(redis, me()), "a beat")
+    await until(lambda: is_of(redis, own_identity()), "heartbeat written")
     await one.heartbeat.stopService()
-    assert one.begun == 1
+    assert one.owned == 1
 
 
 def failing(connected: Connected, number: int) -> Intercepted:
@@ -248,13 +248,13 @@ async def test_ownership_is_reported_once_if_any_command_of_the_first_attempt_is
 ) -> None:
     one = Instance(connected, connection=failing(connected, number))
 
-    def begun() -> int:
+    def owned() -> int:
         one.clock.advance(INTERVAL)
-        return one.begun
+        return one.owned
 
-    await until(begun, "begun", timeout=3)
-    await until(lambda: is_of(redis, me()), "a beat")
-    assert one.begun == 1
+    await until(owned, "owned", timeout=3)
+    await until(lambda: is_of(redis, own_identity()), "heartbeat written")
+    assert one.owned == 1
     assert not one.aborted
     await one.heartbeat.stopService()
 
@@ -264,8 +264,8 @@ async def test_process_that_hung_while_another_started_gives_up(
     connected: Connected, redis: RedisServer
 ) -> None:
     one = Instance(connected)
-    await until(has_begun(one), "a beat that Redis has confirmed")
-    leave(redis, ELSEWHERE)
+    await until(is_owned(one), "owned")
+    write_heartbeat(redis, ELSEWHERE)
     one.clock.advance(INTERVAL)
     await until(lambda: one.aborted, "given up")
     assert "elsewhere" in one.aborted[0]
@@ -278,18 +278,18 @@ async def test_process_that_is_hidden_counts_as_alive(
     connected: Connected, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
-        theirs = Identity.of(other.pid)
-        assert theirs is not None
-        leave(redis, theirs)
-        ours = me()
-        # As where /proc is mounted with hidepid, and the other one is of another user.
+        other_identity = Identity.of(other.pid)
+        assert other_identity is not None
+        write_heartbeat(redis, other_identity)
+        identity = own_identity()
+        # This happens if /proc is mounted with hidepid and the other process has another user.
         monkeypatch.setattr(Identity, "of", lambda pid: None)
-        one = Instance(connected, ours)
-        await until(lambda: one.heartbeat._ownership._suspect, "it is waited for")
-        assert is_of(redis, theirs)
-        leave(redis, theirs)  # it lives: its heartbeat is renewed
+        one = Instance(connected, identity)
+        await until(lambda: one.heartbeat._ownership._suspect, "suspect found")
+        assert is_of(redis, other_identity)
+        write_heartbeat(redis, other_identity)  # the heartbeat is renewed
         one.clock.advance(INTERVAL)
         await until(lambda: one.aborted, "given up")
-        assert not one.begun
+        assert not one.owned
         other.kill()
     await one.heartbeat.stopService()

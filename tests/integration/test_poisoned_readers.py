@@ -1,6 +1,7 @@
-"""Malformed keys in Redis, as the console, the control port and tracker-admin show them.
+"""Malformed keys in Redis, which the console, the control port and tracker-admin show.
 
-Every test has the same server, see :mod:`tests.integration.poison`, and one reader."""
+Each test uses the server of :mod:`tests.integration.poison` with one reader.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +19,13 @@ from tests.integration.control.bench import ControlBench
 from tests.integration.poison import (
     DEEP,
     DEVICE,
-    GOOD,
+    GOOD_INSTANCE,
     HEALTHY,
     HUGE,
     LAST,
     LAST_ID,
     STREAM,
-    WATCHDOG_TIMEOUT,
+    STUCK_DEVICE,
     is_line,
     poison,
     position,
@@ -80,7 +81,7 @@ def sampler_of(connected: Connected, published: list[bytes]) -> Sampler:
 
 
 def strict(data: bytes | str) -> Any:
-    """JSON as a browser reads it."""
+    """Parse JSON as strictly as a browser."""
 
     def none(name: str) -> None:
         raise AssertionError(name)
@@ -89,7 +90,7 @@ def strict(data: bytes | str) -> Any:
 
 
 @ensureDeferred
-async def test_console_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
+async def test_console_survives_malformed_keys(redis: RedisServer, connected: Connected) -> None:
     published: list[bytes] = []
     sampler = sampler_of(connected, published)
     with quiet():
@@ -102,7 +103,7 @@ async def test_console_survives_foreign_data(redis: RedisServer, connected: Conn
     assert all(lags[stream]["total"] == 1 for stream in HEALTHY)
     assert overview["dead"]["total"] >= 2 * 4
     assert all(is_line(letter["reason"]) for letter in overview["dead"]["latest"])
-    assert GOOD in {one["id"] for one in overview["instances"]}
+    assert GOOD_INSTANCE in {one["id"] for one in overview["instances"]}
     assert "c1" in {one["command_id"] for one in overview["commands"]["latest"]}
     assert overview["malformed"]["count"] >= 12
     assert all(is_line(one["key"] + one["reason"]) for one in overview["malformed"]["first"])
@@ -117,14 +118,15 @@ async def test_console_shows_devices(redis: RedisServer, connected: Connected) -
     ports = ControlPorts(reactor, Credentials())
     devices = Devices(reactor, connected.connection, positions=None, ports=ports, namings={})
     page = await devices.page("", "id", "", 50)
-    assert {"device_id": DEVICE, "instance_id": GOOD} in page["devices"]
+    assert {"device_id": DEVICE, "instance_id": GOOD_INSTANCE} in page["devices"]
     assert len(json.dumps(page)) < 10_000
     one = await devices.one(DEVICE)
-    assert (one["instance_id"], one["vendor"], one["model"]) == (GOOD, "teltonika", "FMB920")
+    facts = (one["instance_id"], one["vendor"], one["model"])
+    assert facts == (GOOD_INSTANCE, "teltonika", "FMB920")
 
 
 @ensureDeferred
-async def test_control_port_survives_foreign_data(bench: ControlBench) -> None:
+async def test_control_port_survives_malformed_keys(bench: ControlBench) -> None:
     with quiet():
         await bench.ask(Info)
         groups: list[dict[str, Any]] = []
@@ -136,11 +138,11 @@ async def test_control_port_survives_foreign_data(bench: ControlBench) -> None:
         found = {one["stream"]: one for one in groups if one["group"] == "processor"}
         assert all((found[stream]["lag"], found[stream]["entries"]) == (1, 3) for stream in [LAST])
         rows = (await bench.ask(ListDeviceRegistry))["devices"]
-        assert {"device_id": DEVICE, "instance_id": GOOD, "vendor": "teltonika"} in rows
-        assert (await bench.ask(GetDevice, device_id=DEVICE))["instance_id"] == GOOD
+        assert {"device_id": DEVICE, "instance_id": GOOD_INSTANCE, "vendor": "teltonika"} in rows
+        assert (await bench.ask(GetDevice, device_id=DEVICE))["instance_id"] == GOOD_INSTANCE
         for command_id in ("hash", "huge"):
             error = await bench.refusal(
-                CommandStatus, command_id=command_id, device_id=WATCHDOG_TIMEOUT
+                CommandStatus, command_id=command_id, device_id=STUCK_DEVICE
             )
             assert isinstance(error, NoSuchCommand), error
         answer = await bench.ask(CommandStatus, command_id="nowhere")
@@ -148,7 +150,7 @@ async def test_control_port_survives_foreign_data(bench: ControlBench) -> None:
 
 
 @ensureDeferred
-async def test_admin_lag_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
+async def test_admin_lag_survives_malformed_keys(redis: RedisServer, connected: Connected) -> None:
     found = await _from_redis(connected.connection, [])
     processed = {one["stream"]: one["lag"] for one in found if one["group"] == "processor"}
     assert processed[LAST] == 1
@@ -160,7 +162,7 @@ async def test_dead_letters_are_retried(redis: RedisServer, connected: Connected
     for stream in HEALTHY:
         letters = await read_dead(connected.connection, stream)
         retried = await retry_dead(connected.connection, stream, [one.id for one in letters])
-        # The one with nothing but an account of itself stays.
+        # The letter with only fields about itself stays.
         assert (retried.moved, len(retried.failed)) == (len(letters) - 1, 1)
         assert redis.client.xlen(stream) == 3 + retried.moved
     retried = await retry_dead(connected.connection, "telemetry:groups", [LAST_ID])
@@ -168,7 +170,7 @@ async def test_dead_letters_are_retried(redis: RedisServer, connected: Connected
 
 
 @ensureDeferred
-async def test_replay_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
+async def test_replay_survives_malformed_keys(redis: RedisServer, connected: Connected) -> None:
     for number in range(5, 8):
         redis.client.xadd(LAST, {"codec": "8E", "payload": (HUGE, DEEP, "\x1b")[number - 5]})
         redis.client.xadd(LAST, position(number))
@@ -183,7 +185,7 @@ async def test_replay_survives_foreign_data(redis: RedisServer, connected: Conne
 
 
 @ensureDeferred
-async def test_doctor_survives_foreign_data(
+async def test_doctor_survives_malformed_keys(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REDIS_TELEMETRY_STREAM", raising=False)
@@ -207,7 +209,7 @@ async def test_doctor_survives_foreign_data(
     assert any("a-deep" in one.seen for one in report.all("instances"))
 
 
-#: The keys of which there is one, and what does not depend on it.
+#: Keys that occur once in Redis.
 SINGLE: Final = ("connections:registry", "connections:vendors", "commands:waiting",
                  "commands:responses", "devices:allowed", "devices:models")  # fmt: skip
 
@@ -221,14 +223,14 @@ async def test_key_of_another_type_does_not_stop_readers_of_others(
         redis.client.delete(key)
         redis.client.zadd(key, {"x": math.inf})
         with quiet():
-            await see_the_others(redis, connected, bench, key)
+            await check_other_readers(redis, connected, bench, key)
         redis.client.restore(key, 0, before, replace=True)
 
 
-async def see_the_others(
+async def check_other_readers(
     redis: RedisServer, connected: Connected, bench: ControlBench, key: str
 ) -> None:
-    """Snapshot at what does not depend on a key, and trim what is old."""
+    """Check that readers of other keys work, and that the janitor trims."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -240,7 +242,7 @@ async def see_the_others(
     assert len(overview["lag"]) >= 2
     assert (await bench.ask(Lag))["groups"]
     if key != "connections:registry":
-        assert (await bench.ask(GetDevice, device_id=DEVICE))["instance_id"] == GOOD
+        assert (await bench.ask(GetDevice, device_id=DEVICE))["instance_id"] == GOOD_INSTANCE
     else:
         error = await bench.refusal(GetDevice, device_id=DEVICE)
         assert isinstance(error, RedisUnavailable)
@@ -263,19 +265,19 @@ async def see_the_others(
 
 @ensureDeferred
 async def test_flood_of_heartbeats_is_bounded(redis: RedisServer, connected: Connected) -> None:
-    """10,000 heartbeats, each with a control port and a stream."""
+    # 10,000 heartbeats, each with a control port and a stream.
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
 
     clock: Any = reactor
-    beats = {
+    heartbeats = {
         f"instance:heartbeat:f{number}": json.dumps(
             {"streams": [f"flood:{number}"], "control": f"tcp:127.0.0.1:{number + 1}"}
         )
         for number in range(10_000)
     }
-    redis.client.mset(beats)
+    redis.client.mset(heartbeats)
     health = Health()
     role = janitor_role(
         clock,

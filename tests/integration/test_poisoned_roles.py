@@ -1,6 +1,6 @@
 """Malformed keys in Redis: each reader still processes the healthy keys.
 
-Every test has the same server, see :mod:`tests.integration.poison`, and one reader.
+Each test uses the server of :mod:`tests.integration.poison` with one reader.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.integration.conftest import Connected
 from tests.integration.poison import (
     DEEP,
     DEVICE,
-    GOOD,
+    GOOD_INSTANCE,
     HEALTHY,
     HUGE,
     LAST,
@@ -29,7 +29,7 @@ from tests.integration.poison import (
     NO_STREAMS,
     OTHER,
     STREAM,
-    WATCHDOG_TIMEOUT,
+    STUCK_DEVICE,
     is_line,
     poison,
     position,
@@ -70,7 +70,7 @@ def statuses(redis: RedisServer) -> dict[str, str]:
 
 
 @ensureDeferred
-async def test_janitor_survives_foreign_data(redis: RedisServer) -> None:
+async def test_janitor_survives_malformed_keys(redis: RedisServer) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -92,20 +92,20 @@ async def test_janitor_survives_foreign_data(redis: RedisServer) -> None:
 
     with quiet() as captured:
         role.startService()
-        await until(lambda: rounds() >= 3, "some rounds have been made")
+        await until(lambda: rounds() >= 3, "three rounds are done")
         await role.stopService()
     for stream in HEALTHY:
         assert redis.client.xlen(stream) == 1, stream
-    assert redis.client.hgetall("connections:registry") == {DEVICE.encode(): GOOD.encode()}
-    told = statuses(redis)
-    assert (told["expired"], told["waited"]) == ("expired", "expired")
+    assert redis.client.hgetall("connections:registry") == {DEVICE.encode(): GOOD_INSTANCE.encode()}
+    found = statuses(redis)
+    assert (found["expired"], found["waited"]) == ("expired", "expired")
     assert not redis.client.exists("commands:outbound:last")
-    # Each malformed key is named once, and the same in each round.
+    # Each malformed key is logged once, not in each round.
     keys = [event["key"] for event in captured if "key" in event]
     assert len(keys) == len(set(keys))
     assert {
         *("instance:heartbeat:a-deep", "instance:heartbeat:a-hash", "instance:heartbeat:a-names"),
-        *(r"instance:heartbeat:\xff\n", "commands:waiting:" + WATCHDOG_TIMEOUT),
+        *(r"instance:heartbeat:\xff\n", "commands:waiting:" + STUCK_DEVICE),
     } & set(keys)
     reason = health.reasons["retention"]
     assert is_line(reason)
@@ -113,7 +113,7 @@ async def test_janitor_survives_foreign_data(redis: RedisServer) -> None:
 
 
 @ensureDeferred
-async def test_lag_watch_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
+async def test_lag_watch_survives_malformed_keys(redis: RedisServer, connected: Connected) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -125,7 +125,7 @@ async def test_lag_watch_survives_foreign_data(redis: RedisServer, connected: Co
     )
     with quiet():
         watch.startService()
-        await until(lambda: health.details["lag"], "looked")
+        await until(lambda: health.details["lag"], "first reading")
         await watch.stopService()
     found = health.details["lag"]
     assert {"telemetry:groups", *HEALTHY} == set(found)
@@ -139,7 +139,9 @@ async def test_lag_watch_survives_foreign_data(redis: RedisServer, connected: Co
 
 
 @ensureDeferred
-async def test_drift_guard_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
+async def test_unread_streams_survive_malformed_keys(
+    redis: RedisServer, connected: Connected
+) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -156,19 +158,19 @@ async def test_drift_guard_survives_foreign_data(redis: RedisServer, connected: 
     redis.client.xreadgroup("processor", "alive", {LAST: ">"})
     with quiet():
         guard.startService()
-        await until(lambda: len(reports) > 1, "looked")
+        await until(lambda: len(reports) > 1, "first reading")
         await guard.stopService()
     assert reports[-1] is not None
     assert is_line(reports[-1])
     assert "cannot" not in reports[-1]
     unread = metrics_registry.get_sample_value("tracker_unread_streams")
     assert unread is not None
-    # One that no group reads, two that are no streams, and 100 of one heartbeat's 1,000.
+    # One stream without a group, two keys of another type, and 100 of one heartbeat's 1,000.
     assert unread == 103
 
 
 @ensureDeferred
-async def test_processor_survives_foreign_data(redis: RedisServer, tmp_path: Path) -> None:
+async def test_processor_survives_malformed_keys(redis: RedisServer, tmp_path: Path) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -215,12 +217,12 @@ async def test_processor_survives_foreign_data(redis: RedisServer, tmp_path: Pat
         await role.stopService()
     stored = {one.position.timestamp[17:19] for batch in sink.batches for one in batch.positions}
     assert stored == {"03", "20", "21"}
-    dead = await_reasons(redis)
+    dead = dead_letter_reasons(redis)
     assert len(dead) == 10
     assert all(map(is_line, dead))
 
 
-def await_reasons(redis: RedisServer) -> list[str]:
+def dead_letter_reasons(redis: RedisServer) -> list[str]:
     """Return the reasons of the dead letters of this processor."""
     script = "return redis.call('XRANGE', KEYS[1], '-', '+')"
     entries = redis.client.eval(script, 1, f"{STREAM}:dead")
@@ -232,14 +234,14 @@ def await_reasons(redis: RedisServer) -> list[str]:
 
 
 @ensureDeferred
-async def test_command_delivery_survives_foreign_data(
+async def test_command_delivery_survives_malformed_keys(
     redis: RedisServer, instances: Instances
 ) -> None:
     stream = "commands:outbound:one"
     wide = [text for number in range(9000) for text in (f"n{number}", "v")]
     redis.client.execute_command("XADD", stream, "*", *wide)
     redis.client.xadd(stream, {"command_id": "\x1b[31m", "payload": HUGE, "expires_at": HUGE})
-    redis.client.xadd(stream, fields("stuck", WATCHDOG_TIMEOUT))
+    redis.client.xadd(stream, fields("stuck", STUCK_DEVICE))
     redis.client.hset("commands:sent:doubtful", "a", "b")
     for command_id, entry_id in (("doubtful", "*"), ("good", "*"), ("last", LAST_ID)):
         redis.client.xadd(stream, fields(command_id, DEVICE, command_id), id=entry_id)
@@ -263,7 +265,7 @@ async def test_bridge_reports_responses(redis: RedisServer, bridges: Bridges) ->
     redis.client.xadd("commands:responses", answer, id=LAST_ID)
     with quiet():
         await bridges.writer()
-        await until(lambda: bridges.statuses() == {"responded"}, "told")
+        await until(lambda: bridges.statuses() == {"responded"}, "reported")
         await bridges.all_written()
 
 
@@ -287,7 +289,7 @@ async def test_bridge_replaces_lists_of_another_type(redis: RedisServer, bridges
 
 
 @ensureDeferred
-async def test_allow_list_survives_foreign_data(redis: RedisServer, connected: Connected) -> None:
+async def test_allow_list_survives_malformed_keys(redis: RedisServer, connected: Connected) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -310,7 +312,7 @@ async def test_allow_list_survives_foreign_data(redis: RedisServer, connected: C
 
 
 @ensureDeferred
-async def test_models_survive_foreign_data(redis: RedisServer, connected: Connected) -> None:
+async def test_models_survive_malformed_keys(redis: RedisServer, connected: Connected) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -325,11 +327,11 @@ async def test_models_survive_foreign_data(redis: RedisServer, connected: Connec
 
 
 @ensureDeferred
-async def test_heartbeat_of_an_instance_survives_foreign_data(
+async def test_heartbeat_of_an_instance_survives_malformed_keys(
     redis: RedisServer, connected: Connected
 ) -> None:
     aborted: list[str] = []
-    begun: list[str] = []
+    owned: list[str] = []
     ids = ("a-deep", "a-number", "a-hash", "a-list", "a-null", "a-empty")
     heartbeats = [
         Heartbeat(
@@ -337,7 +339,7 @@ async def test_heartbeat_of_an_instance_survives_foreign_data(
             connected.connection,
             one,
             {},
-            on_owned=lambda one=one: begun.append(one),  # type: ignore[misc]
+            on_owned=lambda one=one: owned.append(one),  # type: ignore[misc]
             abort=aborted.append,
         )
         for one in ids
@@ -345,7 +347,7 @@ async def test_heartbeat_of_an_instance_survives_foreign_data(
     with quiet():
         for heartbeat in heartbeats:
             heartbeat.startService()
-        await until(lambda: set(begun) == set(ids), "begun")
+        await until(lambda: set(owned) == set(ids), "owned")
         for heartbeat in heartbeats:
             await heartbeat.stopService()
     assert aborted == []

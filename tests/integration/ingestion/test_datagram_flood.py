@@ -1,4 +1,4 @@
-"""A real UDP port: how much of a flood it reads before everything else has its turn."""
+"""A real UDP port, which yields to the reactor during a flood."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOOD = 10 * MAX_DATAGRAMS_PER_TURN
 
 
 class Counting(DatagramPort):
-    """Counts the datagrams of each turn."""
+    """Counts the datagrams of each reactor turn."""
 
     def __init__(self, gateway: FakeGateway, clock: Any) -> None:
         limits = Limits()
