@@ -27,6 +27,9 @@ from tracker.config import (
 )
 from tracker.console.operators import Operators
 from tracker.console.sessions import session_key
+from tracker.control.access import Permissions
+from tracker.control.addresses import client_endpoint, server_endpoint
+from tracker.control.pool import BadAddress, Credentials
 from tracker.net.certificates import load_certificates, load_private_key
 from tracker.net.endpoints import ip_address, named_arguments, number, refuse_unknown_arguments
 from tracker.redis.address import redis_address
@@ -176,6 +179,35 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
         lambda _: Imei().convert("12345", None, None),
         "Invalid value: '12345' is not an IMEI: an IMEI has 15 digits.",
     ),
+    # Control ports and their permissions.
+    (
+        lambda _: server_endpoint(REACTOR, "tcp:5099"),
+        "tcp: is not encrypted; use ssl: or unix:, or add plaintext=1",
+    ),
+    (
+        lambda at: server_endpoint(REACTOR, f"unix:{at}/none/control.sock"),
+        "{}/none: no such directory; create it first",
+    ),
+    (
+        lambda _: server_endpoint(REACTOR, "ssl:5099"),
+        "privateKey=FILE is missing; tracker-admin certs creates such files",
+    ),
+    (
+        lambda _: client_endpoint(REACTOR, "tcp:example.org:5099"),
+        "tcp: is for this machine only, not for example.org; use ssl:",
+    ),
+    (
+        lambda _: Credentials().address("ssl:vm1:5091"),
+        "TLS requires --control-key, --control-cert and --control-ca",
+    ),
+    (
+        lambda at: Permissions(file_of(at, b"admin\n")),
+        "{}/file: line 1: must be NAME PERMISSION, for example admin operate, not 'admin'",
+    ),
+    (
+        lambda at: Permissions(at / "none"),
+        "{}/none: cannot be read: No such file or directory",
+    ),
 ]
 
 
@@ -183,7 +215,7 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
 def test_message_of_an_invalid_input(
     trigger: Callable[[Path], Any], text: str, tmp_path: Path
 ) -> None:
-    with pytest.raises((ValueError, OSError, click.UsageError)) as raised:
+    with pytest.raises((ValueError, OSError, BadAddress, click.UsageError)) as raised:
         trigger(tmp_path)
     error = raised.value
     message = error.format_message() if isinstance(error, click.UsageError) else str(error)

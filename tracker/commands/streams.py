@@ -21,7 +21,7 @@ async def outbound_entries(
 ) -> list[Delivered]:
     """Return a page of a stream of commands, pending entries included.
 
-    :param first: start of the page; see :func:`tracker.log.entries.behind`.
+    :param first: ID of the first entry; ``(ID`` excludes the entry ID.
     """
     return await read_range(redis, stream, first, "+", count=_PAGE)
 

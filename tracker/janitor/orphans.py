@@ -177,19 +177,19 @@ class OrphanSweeper:
             command = Command.from_entry(entry.content or ())
         except BadCommand as error:
             return await self._refuse(ledger, entry, error, counts)
-        step = await ledger.recover(entry, command)
-        if step is not Effect.OPEN:
-            if step is Effect.OVER:
+        effect = await ledger.recover(entry, command)
+        if effect is not Effect.OPEN:
+            if effect is Effect.OVER:
                 counts.commands["ended"] += 1
-            return step
+            return effect
         if ledger.now >= command.expires_at:
-            step = await ledger.finish(entry, command, EXPIRED)
-            counts.commands["expired"] += step is Effect.FINISHED
+            effect = await ledger.finish(entry, command, EXPIRED)
+            counts.commands["expired"] += effect is Effect.FINISHED
         else:
-            step = await ledger.offer(entry, command, self._wait)
-            if step in _NAMES:
-                counts.commands[_NAMES[step]] += 1
-        return step
+            effect = await ledger.offer(entry, command, self._wait)
+            if effect in _NAMES:
+                counts.commands[_NAMES[effect]] += 1
+        return effect
 
     async def _review_all(self, counts: SweepCounts, may_continue: Callable[[], bool]) -> None:
         """Review all commands that wait for devices."""
@@ -234,8 +234,8 @@ class OrphanSweeper:
             return True
         if ledger.now < command.expires_at:
             return False
-        step = await ledger.finish(entry, command, EXPIRED)
-        counts.commands["expired"] += step is Effect.FINISHED
+        effect = await ledger.finish(entry, command, EXPIRED)
+        counts.commands["expired"] += effect is Effect.FINISHED
         return True
 
     async def _refuse(
@@ -243,8 +243,8 @@ class OrphanSweeper:
     ) -> Effect:
         command_id, device_id = claimed_identity(entry.fields)
         update = StatusUpdate.failed(Reason.MALFORMED, str(error))
-        step = await ledger.refuse(entry, command_id, device_id, update)
-        if step is Effect.FINISHED:
+        effect = await ledger.refuse(entry, command_id, device_id, update)
+        if effect is Effect.FINISHED:
             counts.commands["malformed"] += 1
             self._rejections.warn(
                 "{stream}: entry {id} is not a command: {why}",
@@ -252,7 +252,7 @@ class OrphanSweeper:
                 id=entry.id,
                 why=shown(error),
             )
-        return step
+        return effect
 
 
 def _text(name: bytes) -> str | None:
