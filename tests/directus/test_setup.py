@@ -282,7 +282,7 @@ def test_manual_changes_are_reported_and_nothing_is_changed(
     assert lines[2:] == [
         "! collection commands is a folder; it must be a table",
         "! field devices.imei has type integer; it must have type string",
-        "2 to be changed by hand, in Directus, before anything else is",
+        "2 changes to make by hand in Directus. Then run setup again.",
     ]
     assert server.ask("GET", f"/policies/{BRIDGE_POLICY}")[0] == 403, "nothing else was made"
 
@@ -402,8 +402,8 @@ def test_token_without_admin_access_is_refused(
 ) -> None:
     file = tmp_path / "token"
     for token, message in (
-        ("of-unprivileged", f"tracker-admin: Directus does not accept the token in {file}\n"),
-        (BRIDGE_TOKEN, f"tracker-admin: the token in {file} is not an administrator's\n"),
+        ("an-invalid-token", f"tracker-admin: Directus refuses the token in {file}.\n"),
+        (BRIDGE_TOKEN, f"tracker-admin: The token in {file} is not an administrator's.\n"),
     ):
         file.write_text(token)
         ended = admin(verb, directus, "--token-file", str(file))
