@@ -113,7 +113,7 @@ async def test_janitor_survives_malformed_keys(redis: RedisServer) -> None:
 
 
 @ensureDeferred
-async def test_lag_watch_survives_malformed_keys(redis: RedisServer, connected: Connected) -> None:
+async def test_lag_metrics_survive_malformed_keys(redis: RedisServer, connected: Connected) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed

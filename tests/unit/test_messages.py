@@ -30,9 +30,13 @@ from tracker.console.sessions import session_key
 from tracker.control.access import Permissions
 from tracker.control.addresses import client_endpoint, server_endpoint
 from tracker.control.pool import BadAddress, Credentials
+from tracker.interfaces import SinkUnusable
+from tracker.log.entries import Delivered
 from tracker.net.certificates import load_certificates, load_private_key
 from tracker.net.endpoints import ip_address, named_arguments, number, refuse_unknown_arguments
+from tracker.processing.decoding import stored_position
 from tracker.redis.address import redis_address
+from tracker.storage.migrations import check_version
 from tracker.storage.sinks import make_sink
 
 
@@ -118,6 +122,34 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     (
         lambda _: choice({"colour": "red"}, "colour", "blue", "green"),
         "--colour: must be blue or green, not 'red'",
+    ),
+    (
+        lambda _: make_sink(REACTOR, "postgresql://h/db?timescale=yes"),
+        "timescale must be 1 or 0",
+    ),
+    (
+        lambda _: make_sink(REACTOR, "postgresql://[h/db"),
+        "not a valid PostgreSQL URL; write it as "
+        "postgresql://user:password@host:5432/database?sslmode=…, and percent-encode special "
+        "characters",
+    ),
+    (
+        lambda _: check_version(3, 2, "fleet", url="sqlite:fleet", migrate=True),
+        "database fleet has schema version 3, but this Tracker supports only 2: upgrade Tracker",
+    ),
+    (
+        lambda _: check_version(1, 2, "fleet", url="sqlite:fleet", migrate=False),
+        "database fleet has schema version 1, but this Tracker requires 2: "
+        "run tracker-admin migrate --sink sqlite:fleet",
+    ),
+    # Entries that become dead letters.
+    (
+        lambda _: stored_position(Delivered("s", "1-0", [b"payload", b"{}"]), "teltonika"),
+        'field "codec" is missing',
+    ),
+    (
+        lambda _: stored_position(Delivered("s", "1-0", [b"codec", b"", b"payload", b""]), ""),
+        'field "codec" must have 1 to 64 printable ASCII characters',
     ),
     # Endpoints.
     (
@@ -215,7 +247,7 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
 def test_message_of_an_invalid_input(
     trigger: Callable[[Path], Any], text: str, tmp_path: Path
 ) -> None:
-    with pytest.raises((ValueError, OSError, BadAddress, click.UsageError)) as raised:
+    with pytest.raises((ValueError, OSError, BadAddress, SinkUnusable, click.UsageError)) as raised:
         trigger(tmp_path)
     error = raised.value
     message = error.format_message() if isinstance(error, click.UsageError) else str(error)
