@@ -31,7 +31,7 @@ from tracker.control.access import Permissions
 from tracker.control.addresses import client_endpoint, server_endpoint
 from tracker.control.pool import BadAddress, Credentials
 from tracker.interfaces import SinkUnusable
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.net.certificates import load_certificates, load_private_key
 from tracker.net.endpoints import ip_address, named_arguments, number, refuse_unknown_arguments
 from tracker.processing.decoding import stored_position
@@ -144,11 +144,11 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     # Entries that become dead letters.
     (
-        lambda _: stored_position(Delivered("s", "1-0", [b"payload", b"{}"]), "teltonika"),
+        lambda _: stored_position(StreamEntry("s", "1-0", [b"payload", b"{}"]), "teltonika"),
         'field "codec" is missing',
     ),
     (
-        lambda _: stored_position(Delivered("s", "1-0", [b"codec", b"", b"payload", b""]), ""),
+        lambda _: stored_position(StreamEntry("s", "1-0", [b"codec", b"", b"payload", b""]), ""),
         'field "codec" must have 1 to 64 printable ASCII characters',
     ),
     # Endpoints.

@@ -23,7 +23,7 @@ from tracker.interfaces import (
     SinkUnusable,
     StoredPosition,
 )
-from tracker.log.entries import Delivered, exclusive_start
+from tracker.log.entries import StreamEntry, exclusive_start
 from tracker.log.redis.ranges import read_range
 from tracker.observe.wording import plural
 from tracker.position import BadEntry
@@ -120,7 +120,7 @@ class Replay:
     bad: int = 0
     errors: list[str] = field(factory=list)
 
-    async def store(self, entries: Sequence[Delivered]) -> None:
+    async def store(self, entries: Sequence[StreamEntry]) -> None:
         """Store the entries that are positions.
 
         :raises RunFailed: if the sink fails for a reason other than an entry.

@@ -28,7 +28,7 @@ from tracker.bridge.table import CommandTable
 from tracker.command import Response
 from tracker.errors import Refused, Unavailable
 from tracker.keys import RESPONSES
-from tracker.log.entries import Delivered, entry_order
+from tracker.log.entries import StreamEntry, entry_order
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Watchdog
 from tracker.observe.ratelimit import LimitedLog
@@ -179,7 +179,7 @@ class ResponseWriter(Service):
             new = self._reader.allowance([RESPONSES])
             await self._process(await self._reader.read(new, wait))
 
-    async def _process(self, entries: Sequence[Delivered]) -> None:
+    async def _process(self, entries: Sequence[StreamEntry]) -> None:
         """Write these responses; those of a held command wait behind its held responses."""
         self._watchdog.reset()
         unwritten: dict[str, _Unwritten] = {}
@@ -194,7 +194,7 @@ class ResponseWriter(Service):
         await self._acknowledge(done)
         await self._write(unwritten)
 
-    def _parse(self, entry: Delivered) -> tuple[str, dict[str, Any] | None]:
+    def _parse(self, entry: StreamEntry) -> tuple[str, dict[str, Any] | None]:
         """Return a row id and the fields to write; None instead of fields without a row."""
         if entry.content is None:  # deleted
             return "", None

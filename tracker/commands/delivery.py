@@ -35,7 +35,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.interfaces import IConnection
 from tracker.keys import outbound
 from tracker.log.allowance import Allowance
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.figures import Distribution
 from tracker.observe.health import Condition, Watchdog
@@ -229,12 +229,12 @@ class CommandDelivery(Service):
             self._add_all(entries, doubtful)
             doubtful = doubtful and bool(entries)
 
-    def _add_all(self, entries: Sequence[Delivered], doubtful: bool) -> None:
+    def _add_all(self, entries: Sequence[StreamEntry], doubtful: bool) -> None:
         self._watchdog.reset()
         for entry in entries:
             self._add(entry, doubtful)
 
-    def _add(self, entry: Delivered, doubtful: bool) -> None:
+    def _add(self, entry: StreamEntry, doubtful: bool) -> None:
         """Add a command to the queue of its device, or refuse an entry that is not a command."""
         if self._shared.stopping or entry.id in self.entries:
             return  # the entry stays pending
@@ -249,7 +249,7 @@ class CommandDelivery(Service):
         if not self.entries.join(entry, command):
             self._queue(command.device_id).add(HeldCommand(entry, command, doubtful))
 
-    def _refuse(self, entry: Delivered, why: str) -> None:
+    def _refuse(self, entry: StreamEntry, why: str) -> None:
         command_id, device_id = claimed_identity(entry.fields)
         update = StatusUpdate.failed(Reason.MALFORMED, why)
         self._finish(entry, self._shared.ledger.refuse(entry, command_id, device_id, update))
@@ -260,7 +260,7 @@ class CommandDelivery(Service):
             why=why,
         )
 
-    def _finish(self, entry: Delivered, operation: Coroutine[Deferred[Any], Any, None]) -> None:
+    def _finish(self, entry: StreamEntry, operation: Coroutine[Deferred[Any], Any, None]) -> None:
         """Hold an entry without a command during an operation on it."""
         self.entries.hold(entry.id)
         finished = Deferred.fromCoroutine(operation)

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from tracker.command import EXPIRED, Command, CommandFrame, StatusUpdate
 from tracker.interfaces import IConnection
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 
 #: Entries whose commands are in memory; further ones stay in Redis until some of these are done.
 MAX_HELD: Final = 20_000
@@ -22,11 +22,11 @@ MAX_UNLOADED: Final = 200_000
 class HeldCommand:
     """A command in memory, and the entry that makes this instance responsible for it."""
 
-    entry: Delivered
+    entry: StreamEntry
     command: Command
     doubtful: bool = False
     """True if the command may have been claimed before it was read."""
-    others: list[Delivered] = field(factory=list)
+    others: list[StreamEntry] = field(factory=list)
     """Further entries of the same command; they are processed when this one is released."""
     update: StatusUpdate = EXPIRED
     """Content of the final response."""
@@ -103,7 +103,7 @@ class Entries:
         self.commands[held.command_id] = held
         self.hold(held.entry.id)
 
-    def join(self, entry: Delivered, command: Command) -> bool:
+    def join(self, entry: StreamEntry, command: Command) -> bool:
         """Add a further entry of a held command; return False if the command is not held."""
         held = self.commands.get(command.command_id)
         if held is None:

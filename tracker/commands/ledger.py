@@ -31,7 +31,7 @@ from twisted.internet.interfaces import IReactorTime
 from tracker.command import Command, Reason, Status, StatusUpdate
 from tracker.commands.scripts import CLAIM, DELIVERED, FINISH, OFFER, RECOVER, SUBMIT
 from tracker.keys import INGEST_GROUP, command_record, heartbeat
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
@@ -112,11 +112,11 @@ class CommandLedger:
         """Return a Deferred that fires when Redis is connected, or fails with Unavailable."""
         return self._redis.when_connected()
 
-    async def claim(self, entry: Delivered, command: Command) -> Effect:
+    async def claim(self, entry: StreamEntry, command: Command) -> Effect:
         """Claim the exclusive right to write the command: WON, else OVER or GONE."""
         return await self._apply(CLAIM, entry, command)
 
-    async def recover(self, entry: Delivered, command: Command) -> Effect:
+    async def recover(self, entry: StreamEntry, command: Command) -> Effect:
         """Check a command that may have been claimed before: OPEN, else OVER or GONE.
 
         If it was claimed, it may or may not have been written: the command then fails with the
@@ -124,13 +124,13 @@ class CommandLedger:
         """
         return await self._apply(RECOVER, entry, command)
 
-    async def delivered(self, entry: Delivered, command: Command) -> None:
+    async def delivered(self, entry: StreamEntry, command: Command) -> None:
         """Respond that a claimed command was written."""
         await self._apply(DELIVERED, entry, command)
         self.responses[Status.DELIVERED, ""] += 1
 
     async def finish(
-        self, entry: Delivered, command: Command, update: StatusUpdate, written: bool = False
+        self, entry: StreamEntry, command: Command, update: StatusUpdate, written: bool = False
     ) -> Effect:
         """Give the final response: FINISHED, else OVER or GONE.
 
@@ -140,7 +140,7 @@ class CommandLedger:
         return self._counted(effect, update)
 
     async def refuse(
-        self, entry: Delivered, command_id: str, device_id: str, update: StatusUpdate
+        self, entry: StreamEntry, command_id: str, device_id: str, update: StatusUpdate
     ) -> Effect:
         """Give the final response to an entry that is not a valid command.
 
@@ -152,7 +152,7 @@ class CommandLedger:
         return self._counted(self._effect(reply), update)
 
     async def offer(
-        self, entry: Delivered, command: Command, waits: bool, unwritten: bool = False
+        self, entry: StreamEntry, command: Command, waits: bool, unwritten: bool = False
     ) -> Effect:
         """Pass on a command whose device is not connected to this instance.
 
@@ -173,18 +173,18 @@ class CommandLedger:
         :param waits: True: it waits if its device is not connected anywhere; False: it fails.
         :return: MOVED and the instance id, or WAITS, FINISHED or KNOWN and an empty text.
         """
-        no_entry = Delivered("", "0-0", None)
+        no_entry = StreamEntry("", "0-0", None)
         fields = command.to_fields()
         reply = await self._run(SUBMIT, no_entry, self._subject(command), int(waits), *fields)
         effect, instance = (part.decode() for part in reply)
         return Effect(effect), instance
 
-    async def entry(self, stream: str, entry_id: str) -> Delivered:
+    async def entry(self, stream: str, entry_id: str) -> StreamEntry:
         """Return one entry of a stream; its content is None if it was deleted."""
         reply = await self._redis.execute("XRANGE", stream, entry_id, entry_id)
-        return Delivered(stream, entry_id, reply[0][1] if reply else None)
+        return StreamEntry(stream, entry_id, reply[0][1] if reply else None)
 
-    async def drop(self, entry: Delivered) -> None:
+    async def drop(self, entry: StreamEntry) -> None:
         """Acknowledge an entry that was deleted."""
         # Deleted first: if the second call fails, the entry is still pending and is read again.
         await self._redis.execute("XDEL", entry.stream, entry.id)
@@ -196,7 +196,7 @@ class CommandLedger:
         return _Subject(command.command_id, command.device_id, ttl_ms)
 
     async def _apply(
-        self, script: Script, entry: Delivered, command: Command, *more: str | int
+        self, script: Script, entry: StreamEntry, command: Command, *more: str | int
     ) -> Effect:
         return self._effect(await self._run(script, entry, self._subject(command), *more))
 
@@ -212,7 +212,7 @@ class CommandLedger:
         return effect
 
     async def _run(
-        self, script: Script, entry: Delivered, subject: _Subject, *more: str | int
+        self, script: Script, entry: StreamEntry, subject: _Subject, *more: str | int
     ) -> Any:
         return await script.run(
             self._redis,

@@ -14,7 +14,7 @@ from tracker.command import EXPIRED, StatusUpdate
 from tracker.commands.entries import HeldCommand
 from tracker.commands.ledger import CommandLedger, Effect
 from tracker.errors import Refused, Unavailable
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.observe.health import Condition
 from tracker.runtime.backoff import Backoff
 
@@ -114,18 +114,18 @@ class RetryingLedger:
         return effect
 
     async def refuse(
-        self, entry: Delivered, command_id: str, device_id: str, update: StatusUpdate
+        self, entry: StreamEntry, command_id: str, device_id: str, update: StatusUpdate
     ) -> None:
         """Give the final response to an entry that is not a valid command."""
         await self._retry(entry, lambda: self._ledger.refuse(entry, command_id, device_id, update))
 
-    async def drop(self, entry: Delivered) -> None:
+    async def drop(self, entry: StreamEntry) -> None:
         """Acknowledge an entry that was deleted from the stream."""
         await self._retry(entry, lambda: self._ledger.drop(entry))
 
-    async def entry(self, stream: str, entry_id: str) -> Delivered:
+    async def entry(self, stream: str, entry_id: str) -> StreamEntry:
         """Return one entry of a stream; its content is None if it was deleted."""
-        unread = Delivered(stream, entry_id, None)
+        unread = StreamEntry(stream, entry_id, None)
         return await self._retry(unread, lambda: self._ledger.entry(stream, entry_id))
 
     def _log_lost(self, held: HeldCommand, effect: Effect) -> None:
@@ -136,7 +136,7 @@ class RetryingLedger:
             effect=effect.value,
         )
 
-    async def _retry(self, entry: Delivered, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _retry(self, entry: StreamEntry, operation: Callable[[], Awaitable[T]]) -> T:
         backoff: Backoff | None = None
         while True:
             try:
@@ -157,7 +157,7 @@ class RetryingLedger:
             with suppress(Unavailable):  # the process stops
                 await self._ledger.when_connected()
 
-    def _accepted(self, entry: Delivered) -> None:
+    def _accepted(self, entry: StreamEntry) -> None:
         if entry.id in self._refused:
             self._refused.remove(entry.id)
             if not self._refused:

@@ -7,7 +7,7 @@ from typing import Final
 
 from tracker.commands.scripts import REMOVE_EMPTY, REVIEW_WAITING
 from tracker.keys import WAITING, heartbeat, outbound, waiting_commands
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
 from tracker.redis.scan import scan
@@ -18,7 +18,7 @@ _PAGE: Final = 100
 
 async def outbound_entries(
     redis: RedisConnection, stream: str, first: str = "-"
-) -> list[Delivered]:
+) -> list[StreamEntry]:
     """Return a page of a stream of commands, pending entries included.
 
     :param first: ID of the first entry; ``(ID`` excludes the entry ID.
@@ -80,7 +80,7 @@ async def unlist_waiting(redis: RedisConnection, device: bytes) -> bool:
     return bool(await redis.execute("SREM", WAITING, device))
 
 
-async def review_waiting(redis: RedisConnection, device_id: str) -> tuple[int, list[Delivered]]:
+async def review_waiting(redis: RedisConnection, device_id: str) -> tuple[int, list[StreamEntry]]:
     """Move the waiting commands of a device to its instance, if the device is connected.
 
     :return: the number of commands that were moved, and the first of those that still wait.
@@ -91,7 +91,7 @@ async def review_waiting(redis: RedisConnection, device_id: str) -> tuple[int, l
 
 async def waiting_entries(
     redis: RedisConnection, device_id: str, first: str = "-"
-) -> list[Delivered]:
+) -> list[StreamEntry]:
     """Return some of the commands that wait for a device, oldest first.
 
     :param first: ID of the first entry; ``(ID`` excludes the entry ID.

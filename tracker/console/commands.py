@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from tracker.command import Response, Status, claimed_identity
 from tracker.keys import RESPONSES, outbound
-from tracker.log.entries import Delivered, entry_order, exclusive_start
+from tracker.log.entries import StreamEntry, entry_order, exclusive_start
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
 
@@ -66,7 +66,7 @@ class CommandLog:
         self._minutes: list[_Minute] = []
         self._last = ""  # ID of the last entry that was read
 
-    async def update(self, queued: Iterable[Delivered]) -> None:
+    async def update(self, queued: Iterable[StreamEntry]) -> None:
         """Read new responses, and add queued commands.
 
         :param queued: entries of commands that instances have not finished.
@@ -120,7 +120,7 @@ class CommandLog:
         found.sort(key=lambda known: known.at or _NOW, reverse=True)
         return [asdict(known) for known in found[:count]]
 
-    def _queued(self, entry: Delivered) -> None:
+    def _queued(self, entry: StreamEntry) -> None:
         command_id, device_id = claimed_identity(entry.fields)
         if not command_id or (
             command_id in self._known and self._known[command_id].text is not None
@@ -132,7 +132,7 @@ class CommandLog:
         known.text = _cut(entry.fields.get(b"payload", b"").decode(errors="replace"))
         known.at = known.at or entry.appended_at
 
-    def _response(self, entry: Delivered) -> None:
+    def _response(self, entry: StreamEntry) -> None:
         self._last = entry.id
         try:
             response = Response.from_fields(entry.fields)

@@ -19,7 +19,7 @@ from tracker.console.ports import ControlPorts
 from tracker.console.snapshot import MAX_INSTANCES, Snapshot
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, RESPONSES
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.log.redis.dead import DeadLetter
 from tracker.log.redis.heartbeats import InstanceHeartbeat
 from tracker.log.redis.lag import GroupLag, StreamLag
@@ -294,7 +294,7 @@ def _letters(snapshot: Snapshot) -> list[dict[str, Any]]:
         {
             "stream": stream,
             "id": letter.id,
-            "at": Delivered(stream, letter.id, None).appended_at,
+            "at": StreamEntry(stream, letter.id, None).appended_at,
             "original_id": shown(letter.original_id),
             "reason": shown(letter.reason, MAX_REASON_LENGTH),
             "attempts": letter.attempts,

@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 from tracker.errors import Refused
 from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
 from tracker.log.allowance import size_of
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.log.redis.dead import DeadLetter, dead_letter
 from tracker.log.redis.heartbeats import InstanceHeartbeat, heartbeats
 from tracker.log.redis.lag import StreamLag, stream_lag
@@ -56,7 +56,7 @@ class Snapshot:
     """Number of devices that commands wait for."""
     queued: int
     """Number of commands that instances have not finished."""
-    entries: Sequence[Delivered]
+    entries: Sequence[StreamEntry]
     """The first entries of these commands."""
     dead: Sequence[DeadLetters]
     """Dead letters of the streams that have any."""
@@ -132,12 +132,12 @@ class _SnapshotReader:
             [dead_letter(letter.id.encode(), letter.content or ()) for letter in letters],
         )
 
-    async def queued(self, name: str) -> tuple[int, list[Delivered]]:
+    async def queued(self, name: str) -> tuple[int, list[StreamEntry]]:
         if not (count := await self.size("XLEN", name)):
             return 0, []
         return count, await self._entries(name, MAX_QUEUED)
 
-    async def _entries(self, name: str, count: int, newest: bool = False) -> list[Delivered]:
+    async def _entries(self, name: str, count: int, newest: bool = False) -> list[StreamEntry]:
         if self.left <= 0:
             return []
         entries = await read_range(

@@ -36,7 +36,7 @@ from tracker.commands.streams import (
 )
 from tracker.errors import Refused, Unavailable
 from tracker.keys import CONNECTIONS, WAITING, outbound, waiting_commands
-from tracker.log.entries import Delivered, exclusive_start
+from tracker.log.entries import StreamEntry, exclusive_start
 from tracker.log.redis.heartbeats import MAX_NAME, living_instances
 from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.observe.ratelimit import LimitedLog
@@ -171,7 +171,7 @@ class OrphanSweeper:
             counts.streams += await remove_empty_outbound(self._redis, instance_id)
 
     async def _recover(
-        self, ledger: CommandLedger, entry: Delivered, counts: SweepCounts
+        self, ledger: CommandLedger, entry: StreamEntry, counts: SweepCounts
     ) -> Effect:
         try:
             command = Command.from_entry(entry.content or ())
@@ -224,7 +224,7 @@ class OrphanSweeper:
         counts.waiting += left > 0
 
     async def _end_if_expired(
-        self, ledger: CommandLedger, entry: Delivered, counts: SweepCounts
+        self, ledger: CommandLedger, entry: StreamEntry, counts: SweepCounts
     ) -> bool:
         """End a waiting command if it has expired or is malformed; return True in that case."""
         try:
@@ -239,7 +239,7 @@ class OrphanSweeper:
         return True
 
     async def _refuse(
-        self, ledger: CommandLedger, entry: Delivered, error: BadCommand, counts: SweepCounts
+        self, ledger: CommandLedger, entry: StreamEntry, error: BadCommand, counts: SweepCounts
     ) -> Effect:
         command_id, device_id = claimed_identity(entry.fields)
         update = StatusUpdate.failed(Reason.MALFORMED, str(error))

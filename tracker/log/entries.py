@@ -17,8 +17,8 @@ LAST_ID: Final = "18446744073709551615-18446744073709551615"
 
 
 @frozen
-class Delivered:
-    """An entry that was read from a stream."""
+class StreamEntry:
+    """An entry of a stream, as it was read."""
 
     stream: str
     id: str

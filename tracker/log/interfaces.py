@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from tracker.log.allowance import Allowance
-from tracker.log.entries import BEGINNING, Delivered
+from tracker.log.entries import BEGINNING, StreamEntry
 from tracker.position import Entry
 
 
@@ -81,7 +81,7 @@ class IRecordReader(Interface):
         Several reads may share them.
         """
 
-    async def read(allowance: Allowance, wait: float = 0.0) -> list[Delivered]:  # noqa: N805
+    async def read(allowance: Allowance, wait: float = 0.0) -> list[StreamEntry]:  # noqa: N805
         """Read entries that were not yet delivered to the group.
 
         :param allowance: the streams, and the limits of the read.
@@ -90,14 +90,14 @@ class IRecordReader(Interface):
             been delivered; they are then unfinished.
         """
 
-    def unfinished(streams: Sequence[str]) -> AsyncIterator[list[Delivered]]:  # noqa: N805
+    def unfinished(streams: Sequence[str]) -> AsyncIterator[list[StreamEntry]]:  # noqa: N805
         """Iterate over the entries that were delivered to this member and are not acknowledged.
 
         Yields non-empty batches, oldest entries first. Each entry occurs once, even if it is not
         acknowledged meanwhile. Deleted entries have no content.
         """
 
-    def claim_idle(stream: str, idle: float) -> AsyncIterator[list[Delivered]]:  # noqa: N805
+    def claim_idle(stream: str, idle: float) -> AsyncIterator[list[StreamEntry]]:  # noqa: N805
         """Claim entries that were delivered to any member at least ``idle`` seconds ago.
 
         Yields non-empty batches, oldest entries first. Deleted entries have no content. Entries
@@ -113,7 +113,7 @@ class IRecordReader(Interface):
     async def acknowledge(stream: str, entry_ids: Sequence[str]) -> None:  # noqa: N805
         """Acknowledge entries, which the group has then finished."""
 
-    async def dead_letter(entry: Delivered, reason: str) -> None:  # noqa: N805
+    async def dead_letter(entry: StreamEntry, reason: str) -> None:  # noqa: N805
         """Copy an entry unchanged to the dead letters of its stream, then acknowledge it.
 
         If the call fails between both steps, the entry is unfinished and may become a dead letter

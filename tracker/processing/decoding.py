@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.interfaces import StoredPosition
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.observe.ratelimit import LimitedLog
 from tracker.position import BadEntry, EncodedAttributes, Position, digest
 from tracker.processing.metrics import ProcessMetrics
@@ -22,7 +22,7 @@ from tracker.untrusted import MAX_LINE, shown
 #: Maximum number of characters of a codec's name.
 MAX_CODEC: Final = 64
 
-Row = tuple[Delivered, StoredPosition]
+Row = tuple[StreamEntry, StoredPosition]
 
 
 @define
@@ -30,7 +30,7 @@ class DecodedEntries:
     """Decoded entries: rows, invalid entries and deleted entries."""
 
     rows: list[Row] = field(factory=list)
-    dead: list[tuple[Delivered, str]] = field(factory=list)
+    dead: list[tuple[StreamEntry, str]] = field(factory=list)
     """Entries that cannot be stored, with the reason."""
     deleted: defaultdict[str, list[str]] = field(factory=lambda: defaultdict(list))
     """Stream → IDs of the entries that were deleted before they were stored."""
@@ -61,7 +61,7 @@ class EntryDecoder:
         self._rejections = LimitedLog(clock, self._log)
 
     def decode(
-        self, entries: Sequence[Delivered], decoded: DecodedEntries | None = None
+        self, entries: Sequence[StreamEntry], decoded: DecodedEntries | None = None
     ) -> DecodedEntries:
         """Decode entries, and append them to those that were decoded before."""
         decoded = decoded or DecodedEntries()
@@ -87,14 +87,14 @@ class EntryDecoder:
                 decoded.dead.append((entry, shown(repr(error))))
         return decoded
 
-    def report(self, what: str, entry: Delivered) -> None:
+    def report(self, what: str, entry: StreamEntry) -> None:
         """Log a message about an entry, with a rate limit."""
         self._rejections.error(
             "{stream} {id}: {what}", stream=entry.stream, id=entry.id, what=shown(what, MAX_LINE)
         )
 
 
-def stored_position(entry: Delivered, vendor: str) -> StoredPosition:
+def stored_position(entry: StreamEntry, vendor: str) -> StoredPosition:
     """Return the position in an entry, as it is stored.
 
     :param entry: an entry that was not deleted.

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkTimedOut, SinkUnusable
 from tracker.keys import PROCESSOR_GROUP
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Watchdog
 from tracker.processing.attemptsize import AttemptSize
@@ -54,7 +54,7 @@ class Storer:
         sink: IPositionSink,
         size: AttemptSize,
         condition: Condition,
-        report_entry: Callable[[str, Delivered], None],
+        report_entry: Callable[[str, StreamEntry], None],
         metrics: ProcessMetrics,
         watchdog: Watchdog,
     ) -> None:
@@ -223,7 +223,7 @@ class Storer:
         await self._reader.acknowledge(stream, entry_ids)
         self._metrics.processed.labels(stream).inc(len(entry_ids))
 
-    async def _dead_letter(self, entry: Delivered, reason: str) -> None:
+    async def _dead_letter(self, entry: StreamEntry, reason: str) -> None:
         """Move an entry to the dead letters, with all its fields."""
         try:
             await self._reader.dead_letter(entry, reason)
@@ -238,7 +238,7 @@ class Storer:
         self._report_entry(f"moved to dead letters: {reason}", entry)
 
 
-def _ids(parts: Iterable[Sequence[tuple[Delivered, Any]]]) -> _Ids:
+def _ids(parts: Iterable[Sequence[tuple[StreamEntry, Any]]]) -> _Ids:
     """Return stream → the IDs of its entries in some parts of a batch."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for part in parts:

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, fields
 from tracker.command import Command
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 
 DEVICE = "356307042441013"
 OTHER = "356307042441021"
@@ -37,15 +37,15 @@ def clock_of(redis: RedisServer) -> Clock:
     return clock
 
 
-def append_entry(redis: RedisServer, stream: str, content: dict[str, str]) -> Delivered:
+def append_entry(redis: RedisServer, stream: str, content: dict[str, str]) -> StreamEntry:
     """Append an entry; return it."""
     entry_id = redis.client.xadd(stream, content).decode()
     return entry_at(redis, stream, entry_id)
 
 
-def entry_at(redis: RedisServer, stream: str, entry_id: str) -> Delivered:
+def entry_at(redis: RedisServer, stream: str, entry_id: str) -> StreamEntry:
     ((_, content),) = _entries(redis, stream, entry_id, entry_id)
-    return Delivered(stream, entry_id, content)
+    return StreamEntry(stream, entry_id, content)
 
 
 def _entries(redis: RedisServer, stream: str, first: str, last: str) -> list[Any]:
@@ -55,7 +55,7 @@ def _entries(redis: RedisServer, stream: str, first: str, last: str) -> list[Any
     return entries
 
 
-def read_new(redis: RedisServer, stream: str, consumer: str = "one") -> list[Delivered]:
+def read_new(redis: RedisServer, stream: str, consumer: str = "one") -> list[StreamEntry]:
     """Read all new entries as a consumer of the group, which is created if missing."""
     if not redis.client.exists(stream) or not redis.client.xinfo_groups(stream):
         redis.client.xgroup_create(stream, GROUP, "0", mkstream=True)
@@ -72,7 +72,7 @@ def queued_command(
     instance_id: str = "one",
     device_id: str = DEVICE,
     **options: Any,
-) -> tuple[Delivered, Command]:
+) -> tuple[StreamEntry, Command]:
     """Append a command to the stream of an instance, and read it as that instance."""
     entry = append_entry(redis, outbound(instance_id), fields(command_id, device_id, **options))
     read_new(redis, entry.stream, instance_id)

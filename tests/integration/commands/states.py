@@ -17,7 +17,7 @@ from tests.servers import RedisServer
 from tests.system.commands import fields
 from tracker.command import EXPIRED, Command, Reason, Status, StatusUpdate
 from tracker.commands.ledger import CommandLedger, Effect
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 
 DAY_MS: Final = 86_400_000
 
@@ -29,7 +29,7 @@ IN_DOUBT: Final = ("c1", "failed", "in_doubt")
 
 RESPONDED: Final = ("c1", "responded", "")
 
-Operation = Callable[[CommandLedger, Delivered, Command], Awaitable[Any]]
+Operation = Callable[[CommandLedger, StreamEntry, Command], Awaitable[Any]]
 
 
 def record_of(redis: RedisServer, command_id: str = "c1") -> str | None:
@@ -55,7 +55,7 @@ OURS: Final = ("sent", "delivered")
 DOUBTFUL: Final = ("vanished", "foreign", "empty", "odd", "of another type")
 
 
-def arrange(redis: RedisServer, state: str, entry: Delivered) -> None:
+def arrange(redis: RedisServer, state: str, entry: StreamEntry) -> None:
     key = record_key("c1")
     match state:
         case "sent" | "delivered":
@@ -77,32 +77,32 @@ def arrange(redis: RedisServer, state: str, entry: Delivered) -> None:
             redis.client.hset(key, "a", "b")
 
 
-async def claim(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
+async def claim(ledger: CommandLedger, entry: StreamEntry, command: Command) -> Effect:
     return await ledger.claim(entry, command)
 
 
-async def recover(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
+async def recover(ledger: CommandLedger, entry: StreamEntry, command: Command) -> Effect:
     return await ledger.recover(entry, command)
 
 
-async def finish_unwritten(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
+async def finish_unwritten(ledger: CommandLedger, entry: StreamEntry, command: Command) -> Effect:
     return await ledger.finish(entry, command, EXPIRED)
 
 
-async def finish_written(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
+async def finish_written(ledger: CommandLedger, entry: StreamEntry, command: Command) -> Effect:
     return await ledger.finish(entry, command, ANSWERED, written=True)
 
 
-async def refuse(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
+async def refuse(ledger: CommandLedger, entry: StreamEntry, command: Command) -> Effect:
     update = StatusUpdate.failed(Reason.MALFORMED, "no such thing")
     return await ledger.refuse(entry, command.command_id, command.device_id, update)
 
 
-async def offer(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
+async def offer(ledger: CommandLedger, entry: StreamEntry, command: Command) -> Effect:
     return await ledger.offer(entry, command, waits=True)
 
 
-async def offer_unwritten(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
+async def offer_unwritten(ledger: CommandLedger, entry: StreamEntry, command: Command) -> Effect:
     return await ledger.offer(entry, command, waits=True, unwritten=True)
 
 

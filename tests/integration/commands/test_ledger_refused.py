@@ -36,15 +36,15 @@ from tests.servers import RedisServer
 from tracker.command import Command
 from tracker.commands.ledger import CommandLedger, Effect
 from tracker.errors import Refused
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 
 
-async def delivered(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
+async def delivered(ledger: CommandLedger, entry: StreamEntry, command: Command) -> Effect:
     await ledger.delivered(entry, command)
     return Effect.RECORDED
 
 
-async def submit(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
+async def submit(ledger: CommandLedger, entry: StreamEntry, command: Command) -> Effect:
     effect, _ = await ledger.submit(command)
     return effect
 

@@ -36,7 +36,7 @@ from tracker.control.commands import (
     NoSuchDevice,
     SendCommand,
 )
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.position import iso_milliseconds
 
 # GetDevice.
@@ -140,9 +140,9 @@ async def test_status_of_a_known_command_is_returned_instead_of_sending(
     assert command_ids(redis, outbound("one")) == []
 
 
-async def read_command(bench: ControlBench) -> tuple[Delivered, Command]:
+async def read_command(bench: ControlBench) -> tuple[StreamEntry, Command]:
     """Read the command as its instance does."""
-    entries: list[Delivered] = []
+    entries: list[StreamEntry] = []
 
     def is_read() -> bool:
         bench.client.pump()

@@ -6,7 +6,7 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.log.redis.dead import RetryResult, append_dead, drop_dead, read_dead, retry_dead
 
 STREAM = "telemetry:teltonika"
@@ -28,7 +28,7 @@ async def test_dead_letter_keeps_the_entry_with_reason_and_attempts(
     redis: RedisServer, connected: Connected
 ) -> None:
     await append_dead(
-        connected.connection, Delivered(STREAM, "1-2", [b"codec", b"8"]), "no payload", 3
+        connected.connection, StreamEntry(STREAM, "1-2", [b"codec", b"8"]), "no payload", 3
     )
     ((_, fields),) = redis.client.xrange(DEAD)
     assert fields == {
@@ -45,7 +45,7 @@ async def test_dead_letter_keeps_the_entry_with_reason_and_attempts(
 
 @ensureDeferred
 async def test_retry_appends_the_unchanged_entry(redis: RedisServer, connected: Connected) -> None:
-    await append_dead(connected.connection, Delivered(STREAM, "1-2", ODD), "odd", 1)
+    await append_dead(connected.connection, StreamEntry(STREAM, "1-2", ODD), "odd", 1)
     (letter,) = await read_dead(connected.connection, STREAM)
     assert list(letter.content) == ODD
     assert letter.fields[0] == ("payload", "\\xff\x00")
@@ -58,7 +58,10 @@ async def test_retry_appends_the_unchanged_entry(redis: RedisServer, connected: 
 async def test_retry_moves_only_the_given_entries(redis: RedisServer, connected: Connected) -> None:
     for number in range(3):
         await append_dead(
-            connected.connection, Delivered(STREAM, f"1-{number}", [b"n", b"%d" % number]), "odd", 1
+            connected.connection,
+            StreamEntry(STREAM, f"1-{number}", [b"n", b"%d" % number]),
+            "odd",
+            1,
         )
     letters = await read_dead(connected.connection, STREAM)
     moved = await retry_dead(connected.connection, STREAM, ["5-5", letters[1].id, letters[1].id])
@@ -73,7 +76,7 @@ async def test_entry_that_cannot_be_appended_stays_a_dead_letter(
     redis: RedisServer, connected: Connected
 ) -> None:
     redis.client.set(STREAM, "not a stream")
-    await append_dead(connected.connection, Delivered(STREAM, "1-2", ODD), "odd", 1)
+    await append_dead(connected.connection, StreamEntry(STREAM, "1-2", ODD), "odd", 1)
     (letter,) = await read_dead(connected.connection, STREAM)
     retried = await retry_dead(connected.connection, STREAM, [letter.id])
     assert retried.moved == 0
@@ -106,7 +109,7 @@ async def test_dead_letter_of_many_fields_is_retried_with_the_others(
 ) -> None:
     wide = [part for number in range(9000) for part in (b"n%d" % number, b"v")]
     for content_ in ([b"n", b"1"], wide, [b"n", b"2"]):
-        await append_dead(connected.connection, Delivered(STREAM, "1-2", content_), "odd", 1)
+        await append_dead(connected.connection, StreamEntry(STREAM, "1-2", content_), "odd", 1)
     letters = await read_dead(connected.connection, STREAM)
     retried = await retry_dead(connected.connection, STREAM, [one.id for one in letters])
     assert retried == RetryResult(3)
@@ -127,7 +130,7 @@ async def test_malformed_number_of_attempts_is_unknown(
 async def test_dead_letters_are_read_in_pages(redis: RedisServer, connected: Connected) -> None:
     for number in range(5):
         await append_dead(
-            connected.connection, Delivered(STREAM, f"1-{number}", [b"n", b"1"]), "odd", 1
+            connected.connection, StreamEntry(STREAM, f"1-{number}", [b"n", b"1"]), "odd", 1
         )
     read: list[str] = []
     first = "-"
@@ -142,7 +145,7 @@ async def test_dead_letters_are_read_in_pages(redis: RedisServer, connected: Con
 async def test_dropped_dead_letters_are_deleted(redis: RedisServer, connected: Connected) -> None:
     for number in range(3):
         await append_dead(
-            connected.connection, Delivered(STREAM, f"1-{number}", [b"n", b"1"]), "odd", 1
+            connected.connection, StreamEntry(STREAM, f"1-{number}", [b"n", b"1"]), "odd", 1
         )
     letters = await read_dead(connected.connection, STREAM)
     assert await drop_dead(connected.connection, STREAM, [letters[0].id, "9-9"]) == 1

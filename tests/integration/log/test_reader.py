@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tracker.log.allowance import Allowance, size_of
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.log.interfaces import IRecordReader
 from tracker.log.redis.ranges import read_range
 from tracker.log.redis.reader import RedisReader
@@ -107,11 +107,11 @@ async def test_kept_entry_is_not_idle(redis: RedisServer, reader: RedisReader) -
     assert [ids(entries) async for entries in reader.claim_idle(STREAM, 30.0)] == [[two]]
 
 
-def ids(entries: list[Delivered], stream: str = STREAM) -> list[str]:
+def ids(entries: list[StreamEntry], stream: str = STREAM) -> list[str]:
     return [entry.id for entry in entries if entry.stream == stream]
 
 
-def length(entries: list[Delivered]) -> int:
+def length(entries: list[StreamEntry]) -> int:
     return size_of([entry.content for entry in entries])
 
 
@@ -172,7 +172,7 @@ async def test_idle_entries_are_claimed_in_batches_within_the_limit(
     made = make(redis, STREAM, *[LONG] * 120, *[SHORT] * 200)
     redis.client.xreadgroup(GROUP, "gone", {STREAM: ">"}, count=1000)
     redis.client.xdel(STREAM, made[1])
-    found = list[Delivered]()
+    found = list[StreamEntry]()
     async for entries in reader.claim_idle(STREAM, 0):
         assert length(entries) < 17 * MIB
         found += entries

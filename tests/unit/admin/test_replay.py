@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from tests.unit.fakes import FakeSink
 from tracker.admin.replay import Replay
 from tracker.interfaces import Batch, SinkTimedOut
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.position import Position
 from tracker.runtime.run import RunFailed
 
@@ -29,13 +29,13 @@ class SlowSink(FakeSink):
         return super().store(batch)
 
 
-def entries(count: int) -> list[Delivered]:
+def entries(count: int) -> list[StreamEntry]:
     made = []
     for number in range(count):
         at = f"2026-11-22T10:00:{number:02}.000Z"
         position = Position("356307042441013", at, 41.3, 19.8, 1, 2, 3, 4, 0, 0, {"239": 1})
         fields = position.to_entry("8E")._asdict().items()
-        made.append(Delivered("s", f"{number + 1}-0", [part.encode() for part in chain(*fields)]))
+        made.append(StreamEntry("s", f"{number + 1}-0", [part.encode() for part in chain(*fields)]))
     return made
 
 

@@ -19,7 +19,7 @@ from tracker.commands.ledger import CommandLedger, Effect
 from tracker.commands.shared import Timing
 from tracker.interfaces import IConnection, IGateway
 from tracker.log.allowance import Allowance
-from tracker.log.entries import BEGINNING, Delivered
+from tracker.log.entries import BEGINNING, StreamEntry
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition
 from tracker.position import iso_milliseconds
@@ -62,7 +62,7 @@ class FakeLedger:
     """Name of an operation → errors of the next calls."""
     gates: dict[str, Deferred[None]] = field(factory=dict)
     """Name of an operation → Deferred that fires when Redis replies."""
-    stream: dict[str, Delivered] = field(factory=dict)
+    stream: dict[str, StreamEntry] = field(factory=dict)
     """Entry ID → entry of the stream."""
     ended: dict[str, str] = field(factory=dict)
     """Command ID → status and reason of its final response."""
@@ -77,19 +77,19 @@ class FakeLedger:
     def when_connected(self) -> Deferred[None]:
         return succeed(None)
 
-    async def claim(self, entry: Delivered, command: Command) -> Effect:
+    async def claim(self, entry: StreamEntry, command: Command) -> Effect:
         effect = Effect.OVER if command.command_id in self.ended else Effect.WON
         return await self._call("claim", command.command_id, effect)
 
-    async def recover(self, entry: Delivered, command: Command) -> Effect:
+    async def recover(self, entry: StreamEntry, command: Command) -> Effect:
         effect = Effect.OVER if command.command_id in self.ended else Effect.OPEN
         return await self._call("recover", command.command_id, effect)
 
-    async def delivered(self, entry: Delivered, command: Command) -> None:
+    async def delivered(self, entry: StreamEntry, command: Command) -> None:
         await self._call("delivered", command.command_id, Effect.RECORDED)
 
     async def finish(
-        self, entry: Delivered, command: Command, update: StatusUpdate, written: bool = False
+        self, entry: StreamEntry, command: Command, update: StatusUpdate, written: bool = False
     ) -> Effect:
         effect = await self._call("finish", command.command_id, Effect.FINISHED)
         if effect is Effect.FINISHED:
@@ -97,24 +97,24 @@ class FakeLedger:
         return effect
 
     async def refuse(
-        self, entry: Delivered, command_id: str, device_id: str, update: StatusUpdate
+        self, entry: StreamEntry, command_id: str, device_id: str, update: StatusUpdate
     ) -> Effect:
         effect = await self._call("refuse", command_id, Effect.FINISHED)
         self._end(command_id, update)
         return effect
 
     async def offer(
-        self, entry: Delivered, command: Command, waits: bool, unwritten: bool = False
+        self, entry: StreamEntry, command: Command, waits: bool, unwritten: bool = False
     ) -> Effect:
         name = "return" if unwritten else "offer"
         return await self._call(name, command.command_id, Effect.WAITS)
 
-    async def drop(self, entry: Delivered) -> None:
+    async def drop(self, entry: StreamEntry) -> None:
         await self._call("drop", entry.id, Effect.RECORDED)
 
-    async def entry(self, stream: str, entry_id: str) -> Delivered:
+    async def entry(self, stream: str, entry_id: str) -> StreamEntry:
         await self._call("entry", entry_id, Effect.RECORDED)
-        return self.stream.get(entry_id, Delivered(stream, entry_id, None))
+        return self.stream.get(entry_id, StreamEntry(stream, entry_id, None))
 
     async def _call(self, name: str, about: str, success: Effect) -> Effect:
         self.calls.append((name, about))
@@ -146,14 +146,14 @@ class FakeLedger:
 class FakeReader:
     """A fake of the reader, which delivers the entries that a test appends."""
 
-    unfinished_entries: list[Delivered] = field(factory=list)
+    unfinished_entries: list[StreamEntry] = field(factory=list)
     """Entries that an earlier process has read and not acknowledged."""
-    appended: list[Delivered] = field(factory=list)
+    appended: list[StreamEntry] = field(factory=list)
     created: bool = False
     """True if the group is created when this reader joins."""
     errors: list[Exception] = field(factory=list)
     """Errors of the next reads."""
-    _reading: tuple[Allowance, Deferred[list[Delivered]]] | None = None
+    _reading: tuple[Allowance, Deferred[list[StreamEntry]]] | None = None
 
     def when_connected(self) -> Deferred[None]:
         return succeed(None)
@@ -164,19 +164,19 @@ class FakeReader:
     def allowance(self, streams: Sequence[str]) -> Allowance:
         raise NotImplementedError
 
-    async def read(self, allowance: Allowance, wait: float = 0.0) -> list[Delivered]:
+    async def read(self, allowance: Allowance, wait: float = 0.0) -> list[StreamEntry]:
         if self.errors:
             raise self.errors.pop(0)
-        entries: Deferred[list[Delivered]] = Deferred()
+        entries: Deferred[list[StreamEntry]] = Deferred()
         self._reading = allowance, entries
         self.deliver()
         return await entries
 
-    async def unfinished(self, streams: Sequence[str]) -> AsyncIterator[list[Delivered]]:
+    async def unfinished(self, streams: Sequence[str]) -> AsyncIterator[list[StreamEntry]]:
         if self.unfinished_entries:
             yield self.unfinished_entries
 
-    def claim_idle(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
+    def claim_idle(self, stream: str, idle: float) -> AsyncIterator[list[StreamEntry]]:
         raise NotImplementedError
 
     async def keep(self, stream: str, entry_ids: Sequence[str]) -> None:
@@ -185,7 +185,7 @@ class FakeReader:
     async def acknowledge(self, stream: str, entry_ids: Sequence[str]) -> None:
         raise NotImplementedError
 
-    async def dead_letter(self, entry: Delivered, reason: str) -> None:
+    async def dead_letter(self, entry: StreamEntry, reason: str) -> None:
         raise NotImplementedError
 
     async def oldest_unfinished(self, stream: str) -> str | None:
@@ -244,16 +244,16 @@ class Delivering:
     def closed(self, connection: IConnection) -> None:
         self.delivery.disconnected(connection, connection.device_id or "")
 
-    def send(self, command_id: str, device_id: str = DEVICE, /, **fields: Any) -> Delivered:
+    def send(self, command_id: str, device_id: str = DEVICE, /, **fields: Any) -> StreamEntry:
         """Append a command to the stream; return its entry."""
         entry = self.entry(command_id, device_id, **fields)
         self.reader.appended.append(entry)
         self.reader.deliver()
         return entry
 
-    def deleted(self, entry_id: str) -> Delivered:
+    def deleted(self, entry_id: str) -> StreamEntry:
         """Return an entry that was deleted after it was delivered."""
-        return Delivered(STREAM, entry_id, None)
+        return StreamEntry(STREAM, entry_id, None)
 
     def entry(
         self,
@@ -264,7 +264,7 @@ class Delivering:
         expires_in: float = 86_400.0,
         timeout: float | str = 10.0,
         **fields: Any,
-    ) -> Delivered:
+    ) -> StreamEntry:
         """Return an entry of the stream: a command whose text is its ID.
 
         :param fields: replace fields of the command; None removes one.
@@ -284,7 +284,7 @@ class Delivering:
         for name, value in content.items():
             if value is not None:
                 flat += (name.encode(), value if isinstance(value, bytes) else value.encode())
-        entry = Delivered(STREAM, f"{self._entries}-0", flat)
+        entry = StreamEntry(STREAM, f"{self._entries}-0", flat)
         self.ledger.stream[entry.id] = entry
         return entry
 

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from tracker.errors import Refused, Unavailable
 from tracker.log.allowance import Allowance
-from tracker.log.entries import BEGINNING, Delivered, entry_order
+from tracker.log.entries import BEGINNING, StreamEntry, entry_order
 from tracker.log.interfaces import IRecordReader
 
 
@@ -104,12 +104,12 @@ class MemoryReader:
     def allowance(self, streams: Sequence[str]) -> Allowance:
         return Allowance(streams, self._stream.batch)
 
-    async def read(self, allowance: Allowance, wait: float = 0.0) -> list[Delivered]:
+    async def read(self, allowance: Allowance, wait: float = 0.0) -> list[StreamEntry]:
         self._stream.check()
         if wait and not self._stream.unread:
             await self._wait(wait)
             self._stream.check()
-        found: list[Delivered] = []
+        found: list[StreamEntry] = []
         while (streams := allowance.open()) and self._stream.unread:
             begin, count = self._stream.delivered, allowance.step(streams)
             entries = self._entries(list(self._stream.entries)[begin : begin + count])
@@ -134,14 +134,14 @@ class MemoryReader:
             if timer.active():
                 timer.cancel()
 
-    async def unfinished(self, streams: Sequence[str]) -> AsyncIterator[list[Delivered]]:
+    async def unfinished(self, streams: Sequence[str]) -> AsyncIterator[list[StreamEntry]]:
         self._stream.check()
         ours = [one for one, name in self._stream.pending.items() if name == self._name]
         for start in range(0, len(ours), self._stream.batch):
             yield self._entries(ours[start : start + self._stream.batch])
             self._stream.check()
 
-    async def claim_idle(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
+    async def claim_idle(self, stream: str, idle: float) -> AsyncIterator[list[StreamEntry]]:
         self._stream.check()
         pending = self._stream.pending
         others = [one for one, name in pending.items() if self._stream.idle and name != self._name]
@@ -158,7 +158,7 @@ class MemoryReader:
         for one in entry_ids:
             self._stream.pending.pop(one, None)
 
-    async def dead_letter(self, entry: Delivered, reason: str) -> None:
+    async def dead_letter(self, entry: StreamEntry, reason: str) -> None:
         self._stream.dead[entry.id] = reason
         await self.acknowledge(entry.stream, [entry.id])
 
@@ -167,6 +167,6 @@ class MemoryReader:
         later = list(self._stream.entries)[self._stream.delivered :]
         return min([*self._stream.pending, *later[:1]], key=entry_order, default=None)
 
-    def _entries(self, entry_ids: Sequence[str]) -> list[Delivered]:
+    def _entries(self, entry_ids: Sequence[str]) -> list[StreamEntry]:
         entries = self._stream.entries
-        return [Delivered(self._stream.name, one, entries[one]) for one in entry_ids]
+        return [StreamEntry(self._stream.name, one, entries[one]) for one in entry_ids]

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from tests.unit.fakes import FakeSink
 from tests.unit.log.memory import MemoryReader, MemoryStream
 from tracker.interfaces import SinkTimedOut, SinkUnusable
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.observe.health import Condition
 from tracker.position import Position
 from tracker.processing.consumer import BatchOptions, Consumer
@@ -171,7 +171,7 @@ def test_stop_leaves_invalid_entries_of_later_batches_to_the_next_start(
     bench.stream.pending = dict.fromkeys(entry_ids, "one")
     move = MemoryReader.dead_letter
 
-    async def stop_and_move(reader: MemoryReader, entry: Delivered, reason: str) -> None:
+    async def stop_and_move(reader: MemoryReader, entry: StreamEntry, reason: str) -> None:
         if not bench.stream.dead:
             bench.consumer.stopService()
         await move(reader, entry, reason)

@@ -14,7 +14,7 @@ from tracker.commands.deviceregistry import connections
 from tracker.commands.streams import outbound_entries, outbound_streams, waiting_devices
 from tracker.errors import Refused
 from tracker.keys import outbound, waiting_commands
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.observe.findings import Finding, ok, warning
 from tracker.observe.wording import plural
 from tracker.redis.connection import RedisConnection
@@ -95,7 +95,7 @@ async def commands(traffic: Traffic, clock: IReactorTime) -> list[Finding]:
     return found
 
 
-async def _entries(redis: RedisConnection, key: str, malformed: list[str]) -> list[Delivered]:
+async def _entries(redis: RedisConnection, key: str, malformed: list[str]) -> list[StreamEntry]:
     try:
         return await outbound_entries(redis, key)
     except Refused as error:

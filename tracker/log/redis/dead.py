@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from tracker.errors import Refused
 from tracker.keys import dead_letters
-from tracker.log.entries import Delivered
+from tracker.log.entries import StreamEntry
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
@@ -100,7 +100,9 @@ class DeadLetter:
         return list(zip(texts[::2], texts[1::2], strict=True))
 
 
-async def append_dead(redis: RedisConnection, entry: Delivered, reason: str, attempts: int) -> None:
+async def append_dead(
+    redis: RedisConnection, entry: StreamEntry, reason: str, attempts: int
+) -> None:
     """Copy an entry to its dead-letter stream. The caller must acknowledge it afterwards.
 
     One command copies the whole entry or nothing. After a crash before the acknowledgement the

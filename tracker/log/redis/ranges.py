@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tracker.log.allowance import Allowance
-from tracker.log.entries import Delivered, exclusive_start
+from tracker.log.entries import StreamEntry, exclusive_start
 from tracker.redis.connection import RedisConnection
 
 
@@ -16,7 +16,7 @@ async def read_range(
     count: int,
     newest: bool = False,
     size: int | None = None,
-) -> list[Delivered]:
+) -> list[StreamEntry]:
     """Read the entries from ``first`` to ``last``.
 
     If they are long, fewer than ``count`` are returned: at least one, and about 16 MiB at most.
@@ -31,12 +31,12 @@ async def read_range(
     allowance = Allowance([stream], count)
     if size is not None:
         allowance = Allowance([stream], count, size, {stream: float(size)})
-    found: list[Delivered] = []
+    found: list[StreamEntry] = []
     while allowance.open():
         step = allowance.step([stream])
         bounds = ("XREVRANGE", stream, last, first) if newest else ("XRANGE", stream, first, last)
         reply = await redis.execute(*bounds, "COUNT", step)
-        found += [Delivered(stream, entry_id.decode(), content) for entry_id, content in reply]
+        found += [StreamEntry(stream, entry_id.decode(), content) for entry_id, content in reply]
         allowance.take(stream, [content for _, content in reply])
         if len(reply) < step:
             break

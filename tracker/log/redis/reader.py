@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from tracker.errors import Refused
 from tracker.log.allowance import READ_BYTES, Allowance
-from tracker.log.entries import BEGINNING, Delivered, entry_order
+from tracker.log.entries import BEGINNING, StreamEntry, entry_order
 from tracker.log.interfaces import IRecordReader
 from tracker.log.redis.dead import append_dead
 from tracker.redis.connection import RedisConnection
@@ -99,13 +99,13 @@ class RedisReader:
         """See IRecordReader."""
         return Allowance(streams, self._entries, self._size, self._lengths)
 
-    async def read(self, allowance: Allowance, wait: float = 0.0) -> list[Delivered]:
+    async def read(self, allowance: Allowance, wait: float = 0.0) -> list[StreamEntry]:
         """See IRecordReader."""
         if wait:
             return await self._read(self._waiting, allowance, {}, "BLOCK", int(wait * 1000))
         return await self._read(self._redis, allowance, {})
 
-    async def unfinished(self, streams: Sequence[str]) -> AsyncIterator[list[Delivered]]:
+    async def unfinished(self, streams: Sequence[str]) -> AsyncIterator[list[StreamEntry]]:
         """See IRecordReader."""
         after = dict.fromkeys(streams, "0")
         while entries := await self._read(self._redis, self.allowance(streams), after):
@@ -117,14 +117,14 @@ class RedisReader:
         allowance: Allowance,
         after: dict[str, str],
         *options: str | int,
-    ) -> list[Delivered]:
+    ) -> list[StreamEntry]:
         """Read until the allowance is used up, or all available entries are read.
 
         :param after: stream → ID after which this member's pending entries are read; it is
             updated. From other streams, new entries are read.
         :param options: options of the first call only.
         """
-        found: list[Delivered] = []
+        found: list[StreamEntry] = []
         streams = allowance.open()
         while streams:
             count = allowance.step(streams)
@@ -134,7 +134,7 @@ class RedisReader:
             full = set()
             for key, entries in reply or ():
                 stream = key.decode()
-                found += [Delivered(stream, one.decode(), content) for one, content in entries]
+                found += [StreamEntry(stream, one.decode(), content) for one, content in entries]
                 allowance.take(stream, [content for _, content in entries])
                 if entries and stream in after:
                     after[stream] = found[-1].id
@@ -145,11 +145,11 @@ class RedisReader:
             options = ()
         return found
 
-    async def claim_idle(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
+    async def claim_idle(self, stream: str, idle: float) -> AsyncIterator[list[StreamEntry]]:
         """See IRecordReader."""
         cursor = _CURSOR
         while True:
-            found: list[Delivered] = []
+            found: list[StreamEntry] = []
             allowance = self.allowance([stream])
             while allowance.open():
                 call = ("XAUTOCLAIM", stream, self._group, self._name, int(idle * 1000), cursor)
@@ -157,7 +157,7 @@ class RedisReader:
                 cursor, entries, deleted = await self._redis.execute(*call, "COUNT", count)
                 # Redis has already removed deleted entries from the group's pending ones.
                 claimed = [(entry_id, None) for entry_id in deleted] + entries
-                found += [Delivered(stream, one.decode(), content) for one, content in claimed]
+                found += [StreamEntry(stream, one.decode(), content) for one, content in claimed]
                 allowance.take(stream, [content for _, content in claimed])
                 if cursor == _CURSOR:
                     break
@@ -175,7 +175,7 @@ class RedisReader:
         """See IRecordReader."""
         await self._redis.execute("XACK", stream, self._group, *entry_ids)
 
-    async def dead_letter(self, entry: Delivered, reason: str) -> None:
+    async def dead_letter(self, entry: StreamEntry, reason: str) -> None:
         """See IRecordReader."""
         call = ("XPENDING", entry.stream, self._group, entry.id, entry.id, 1)
         pending = await self._redis.execute(*call)
