@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def certify(folder: Path, address: str, issuer: Path | None = None) -> Path:
-    """A certificate for an address, which also may vouch for others; its key beside it.
+    """Create a certificate for an address, with its key in a file beside it.
 
-    :param issuer: the certificate that vouches for it; without one it does so itself.
+    :param issuer: the certificate of the CA; None: self-signed. A new certificate may be a CA, too.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"test {address}")])
@@ -52,5 +52,5 @@ def certify(folder: Path, address: str, issuer: Path | None = None) -> Path:
 
 
 def key_of(certificate: Path) -> Path:
-    """Where the key of a certificate is."""
+    """Return the path of a certificate's key."""
     return certificate.with_suffix(".key")

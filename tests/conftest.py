@@ -1,4 +1,4 @@
-"""Fixtures that more than one kind of test uses."""
+"""Fixtures of several kinds of tests: servers and databases."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.servers import PostgresServer, RedisServer, SharedRedis, clear_databa
 
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[SharedRedis]:
-    """The Redis servers of the tests of this process, one at a time."""
-    # In memory, a write costs no fsync: a twentieth of the time. What a killed server has
-    # written is there as well.
+    """Yield the Redis server that all tests of this process share."""
+    # On a file system in memory an fsync costs nothing, and tests take a twentieth of the time. The
+    # data of a killed server is still kept.
     memory = Path("/dev/shm")
-    roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30
-    with TemporaryDirectory(prefix="tracker-redis-", dir=memory if roomy else None) as folder:
+    has_space = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30
+    with TemporaryDirectory(prefix="tracker-redis-", dir=memory if has_space else None) as folder:
         shared = SharedRedis(Path(folder))
         yield shared
         shared.end()
@@ -29,9 +29,9 @@ def shared_redis() -> Iterator[SharedRedis]:
 
 @pytest.fixture
 def redis(shared_redis: SharedRedis) -> Iterator[RedisServer]:
-    """A running server with the settings of a new one, empty, durable at each append.
+    """Yield a running, empty server with the initial settings and an fsync at each write.
 
-    A test may kill, suspend and configure it as it likes: the next test gets another one then.
+    A test may kill, suspend and configure it; the next test then gets another server.
     """
     yield shared_redis.lend()
     shared_redis.give_back()
@@ -39,7 +39,7 @@ def redis(shared_redis: SharedRedis) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def shared_postgres() -> Iterator[PostgresServer]:
-    """The PostgreSQL server of the tests of this process."""
+    """Yield the PostgreSQL server that all tests of this process share."""
     server = PostgresServer()
     try:
         server.start()
@@ -50,7 +50,7 @@ def shared_postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres(shared_postgres: PostgresServer) -> Iterator[PostgresServer]:
-    """A running PostgreSQL server without tables.
+    """Yield a running PostgreSQL server without tables.
 
     A test may kill and suspend it, and restart it with other options.
     """
@@ -60,7 +60,7 @@ def postgres(shared_postgres: PostgresServer) -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def shared_database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A database on the server in TRACKER_TEST_POSTGRES, or on one of the tests' own."""
+    """Yield the URL of a database, on the server in TRACKER_TEST_POSTGRES or on our own one."""
     url = os.environ.get("TRACKER_TEST_POSTGRES")
     if url is None:
         url = str(request.getfixturevalue("shared_postgres").url)
@@ -75,6 +75,6 @@ def shared_database(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def database(shared_database: str) -> Iterator[str]:
-    """The URL of an empty database, which no other test uses meanwhile."""
+    """Yield the URL of an empty database, which no other test uses meanwhile."""
     yield shared_database
     clear_database(shared_database)

@@ -1,4 +1,4 @@
-"""Waiting for something to become true, with a deadline, instead of sleeping and hoping."""
+"""Waits for a condition, with a deadline, in place of fixed sleeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _POLL = 0.02  # seconds
 
 
 def wait_for(condition: Callable[[], T], what: str, timeout: float = 20.0) -> T:
-    """The first true value of ``condition``, asked again and again from a plain test."""
+    """Call ``condition`` until its value is true, and return the value; for plain tests."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -24,7 +24,7 @@ def wait_for(condition: Callable[[], T], what: str, timeout: float = 20.0) -> T:
 
 
 async def until(condition: Callable[[], T], what: str, timeout: float = 20.0) -> T:
-    """The same, in a test that runs on the reactor."""
+    """Call ``condition`` until its value is true; for tests that run on the reactor."""
     from twisted.internet import reactor
 
     deadline = time.monotonic() + timeout
