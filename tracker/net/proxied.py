@@ -164,7 +164,7 @@ class ProxiedConnection(ProtocolWrapper):
     def _overdue(self) -> None:
         if self._state is _State.NAMELESS:
             self._end_waiting()
-            self.factory.reception.checked()
+            self.factory.proxied_port.checked()
             self._close()
         else:
             self._reject(f"no PROXY header within {self.factory.timeout:g} s")
@@ -172,7 +172,7 @@ class ProxiedConnection(ProtocolWrapper):
     def _reject(self, reason: str) -> None:
         self._end_waiting()
         peer = _Peer(readable(self.transport.getPeer()))
-        self.factory.reception.rejected(peer, reason, Rejection.PROXY)
+        self.factory.proxied_port.rejected(peer, reason, Rejection.PROXY)
         self._close()
 
     def _close(self) -> None:
@@ -186,14 +186,14 @@ class ProxiedConnection(ProtocolWrapper):
             if self._deadline.active():
                 self._deadline.cancel()
             self._deadline = None
-            self.factory.reception.release()
+            self.factory.proxied_port.release()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Notify the client's protocol, if there is one."""
         state, self._state = self._state, _State.CLOSED
         self._end_waiting()
         if state is _State.NAMELESS or (state is _State.HEADER and not self._buffer):
-            self.factory.reception.checked()
+            self.factory.proxied_port.checked()
         elif state is _State.SERVED:
             protocol, self.wrappedProtocol = self.wrappedProtocol, None  # type: ignore[assignment]
             protocol.connectionLost(reason)
@@ -204,7 +204,7 @@ class ProxiedFactory(WrappingFactory[ProxiedConnection]):
 
     :param wrapped: builds the protocols that serve the clients.
     :param proxies: networks of the named proxies.
-    :param reception: counts and logs the connections.
+    :param proxied_port: counts and logs the connections.
     :param timeout: seconds for the header to arrive.
     """
 
@@ -214,13 +214,13 @@ class ProxiedFactory(WrappingFactory[ProxiedConnection]):
         self,
         wrapped: IProtocolFactory,
         proxies: Iterable[Network],
-        reception: IProxiedPort,
+        proxied_port: IProxiedPort,
         clock: IReactorTime,
         *,
         timeout: float = HEADER_TIMEOUT,
     ) -> None:
         super().__init__(wrapped)
-        self.reception = reception
+        self.proxied_port = proxied_port
         self.clock = clock
         self.timeout = timeout
         self._proxies = tuple(proxies)
@@ -231,11 +231,11 @@ class ProxiedFactory(WrappingFactory[ProxiedConnection]):
     ) -> ProxiedConnection | None:
         """Return a connection that waits for its header; None to close it unread."""
         if addr is None or not self._is_named(getattr(addr, "host", "")):
-            self.reception.rejected(
+            self.proxied_port.rejected(
                 _Peer(readable(addr)), "not a proxy named by --proxy", Rejection.PROXY
             )
             return None
-        return ProxiedConnection(self) if self.reception.reserve(addr) else None
+        return ProxiedConnection(self) if self.proxied_port.reserve(addr) else None
 
     def _is_named(self, host: str) -> bool:
         try:
@@ -254,14 +254,16 @@ class ProxiedEndpoint:
 
     below: IStreamServerEndpoint
     proxies: Sequence[Network]
-    reception: IProxiedPort
+    proxied_port: IProxiedPort
     clock: IReactorTime
     timeout: float = HEADER_TIMEOUT
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See IStreamServerEndpoint."""
         bound: Deferred[IListeningPort] = self.below.listen(
-            ProxiedFactory(factory, self.proxies, self.reception, self.clock, timeout=self.timeout)
+            ProxiedFactory(
+                factory, self.proxies, self.proxied_port, self.clock, timeout=self.timeout
+            )
         )
         return bound
 

@@ -105,10 +105,10 @@ class Connection:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.reception = FakePort()
+        self.proxied_port = FakePort()
         self.devices = Devices()
         networks = [proxy_network(text) for text in ("192.0.2.8/31", "2001:db8:1::/64")]
-        self.factory = ProxiedFactory(self.devices, networks, self.reception, self.clock)
+        self.factory = ProxiedFactory(self.devices, networks, self.proxied_port, self.clock)
         self.transport = StringTransport(peerAddress=PROXY)
         protocol = self.factory.buildProtocol(PROXY)
         assert protocol is not None
@@ -129,13 +129,13 @@ class Connection:
 
     def is_settled(self) -> bool:
         """Return True if the connection holds no slot and no timer."""
-        return not self.reception.reserved and not self.clock.getDelayedCalls()
+        return not self.proxied_port.reserved and not self.clock.getDelayedCalls()
 
 
 @pytest.fixture
 def connection() -> Iterator[Connection]:
     connection = Connection()
-    assert connection.reception.reserved == 1
+    assert connection.proxied_port.reserved == 1
     yield connection
     connection.lose()
     assert connection.is_settled()
@@ -159,19 +159,19 @@ def connection() -> Iterator[Connection]:
 def test_only_named_proxies_may_connect(
     connection: Connection, address: IAddress | None, named: bool
 ) -> None:
-    connection.reception.reserved = 0
+    connection.proxied_port.reserved = 0
     built = connection.factory.buildProtocol(address)
     assert (built is not None) is named
-    assert connection.reception.reserved == named
-    kinds = [kind for _, _, kind in connection.reception.rejections]
+    assert connection.proxied_port.reserved == named
+    kinds = [kind for _, _, kind in connection.proxied_port.rejections]
     assert kinds == ([] if named else [Rejection.PROXY])
-    connection.reception.reserved = 1
+    connection.proxied_port.reserved = 1
 
 
 def test_connection_without_a_free_slot_is_closed_unread(connection: Connection) -> None:
-    connection.reception.free = 1
+    connection.proxied_port.free = 1
     assert connection.factory.buildProtocol(PROXY) is None
-    assert connection.reception.rejections == []  # reserve() reports the refusal itself
+    assert connection.proxied_port.rejections == []  # reserve() reports the refusal itself
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_reserved_slot_is_released_before_the_client_is_admitted(connection: Con
     build = connection.devices.buildProtocol
 
     def buildProtocol(addr: IAddress) -> Device | None:
-        seen.append(connection.reception.reserved)
+        seen.append(connection.proxied_port.reserved)
         return build(addr)
 
     connection.devices.buildProtocol = buildProtocol  # type: ignore[method-assign]
@@ -246,7 +246,7 @@ def test_bytes_other_than_a_header_close_the_connection(
     connection: Connection, data: bytes
 ) -> None:
     connection.protocol.dataReceived(data)
-    ((peer, _, kind),) = connection.reception.rejections
+    ((peer, _, kind),) = connection.proxied_port.rejections
     assert (peer, kind) == ("192.0.2.9:33000", Rejection.PROXY)
     assert connection.closed
     assert connection.is_settled()
@@ -257,7 +257,7 @@ def test_late_header_closes_the_connection(connection: Connection) -> None:
     for byte in TEXT[:5]:
         connection.protocol.dataReceived(bytes((byte,)))
         connection.clock.advance(HEADER_TIMEOUT / 5)
-    ((_, reason, kind),) = connection.reception.rejections
+    ((_, reason, kind),) = connection.proxied_port.rejections
     assert (reason, kind) == ("no PROXY header within 5 s", Rejection.PROXY)
     assert connection.closed
 
@@ -268,10 +268,10 @@ def test_health_check_is_counted_and_not_rejected(connection: Connection, data: 
         connection.protocol.dataReceived(data)
     assert not connection.closed
     connection.lose()
-    assert connection.reception.checks == 1
-    assert connection.reception.rejections == []
+    assert connection.proxied_port.checks == 1
+    assert connection.proxied_port.rejections == []
     assert connection.devices.addresses == []
-    connection.reception.reserved = 0
+    connection.proxied_port.reserved = 0
 
 
 @pytest.mark.parametrize("header", [LOCAL, UNKNOWN])
@@ -283,8 +283,8 @@ def test_health_check_that_stays_open_is_closed_without_a_rejection(
     assert connection.closed
     assert connection.is_settled()
     connection.lose()
-    assert connection.reception.checks == 1
-    assert connection.reception.rejections == []
+    assert connection.proxied_port.checks == 1
+    assert connection.proxied_port.rejections == []
 
 
 @pytest.mark.parametrize("header", [LOCAL, UNKNOWN])
@@ -297,4 +297,4 @@ def test_proxy_is_served_as_client_if_the_header_names_none(
     assert connection.devices.addresses == [PROXY]
     assert connection.device.received == DATA
     connection.lose()
-    assert connection.reception.checks == 0
+    assert connection.proxied_port.checks == 0

@@ -67,7 +67,7 @@ class Child(Resource):
 
 
 @pytest.fixture
-def place() -> Iterator[RoutedSite]:
+def served() -> Iterator[RoutedSite]:
     with capturedLogs() as logged:
         yield RoutedSite()
         gc.collect()  # unhandled errors are logged when their Deferred is freed
@@ -90,15 +90,15 @@ def body(wire: Wire) -> bytes:
         ("/child/x/y", b"child"),
     ],
 )
-def test_path_is_matched_after_decoding(place: RoutedSite, path: str, expected: bytes) -> None:
-    wire = place.request(path)
+def test_path_is_matched_after_decoding(served: RoutedSite, path: str, expected: bytes) -> None:
+    wire = served.request(path)
     assert wire.statuses == [200]
     assert body(wire) == expected
 
 
 @pytest.mark.parametrize("path", ["/a", "/a/", "/a//b", "/a/b/", "/a/b%2fc", "/a/b/c", "/b/"])
-def test_other_path_is_not_found(place: RoutedSite, path: str) -> None:
-    wire = place.request(path)
+def test_other_path_is_not_found(served: RoutedSite, path: str) -> None:
+    wire = served.request(path)
     assert wire.statuses == [NOT_FOUND]
     assert body(wire) == b"404 not found"
 
@@ -108,51 +108,51 @@ def test_other_path_is_not_found(place: RoutedSite, path: str) -> None:
     [("/a/b", "PUT", b"GET, POST, HEAD"), ("/b", "GET", b"POST"), ("/b", "post", b"POST")],
 )
 def test_405_lists_the_allowed_methods(
-    place: RoutedSite, path: str, method: str, allowed: bytes
+    served: RoutedSite, path: str, method: str, allowed: bytes
 ) -> None:
-    wire = place.request(path, method)
+    wire = served.request(path, method)
     assert wire.statuses == [405]
     assert b"\r\nAllow: " + allowed + b"\r\n" in wire.value()
     assert body(wire) == b"405 method not allowed"
 
 
-def test_head_gets_the_response_of_get_without_a_body(place: RoutedSite) -> None:
-    wire = place.request("/a/b", "HEAD")
+def test_head_gets_the_response_of_get_without_a_body(served: RoutedSite) -> None:
+    wire = served.request("/a/b", "HEAD")
     assert wire.statuses == [200]
     assert b"Content-Length: 1\r\n" in wire.value()
     assert body(wire) == b""
 
 
-def test_response_can_be_deferred(place: RoutedSite) -> None:
-    wire = place.request("/b", "POST")
+def test_response_can_be_deferred(served: RoutedSite) -> None:
+    wire = served.request("/b", "POST")
     assert wire.value() == b""
-    place.later.callback(b"at last")
+    served.later.callback(b"at last")
     assert body(wire) == b"at last"
-    assert not place.reports.failures
+    assert not served.reports.failures
 
 
 @pytest.mark.parametrize("anyway", [None, b"too late"])
 def test_handler_is_cancelled_if_the_peer_disconnects(
-    place: RoutedSite, anyway: bytes | None
+    served: RoutedSite, anyway: bytes | None
 ) -> None:
-    place.result_of_cancel = anyway
-    wire = place.request("/b", "POST")
+    served.result_of_cancel = anyway
+    wire = served.request("/b", "POST")
     wire.lose()
-    assert place.cancelled == 1
+    assert served.cancelled == 1
     assert wire.value() == b""
-    assert not place.reports.failures
+    assert not served.reports.failures
 
 
-def test_error_is_reported_and_not_sent_to_the_peer(place: RoutedSite) -> None:
-    wire = place.request("/fault")
+def test_error_is_reported_and_not_sent_to_the_peer(served: RoutedSite) -> None:
+    wire = served.request("/fault")
     assert wire.statuses == [500]
     assert b"an error" not in wire.value()
-    (failure,) = place.reports.failures
+    (failure,) = served.reports.failures
     assert failure.check(RuntimeError)
 
 
-def test_error_of_a_deferred_response_is_reported(place: RoutedSite) -> None:
-    wire = place.request("/b", "POST")
-    place.later.errback(RuntimeError("an error"))
+def test_error_of_a_deferred_response_is_reported(served: RoutedSite) -> None:
+    wire = served.request("/b", "POST")
+    served.later.errback(RuntimeError("an error"))
     assert wire.statuses == [500]
-    assert len(place.reports.failures) == 1
+    assert len(served.reports.failures) == 1
