@@ -250,7 +250,7 @@ async def test_command_delivery_survives_malformed_keys(
         device = one.login()
         for text in ("good", "last"):
             await one.until(lambda: text in device.written, f"{text} is written")  # noqa: B023
-            device.say("fine")
+            device.answer("fine")
             await one.until(lambda: statuses(redis).get(text) == "responded", f"{text}: answered")  # noqa: B023
     assert statuses(redis)["good"] == "responded"
     assert all(is_line(reason or "") for reason in one.reports)

@@ -48,7 +48,7 @@ async def test_command_is_written_and_answered(
     assert record_of(redis).startswith("delivered ")
     assert redis.client.xlen(STREAM) == 1  # the instance owns the command until it has ended
     one.clock.advance(3)
-    device.say("INI:2026/1/1", codec="14", refused=refused)
+    device.answer("INI:2026/1/1", codec="14", refused=refused)
     await wait_ended(one, redis, {"c1": status})
     assert one.delivery.backlog(DEVICE) == (0, False)
     assert one.delivery.responses == {("delivered", ""): 1, (status, ""): 1}
@@ -102,7 +102,7 @@ async def test_command_that_is_owned_elsewhere_is_dropped(
             one.send("c2")
     device.free()
     await one.wait_written(device, "c2", step=MIN_RETRY_DELAY)
-    device.say("an answer")
+    device.answer("an answer")
     await wait_ended(one, redis, {"c2": "responded"})
     assert "c1" not in statuses(redis)
     assert device.written == ["c2"]
@@ -118,7 +118,7 @@ async def test_command_with_an_unreadable_record_is_not_written(
     one.send("c1")
     one.send("c2")
     await one.wait_written(device, "c2")
-    device.say("an answer")
+    device.answer("an answer")
     await wait_ended(one, redis, {"c1": "failed/in_doubt", "c2": "responded"})
 
 
@@ -157,7 +157,7 @@ async def test_claimed_command_is_written_on_a_newer_connection(
     device = await device_with_claim(one, redis)
     newer = one.login()
     await one.wait_written(newer, "c1")
-    newer.say("an answer")
+    newer.answer("an answer")
     await wait_ended(one, redis, {"c1": "responded"})
     assert device.written == []
     assert not redis.client.exists(waiting_stream())
@@ -183,7 +183,7 @@ async def test_commands_follow_a_device_to_another_instance(
     await one.until(lambda: device.closed, "noticed")
     for number in (1, 2, 3):
         await two.wait_written(newer, *("c2", "c3", "c4")[:number])
-        newer.say("an answer")
+        newer.answer("an answer")
     await two.until(lambda: len(statuses(redis)) == 4, "all have ended")
     assert statuses(redis) == {
         "c1": "failed/disconnected",

@@ -43,7 +43,7 @@ async def test_malformed_entry_is_refused_and_later_commands_are_delivered(
     redis.client.xadd(STREAM, content)
     one.send("c2")
     await one.wait_written(device, "c2")
-    device.say("an answer")
+    device.answer("an answer")
     await wait_ended(one, redis, {"c1": "failed/malformed", "c2": "responded"})
     assert responses(redis)["c1"][-1]["response"] != ""
 
@@ -82,12 +82,12 @@ async def test_second_entry_of_a_command_has_no_effect(
     one.send("c1")  # while the command is outstanding
     one.send("d1", OTHER)
     await one.until(lambda: command_ids(redis, waiting_stream(OTHER)) == ["d1"], "read on")
-    device.say("an answer")
+    device.answer("an answer")
     await wait_ended(one, redis, {"c1": "responded"})
     one.send("c1")  # after it has ended
     one.send("c2")
     await one.wait_written(device, "c1", "c2")
-    device.say("an answer")
+    device.answer("an answer")
     await wait_ended(one, redis, {"c2": "responded"})
     assert len(responses(redis)["c1"]) == 2
 
@@ -108,7 +108,7 @@ async def test_command_that_was_moved_away_and_back_is_written(
     await one.until(lambda: command_ids(redis, waiting_stream(OTHER)) == ["c2"], "read on")
     device.free()
     await one.wait_written(device, "c1")
-    device.say("an answer")
+    device.answer("an answer")
     await wait_ended(one, redis, {"c1": "responded"})
 
 

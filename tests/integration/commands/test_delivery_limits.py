@@ -32,7 +32,7 @@ async def test_refusal_by_redis_affects_only_commands_of_the_same_device(
     one.send("c1", OTHER)
     one.send("c2")
     await one.wait_written(device, "c2")
-    device.say("an answer")
+    device.answer("an answer")
     await one.until(ended_count_is(redis, 1), "answered")
     report = one.reports[-1] or ""
     assert "commands:outbound:one" in report

@@ -71,7 +71,7 @@ async def test_next_process_handles_the_commands_of_a_crashed_one(
         newer = {name: again.login(devices[name]) for name in "abcde"}
     for name in "cd":
         await again.wait_written(newer[name], name)
-        newer[name].say("an answer")
+        newer[name].answer("an answer")
     await wait_ended(
         again, redis, {"a": "failed/in_doubt", "b": "failed/in_doubt", "c": "responded"}
     )
@@ -144,7 +144,7 @@ async def test_stop_waits_for_an_answer_and_passes_on_queued_commands(
     one.delivery.stopService().addBoth(stopped.append)
     one.clock.advance(STOP_GRACE / 2)
     assert not stopped
-    device.say("just in time")
+    device.answer("just in time")
     await one.until(lambda: stopped == [None], "stopped")
     assert statuses(redis) == {"c1": "responded"}
     assert device.written == ["c1"]
@@ -248,7 +248,7 @@ async def test_interrupted_operation_leads_to_one_write_and_one_final_response(
         await one.wait_written(device, "c1")
         if operation == "finish":
             await one.until(lambda: ("c1", "delivered", "") in summaries(redis), "delivered")
-        device.say("an answer")
+        device.answer("an answer")
         await one.until(lambda: one.redis.happened, what)
     if what == "killed":
         redis.start()
@@ -257,7 +257,7 @@ async def test_interrupted_operation_leads_to_one_write_and_one_final_response(
         assert (device.written, summaries(redis)) == ([], [])
     else:
         await one.wait_written(device, "c1", step=MIN_RETRY_DELAY)
-        device.say("an answer")
+        device.answer("an answer")
     # The next command is delivered.
     await one.connected()
 
@@ -269,7 +269,7 @@ async def test_interrupted_operation_leads_to_one_write_and_one_final_response(
         set_heartbeats(redis, "one")
     one.send("c2")
     await one.until(next_one, "the next one", step=MIN_RETRY_DELAY)
-    device.say("another answer")
+    device.answer("another answer")
     await one.until(lambda: "c2" in statuses(redis), "answered", step=MIN_RETRY_DELAY)
     await one.wait_idle()
     assert device.written.count("c1") <= 1
@@ -296,14 +296,14 @@ async def test_delivery_continues_after_an_outage(
     redis.kill()
     await one.until(lambda: any(one.reports), "outage reported", step=0.1)
     if when == "outstanding":
-        device.say("an answer")
+        device.answer("an answer")
     else:
         device.free()
     one.clock.advance(10)
     redis.start()
     await one.wait_written(device, "c1", step=MIN_RETRY_DELAY)
     if when == "queued":
-        device.say("an answer")
+        device.answer("an answer")
     await wait_ended(one, redis, {"c1": "responded"}, MIN_RETRY_DELAY)
     await one.until(lambda: one.reports[-1] is None, "read again", step=MIN_RETRY_DELAY)
     one.send("c2")
@@ -320,9 +320,9 @@ async def test_deleted_stream_is_created_and_read_again(
     await one.wait_written(device, "c1")
     redis.client.delete(STREAM)
     one.send("c2")
-    device.say("an answer")
+    device.answer("an answer")
     await one.wait_written(device, "c1", "c2", step=0.1)
-    device.say("an answer")
+    device.answer("an answer")
     await wait_ended(one, redis, {"c1": "responded", "c2": "responded"}, 0.1)
 
 
@@ -341,5 +341,5 @@ async def test_destroyed_group_is_created_again_without_a_second_write(
     await one.until(lambda: len(one.delivery.entries.commands) == 3, "read again", step=0.1)
     for written in (["c1"], ["c1", "c2"], ["c1", "c2", "c3"]):
         await one.wait_written(device, *written)
-        device.say("an answer")
+        device.answer("an answer")
     await wait_ended(one, redis, {"c1": "responded", "c2": "responded", "c3": "responded"})

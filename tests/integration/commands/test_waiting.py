@@ -139,7 +139,7 @@ async def test_waiting_commands_are_delivered_when_the_device_logs_in(
     device = one.login()
     for written in (["c1"], ["c1", "c2"], ["c1", "c2", "c3"]):
         await one.wait_written(device, *written)
-        device.say("an answer")
+        device.answer("an answer")
     await one.until(lambda: len(statuses(redis)) == 3, "all are answered")
     assert set(statuses(redis).values()) == {"responded"}
     await one.until(lambda: is_empty(redis, ONE), "nothing is left")
@@ -159,7 +159,7 @@ async def test_device_that_logs_in_while_its_command_starts_waiting_receives_it(
     await one.until(lambda: devices, "logged in")
     await one.wait_written(devices[0], "c1")
     assert one.fetched == [DEVICE]
-    devices[0].say("an answer")
+    devices[0].answer("an answer")
     await one.until(lambda: statuses(redis) == {"c1": "responded"}, "answered")
     assert none_waiting(redis)
 
@@ -180,7 +180,7 @@ async def test_device_that_reconnects_while_commands_are_passed_on_receives_them
     await one.until(lambda: newer, "reconnected")
     for number in range(1, 5):
         await one.wait_written(newer[0], *ids[:number])
-        newer[0].say("an answer")
+        newer[0].answer("an answer")
     await one.until(lambda: len(statuses(redis)) == 4, "all are answered")
     assert set(statuses(redis).values()) == {"responded"}
     assert DEVICE in one.fetched
@@ -208,7 +208,7 @@ async def test_command_waits_once_if_the_reply_was_lost(
     await one.until(lambda: one.redis.happened, "the reply is lost")
     newer = one.login()
     await one.wait_written(newer, "c1", step=0.1)
-    newer.say("an answer")
+    newer.answer("an answer")
     await one.until(lambda: statuses(redis) == {"c1": "responded"}, "answered")
     await one.until(lambda: is_empty(redis, ONE), "nothing is left", step=0.1)
     await one.wait_idle()
@@ -373,7 +373,7 @@ async def test_malformed_waiting_entry_does_not_prevent_registration(
     device, other = one.login(), one.login(OTHER)
     for connection, written in ((device, ["c1"]), (device, ["c1", "c3"]), (other, ["d1"])):
         await one.wait_written(connection, *written)
-        connection.say("an answer")
+        connection.answer("an answer")
     await one.until(lambda: len(statuses(redis)) == 5, "all have ended")
     assert statuses(redis) == {
         "c1": "responded",

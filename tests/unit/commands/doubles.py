@@ -44,7 +44,7 @@ class Device(FakeConnection):
             self.busy = self.busy_next.pop(0)
         return FakeConnection.when_free(self, silence_limit)
 
-    def say(self, text: str, codec: str = "12", refused: bool = False) -> None:
+    def answer(self, text: str, codec: str = "12", refused: bool = False) -> None:
         """Answer a command."""
         self.gateway.command_answered(self, Answer(codec, text, refused))
 
@@ -204,7 +204,7 @@ class FakeReader:
         reading.callback(entries)
 
 
-class Delivering:
+class DeliveryBench:
     """A delivery service, and the gateway of its devices."""
 
     def __init__(self, timing: Timing = Timing(), created: bool = False) -> None:  # noqa: B008
@@ -228,7 +228,7 @@ class Delivering:
         )
         self.delivery.startService()
 
-    def begin(self) -> Delivering:
+    def begin(self) -> DeliveryBench:
         self.delivery.begin()
         return self
 

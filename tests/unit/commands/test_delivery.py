@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 from twisted.logger import capturedLogs
 
-from tests.unit.commands.doubles import DEVICE, OTHER, Delivering
+from tests.unit.commands.doubles import DEVICE, OTHER, DeliveryBench
 from tracker.commands.delivery import MIN_RETRY_DELAY, STOP_GRACE, STOP_TIMEOUT
 from tracker.commands.ledger import Effect
 from tracker.commands.retrying import MAX_RETRY_DELAY
@@ -16,8 +16,8 @@ from tracker.observe.ratelimit import MAX_LINES
 
 
 @pytest.fixture
-def one() -> Delivering:
-    return Delivering().begin()
+def one() -> DeliveryBench:
+    return DeliveryBench().begin()
 
 
 # Malformed entries, and second entries of a command.
@@ -39,7 +39,7 @@ MALFORMED: Final[dict[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_entry_is_refused_and_later_commands_are_delivered(
-    case: str, one: Delivering
+    case: str, one: DeliveryBench
 ) -> None:
     device = one.login()
     one.send("c1", **MALFORMED[case])
@@ -52,13 +52,13 @@ def test_malformed_entry_is_refused_and_later_commands_are_delivered(
 
 @pytest.mark.parametrize("command_id", [None, "", "x" * 65, "two words", b"\xff"])
 def test_entry_without_a_usable_id_gets_a_response_without_an_id(
-    command_id: Any, one: Delivering
+    command_id: Any, one: DeliveryBench
 ) -> None:
     one.send("", command_id=command_id)
     assert one.ended == {"": "failed/malformed"}
 
 
-def test_log_lines_for_malformed_entries_are_limited(one: Delivering) -> None:
+def test_log_lines_for_malformed_entries_are_limited(one: DeliveryBench) -> None:
     with capturedLogs() as captured:
         for number in range(3 * MAX_LINES):
             one.send(f"c{number}", payload="")
@@ -69,14 +69,14 @@ def test_log_lines_for_malformed_entries_are_limited(one: Delivering) -> None:
 
 @pytest.mark.parametrize("created", [True, False], ids=["new group", "old group"])
 def test_second_entry_of_a_command_is_processed_after_the_first(created: bool) -> None:
-    one = Delivering(created=created).begin()
+    one = DeliveryBench(created=created).begin()
     device = one.login(busy=True)
     for _ in range(3):
         one.send("c1")
     assert one.delivery.held == 3
     device.free()
     one.send("c1")  # while the command is outstanding
-    device.say("an answer")
+    device.answer("an answer")
     one.send("c1")  # after it has ended
     one.send("c2")
     assert device.written == ["c1", "c2"]
@@ -85,20 +85,20 @@ def test_second_entry_of_a_command_is_processed_after_the_first(created: bool) -
 
 
 @pytest.mark.parametrize("first", ["queued", "outstanding"])
-def test_second_entry_for_another_device_is_not_written(first: str, one: Delivering) -> None:
+def test_second_entry_for_another_device_is_not_written(first: str, one: DeliveryBench) -> None:
     device, other = one.login(busy=first == "queued"), one.login(OTHER)
     one.send("c1")
     one.send("c1", OTHER)
     assert one.delivery.held == 2
     device.free()
     assert device.written == ["c1"]
-    device.say("an answer")
+    device.answer("an answer")
     assert one.ended == {"c1": "responded"}
     assert other.written == []
     assert one.delivery.held == 0
 
 
-def test_second_entry_replaces_a_first_entry_that_was_lost(one: Delivering) -> None:
+def test_second_entry_replaces_a_first_entry_that_was_lost(one: DeliveryBench) -> None:
     device = one.login(busy=True)
     for _ in range(4):
         one.send("c1")
@@ -106,7 +106,7 @@ def test_second_entry_replaces_a_first_entry_that_was_lost(one: Delivering) -> N
     one.ledger.effects["claim", "c1"] = [Effect.GONE]
     device.free()
     assert device.written == ["c1"]
-    device.say("an answer")
+    device.answer("an answer")
     assert one.ended == {"c1": "responded"}
     one.send("c2")
     assert device.written == ["c1", "c2"]
@@ -114,14 +114,14 @@ def test_second_entry_replaces_a_first_entry_that_was_lost(one: Delivering) -> N
 
 
 def test_deleted_entry_is_acknowledged() -> None:
-    one = Delivering()
+    one = DeliveryBench()
     one.reader.unfinished_entries = [one.deleted("7-0")]
     one.begin()
     assert one.ledger.calls == [("drop", "7-0")]
     assert one.delivery.held == 0
 
 
-def test_entry_that_is_read_twice_is_delivered_once(one: Delivering) -> None:
+def test_entry_that_is_read_twice_is_delivered_once(one: DeliveryBench) -> None:
     """Read pending entries again, as after a lost connection to Redis."""
     device = one.login(busy=True)
     entries = [one.send("c1"), one.send("c1"), one.send("c2")]
@@ -134,7 +134,7 @@ def test_entry_that_is_read_twice_is_delivered_once(one: Delivering) -> None:
     assert one.delivery.held == 4
     device.free()
     for _ in range(3):
-        device.say("an answer")
+        device.answer("an answer")
     assert device.written == ["c1", "c2", "c3"]
     assert one.ledger.called("recover") == ["c1"]  # the second entry
     assert one.delivery.held == 0
@@ -143,14 +143,14 @@ def test_entry_that_is_read_twice_is_delivered_once(one: Delivering) -> None:
 # Operations that Redis refuses.
 
 
-def test_refusal_delays_only_the_commands_of_the_same_device(one: Delivering) -> None:
+def test_refusal_delays_only_the_commands_of_the_same_device(one: DeliveryBench) -> None:
     device = one.login()
     one.ledger.errors["offer"] = [Refused("WRONGTYPE"), Refused("WRONGTYPE")]
     one.send("d1", OTHER)
     one.send("d2", OTHER)
     one.send("c1")
     assert device.written == ["c1"]
-    device.say("an answer")
+    device.answer("an answer")
     assert one.ended == {"c1": "responded"}
     assert "commands:outbound:one 1-0: WRONGTYPE" in (one.reports[-1] or "")
     one.clock.advance(MAX_RETRY_DELAY)
@@ -162,14 +162,14 @@ def test_refusal_delays_only_the_commands_of_the_same_device(one: Delivering) ->
 
 
 @pytest.mark.parametrize("operation", ["claim", "delivered", "finish"])
-def test_operation_is_repeated_until_redis_accepts_it(operation: str, one: Delivering) -> None:
+def test_operation_is_repeated_until_redis_accepts_it(operation: str, one: DeliveryBench) -> None:
     one.ledger.errors[operation] = [Unavailable("away")] * 3
     device = one.login()
     one.send("c1", timeout=1000)
     for _ in range(3):
         one.clock.advance(MAX_RETRY_DELAY)
         if device.written and one.backlog()[1]:
-            device.say("an answer")
+            device.answer("an answer")
     one.clock.pump([MAX_RETRY_DELAY] * 3)
     assert one.ended == {"c1": "responded"}
     assert device.written == ["c1"]
@@ -177,7 +177,7 @@ def test_operation_is_repeated_until_redis_accepts_it(operation: str, one: Deliv
     assert one.reports[-1] is None  # the connection to Redis has a condition of its own
 
 
-def test_failed_queue_is_reported_and_other_queues_continue(one: Delivering) -> None:
+def test_failed_queue_is_reported_and_other_queues_continue(one: DeliveryBench) -> None:
     device, other = one.login(), one.login(OTHER)
     one.ledger.errors["claim"] = [ZeroDivisionError("a bug")]
     with capturedLogs() as captured:
@@ -193,7 +193,7 @@ def test_failed_queue_is_reported_and_other_queues_continue(one: Delivering) -> 
     one.send("d2", OTHER)
     one.clock.advance(MIN_RETRY_DELAY)
     assert DEVICE in (one.reports[-1] or "")
-    other.say("an answer")
+    other.answer("an answer")
     stopped = one.stop()
     one.clock.advance(STOP_GRACE)
     assert stopped == [None]
@@ -202,14 +202,14 @@ def test_failed_queue_is_reported_and_other_queues_continue(one: Delivering) -> 
 # Stopping.
 
 
-def test_stop_waits_for_an_answer_and_passes_on_queued_commands(one: Delivering) -> None:
+def test_stop_waits_for_an_answer_and_passes_on_queued_commands(one: DeliveryBench) -> None:
     device = one.login()
     for command_id in ("c1", "c2", "c3"):
         one.send(command_id)
     stopped = one.stop()
     one.clock.advance(STOP_GRACE / 2)
     assert not stopped
-    device.say("just in time")
+    device.answer("just in time")
     assert stopped == [None]
     assert one.ended == {"c1": "responded"}
     assert device.written == ["c1"]
@@ -219,7 +219,7 @@ def test_stop_waits_for_an_answer_and_passes_on_queued_commands(one: Delivering)
     assert one.clock.getDelayedCalls() == []
 
 
-def test_stop_limits_the_wait_for_an_answer(one: Delivering) -> None:
+def test_stop_limits_the_wait_for_an_answer(one: DeliveryBench) -> None:
     one.login()
     for command_id in ("c1", "c2"):
         one.send(command_id)
@@ -231,7 +231,7 @@ def test_stop_limits_the_wait_for_an_answer(one: Delivering) -> None:
 
 
 @pytest.mark.parametrize("when", ["queued", "claimed", "held back"])
-def test_stop_passes_on_unwritten_commands(when: str, one: Delivering) -> None:
+def test_stop_passes_on_unwritten_commands(when: str, one: DeliveryBench) -> None:
     device = one.login(busy=when == "queued")
     if when == "claimed":
         device.busy_next = [False, True]
@@ -245,7 +245,7 @@ def test_stop_passes_on_unwritten_commands(when: str, one: Delivering) -> None:
     assert one.fetched == []
 
 
-def test_command_claimed_during_a_stop_is_not_written(one: Delivering) -> None:
+def test_command_claimed_during_a_stop_is_not_written(one: DeliveryBench) -> None:
     gate = one.ledger.close("claim")
     device = one.login()
     one.send("c1")
@@ -256,7 +256,7 @@ def test_command_claimed_during_a_stop_is_not_written(one: Delivering) -> None:
     assert one.ledger.calls == [("claim", "c1"), ("return", "c1")]
 
 
-def test_stop_ends_at_its_timeout_if_redis_does_not_reply(one: Delivering) -> None:
+def test_stop_ends_at_its_timeout_if_redis_does_not_reply(one: DeliveryBench) -> None:
     one.login(busy=True)
     one.ledger.close("offer")
     one.send("c1")
@@ -269,7 +269,7 @@ def test_stop_ends_at_its_timeout_if_redis_does_not_reply(one: Delivering) -> No
 
 
 def test_stop_before_begin_reads_nothing() -> None:
-    one = Delivering()
+    one = DeliveryBench()
     one.send("c1")
     assert one.stop() == [None]
     one.begin()

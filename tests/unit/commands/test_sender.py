@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.commands.doubles import DEVICE, Delivering, Device
+from tests.unit.commands.doubles import DEVICE, DeliveryBench, Device
 from tracker.commands.ledger import Effect
 from tracker.commands.sender import TRANSITIONS, CommandSender, State
 from tracker.commands.shared import Timing
 
 
 @pytest.fixture
-def one() -> Delivering:
-    return Delivering().begin()
+def one() -> DeliveryBench:
+    return DeliveryBench().begin()
 
 
-def claimed(one: Delivering, expires_in: float = 86_400.0) -> Device:
+def claimed(one: DeliveryBench, expires_in: float = 86_400.0) -> Device:
     """Return a device that becomes busy while a command for it is claimed."""
     device = one.login()
     device.busy_next = [False, True]
@@ -25,7 +25,7 @@ def claimed(one: Delivering, expires_in: float = 86_400.0) -> Device:
     return device
 
 
-def timed_out(one: Delivering) -> Device:
+def timed_out(one: DeliveryBench) -> Device:
     """Return a device that has not answered its first command in time."""
     device = one.login()
     one.send("c1", timeout=10)
@@ -45,13 +45,13 @@ def test_every_state_with_a_transition_has_work_and_can_be_reached() -> None:
 @pytest.mark.parametrize(
     ("refused", "status"), [(False, "responded"), (True, "rejected")], ids=["answered", "nack"]
 )
-def test_command_is_written_and_answered(refused: bool, status: str, one: Delivering) -> None:
+def test_command_is_written_and_answered(refused: bool, status: str, one: DeliveryBench) -> None:
     device = one.login()
     one.send("c1", payload="getinfo", codec="14")
     assert device.written == ["getinfo"]
     assert one.backlog() == (0, True)
     one.clock.advance(3)
-    device.say("INI:2026/1/1", codec="14", refused=refused)
+    device.answer("INI:2026/1/1", codec="14", refused=refused)
     assert one.ended == {"c1": status}
     assert one.ledger.texts == {"c1": "INI:2026/1/1"}
     assert one.ledger.calls == [("claim", "c1"), ("delivered", "c1"), ("finish", "c1")]
@@ -60,7 +60,7 @@ def test_command_is_written_and_answered(refused: bool, status: str, one: Delive
     assert one.delivery.answers.sum == pytest.approx(3)
 
 
-def test_command_fails_at_its_timeout(one: Delivering) -> None:
+def test_command_fails_at_its_timeout(one: DeliveryBench) -> None:
     device = one.login()
     one.send("c1", timeout=10)
     one.clock.advance(9.9)
@@ -72,7 +72,7 @@ def test_command_fails_at_its_timeout(one: Delivering) -> None:
 
 @pytest.mark.parametrize("how", ["closes", "reconnects"])
 def test_command_fails_when_the_connection_ends_before_the_answer(
-    how: str, one: Delivering
+    how: str, one: DeliveryBench
 ) -> None:
     device = one.login()
     one.send("c1")
@@ -80,31 +80,31 @@ def test_command_fails_when_the_connection_ends_before_the_answer(
         device.close()
     else:
         newer = one.login()
-        device.say("too late, on the old connection")
-        newer.say("unsolicited")
+        device.answer("too late, on the old connection")
+        newer.answer("unsolicited")
         device.close()
     assert one.ended == {"c1": "failed/disconnected"}
     if how == "reconnects":
         assert newer.written == []
         one.send("c2")
         assert newer.written == ["c2"]
-        newer.say("an answer")
+        newer.answer("an answer")
         assert one.ended["c2"] == "responded"
     assert device.written == ["c1"]
 
 
-def test_final_response_follows_the_delivered_response(one: Delivering) -> None:
+def test_final_response_follows_the_delivered_response(one: DeliveryBench) -> None:
     gate = one.ledger.close("delivered")
     device = one.login()
     one.send("c1")
-    device.say("an answer")
+    device.answer("an answer")
     assert one.ended == {}
     assert one.backlog() == (1, False)
     gate.callback(None)
     assert one.ended == {"c1": "responded"}
 
 
-def test_command_is_written_only_after_the_claim(one: Delivering) -> None:
+def test_command_is_written_only_after_the_claim(one: DeliveryBench) -> None:
     gate = one.ledger.close("claim")
     device = one.login()
     one.send("c1")
@@ -113,7 +113,7 @@ def test_command_is_written_only_after_the_claim(one: Delivering) -> None:
     assert device.written == ["c1"]
 
 
-def test_command_that_expires_during_the_claim_is_not_written(one: Delivering) -> None:
+def test_command_that_expires_during_the_claim_is_not_written(one: DeliveryBench) -> None:
     gate = one.ledger.close("claim")
     device = one.login()
     one.send("c1", expires_in=60)
@@ -124,7 +124,7 @@ def test_command_that_expires_during_the_claim_is_not_written(one: Delivering) -
 
 
 @pytest.mark.parametrize("effect", [Effect.OVER, Effect.GONE])
-def test_command_whose_claim_fails_is_dropped(effect: Effect, one: Delivering) -> None:
+def test_command_whose_claim_fails_is_dropped(effect: Effect, one: DeliveryBench) -> None:
     one.ledger.effects["claim", "c1"] = [effect]
     device = one.login()
     one.send("c1")
@@ -134,17 +134,17 @@ def test_command_whose_claim_fails_is_dropped(effect: Effect, one: Delivering) -
     assert one.delivery.held == 1
 
 
-def test_claimed_command_waits_until_the_connection_is_free(one: Delivering) -> None:
+def test_claimed_command_waits_until_the_connection_is_free(one: DeliveryBench) -> None:
     device = claimed(one)
     one.clock.advance(30)
     assert device.written == []
     device.free()
     assert device.written == ["c1"]  # in the same reactor turn
-    device.say("an answer")
+    device.answer("an answer")
     assert one.ended == {"c1": "responded"}
 
 
-def test_claimed_command_expires_while_the_connection_is_busy(one: Delivering) -> None:
+def test_claimed_command_expires_while_the_connection_is_busy(one: DeliveryBench) -> None:
     device = claimed(one, expires_in=60)
     one.clock.advance(61)
     assert one.ended == {"c1": "expired"}
@@ -154,7 +154,7 @@ def test_claimed_command_expires_while_the_connection_is_busy(one: Delivering) -
 
 
 @pytest.mark.parametrize("how", ["closes", "reconnects"])
-def test_claim_is_returned_when_the_connection_ends(how: str, one: Delivering) -> None:
+def test_claim_is_returned_when_the_connection_ends(how: str, one: DeliveryBench) -> None:
     device = claimed(one)
     if how == "reconnects":
         newer = one.login()
@@ -168,7 +168,7 @@ def test_claim_is_returned_when_the_connection_ends(how: str, one: Delivering) -
         assert newer.written == []
 
 
-def test_claim_won_after_the_connection_ended_is_returned(one: Delivering) -> None:
+def test_claim_won_after_the_connection_ended_is_returned(one: DeliveryBench) -> None:
     gate = one.ledger.close("claim")
     device = one.login()
     one.send("c1")
@@ -178,7 +178,7 @@ def test_claim_won_after_the_connection_ended_is_returned(one: Delivering) -> No
     assert device.written == []
 
 
-def test_command_that_the_protocol_cannot_express_is_malformed(one: Delivering) -> None:
+def test_command_that_the_protocol_cannot_express_is_malformed(one: DeliveryBench) -> None:
     device = one.login()
     one.send("c1", codec="15")
     one.send("c2")
@@ -188,7 +188,7 @@ def test_command_that_the_protocol_cannot_express_is_malformed(one: Delivering) 
 
 
 def test_radio_sleeps_applies_only_before_the_claim() -> None:
-    one = Delivering(Timing(radio_sleeps=120)).begin()
+    one = DeliveryBench(Timing(radio_sleeps=120)).begin()
     device = one.login(busy=True)
     one.send("c1")
     assert device.silence_limits == [120]
@@ -201,65 +201,65 @@ def test_radio_sleeps_applies_only_before_the_claim() -> None:
 # Late answers.
 
 
-def test_late_answer_does_not_count_as_the_answer_to_the_next_command(one: Delivering) -> None:
+def test_late_answer_does_not_count_as_the_answer_to_the_next_command(one: DeliveryBench) -> None:
     device = timed_out(one)
     one.send("c2")
     one.clock.advance(30)
     assert one.backlog() == (1, False)
     assert device.written == ["c1"]
-    device.say("the answer to c1")
+    device.answer("the answer to c1")
     assert device.written == ["c1", "c2"]
-    device.say("the answer to c2")
+    device.answer("the answer to c2")
     assert one.ended == {"c1": "failed/timeout", "c2": "responded"}
     assert one.ledger.texts["c2"] == "the answer to c2"
 
 
 def test_next_command_is_written_when_the_late_answer_is_overdue() -> None:
-    one = Delivering(Timing(late_answer=60)).begin()
+    one = DeliveryBench(Timing(late_answer=60)).begin()
     device = timed_out(one)
     one.send("c2")
     one.clock.advance(59)
     assert device.written == ["c1"]
     one.clock.advance(1.1)
     assert device.written == ["c1", "c2"]
-    device.say("an answer")
+    device.answer("an answer")
     assert one.ended["c2"] == "responded"
 
 
 def test_late_answer_0_holds_back_no_command() -> None:
-    one = Delivering(Timing(late_answer=0)).begin()
+    one = DeliveryBench(Timing(late_answer=0)).begin()
     device = timed_out(one)
     one.send("c2")
     assert device.written == ["c1", "c2"]
 
 
-def test_late_answer_is_dropped_when_the_queue_is_empty(one: Delivering) -> None:
+def test_late_answer_is_dropped_when_the_queue_is_empty(one: DeliveryBench) -> None:
     device = timed_out(one)
-    device.say("the answer to c1")
-    device.say("unsolicited")
+    device.answer("the answer to c1")
+    device.answer("unsolicited")
     one.send("c2")
     assert device.written == ["c1", "c2"]
-    device.say("the answer to c2")
+    device.answer("the answer to c2")
     assert one.ledger.texts["c2"] == "the answer to c2"
 
 
-def test_command_in_another_codec_is_not_held_back(one: Delivering) -> None:
+def test_command_in_another_codec_is_not_held_back(one: DeliveryBench) -> None:
     device = timed_out(one)
     one.send("c2", codec="14")
     one.send("c3")
     assert device.written == ["c1", "c2"]
-    device.say("the answer to c1")
+    device.answer("the answer to c1")
     assert one.backlog()[1]
-    device.say("the answer to c2", codec="14")
+    device.answer("the answer to c2", codec="14")
     assert device.written == ["c1", "c2", "c3"]
-    device.say("unsolicited, in another codec", codec="14")
-    device.say("the answer to c3")
+    device.answer("unsolicited, in another codec", codec="14")
+    device.answer("the answer to c3")
     for command_id in ("c2", "c3"):
         assert one.ended[command_id] == "responded"
         assert one.ledger.texts[command_id] == f"the answer to {command_id}"
 
 
-def test_held_back_command_expires_or_is_passed_on(one: Delivering) -> None:
+def test_held_back_command_expires_or_is_passed_on(one: DeliveryBench) -> None:
     device = timed_out(one)
     one.send("c2", expires_in=40)
     one.send("c3")
@@ -272,7 +272,7 @@ def test_held_back_command_expires_or_is_passed_on(one: Delivering) -> None:
 
 
 def test_recovered_command_is_written_on_a_newer_connection() -> None:
-    one = Delivering(created=True).begin()
+    one = DeliveryBench(created=True).begin()
     device = timed_out(one)
     recovered = one.ledger.close("recover")
     one.send("c2")
@@ -284,7 +284,7 @@ def test_recovered_command_is_written_on_a_newer_connection() -> None:
 
 
 @pytest.mark.parametrize("held", ["before", "after"])
-def test_new_connection_does_not_wait_for_a_late_answer(held: str, one: Delivering) -> None:
+def test_new_connection_does_not_wait_for_a_late_answer(held: str, one: DeliveryBench) -> None:
     device = timed_out(one)
     if held == "before":
         one.send("c2")
@@ -293,6 +293,6 @@ def test_new_connection_does_not_wait_for_a_late_answer(held: str, one: Deliveri
     if held == "after":
         one.send("c2")
     assert newer.written == ["c2"]
-    newer.say("an answer")
+    newer.answer("an answer")
     assert one.ended["c2"] == "responded"
     assert device.written == ["c1"]
