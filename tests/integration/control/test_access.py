@@ -332,11 +332,11 @@ async def test_bytes_that_are_not_tls_close_only_their_connection(
 
     port = await server.tls(ours)
     try:
-        answer = await ask(TCP4ClientEndpoint(reactor, "127.0.0.1", port), sent)
+        reply = await ask(TCP4ClientEndpoint(reactor, "127.0.0.1", port), sent)
     except ConnectionClosed:
-        answer = b""
+        reply = b""
     # At most an alert (RFC 8446, 5.1), but no application data.
-    assert answer[:1] in (b"", b"\x15")
+    assert reply[:1] in (b"", b"\x15")
     await until(lambda: server.happened == ["lost"], "connection closed")
     assert await ask(tls(ours, port)) == b"hello"
 

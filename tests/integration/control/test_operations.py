@@ -51,16 +51,16 @@ async def test_get_device_finds_a_device_on_any_instance(
     assert isinstance(error, NoSuchDevice)
     append_entry(redis, waiting_stream(), fields("c1", DEVICE))
     append_entry(redis, waiting_stream(), fields("c2", DEVICE))
-    answer = await bench.ask(GetDevice, device_id=DEVICE)
-    assert (answer["here"], answer["instance_id"], answer["waiting"]) == (False, None, 2)
+    reply = await bench.ask(GetDevice, device_id=DEVICE)
+    assert (reply["here"], reply["instance_id"], reply["waiting"]) == (False, None, 2)
     register_devices(redis, "two", DEVICE)
-    answer = await bench.ask(GetDevice, device_id=DEVICE)
-    assert (answer["here"], answer["instance_id"]) == (False, "two")
-    assert answer["queued"] is None
+    reply = await bench.ask(GetDevice, device_id=DEVICE)
+    assert (reply["here"], reply["instance_id"]) == (False, "two")
+    assert reply["queued"] is None
     bench.port.instance.connect(DEVICE)
     bench.port.instance.loads[DEVICE] = (1, False)
-    answer = await bench.ask(GetDevice, device_id=DEVICE)
-    assert (answer["here"], answer["instance_id"], answer["queued"]) == (True, "one", 1)
+    reply = await bench.ask(GetDevice, device_id=DEVICE)
+    assert (reply["here"], reply["instance_id"], reply["queued"]) == (True, "one", 1)
 
 
 # SendCommand.
@@ -76,8 +76,8 @@ async def test_command_goes_to_the_instance_of_its_device(
 ) -> None:
     set_heartbeats(redis, "two")
     register_devices(redis, "two", DEVICE)
-    answer = await bench.ask(SendCommand, **options(expires_in=60.0, timeout=5.0, codec="14"))
-    assert (answer["status"], answer["instance_id"]) == ("queued", "two")
+    reply = await bench.ask(SendCommand, **options(expires_in=60.0, timeout=5.0, codec="14"))
+    assert (reply["status"], reply["instance_id"]) == ("queued", "two")
     (entry,) = read_new(redis, outbound("two"))
     command = Command.from_entry(entry.content or ())
     assert (command.command_id, command.text, command.codec) == ("c1", "getinfo", "14")
@@ -102,8 +102,8 @@ async def test_command_for_an_unconnected_device_waits(
         if where is not None:
             register_devices(redis, where, DEVICE)  # an instance without a heartbeat
         for offline in ({}, {"offline": "wait"}):
-            answer = await bench.ask(SendCommand, **options(**offline))
-            assert (answer["status"], answer["instance_id"]) == ("waiting", None)
+            reply = await bench.ask(SendCommand, **options(**offline))
+            assert (reply["status"], reply["instance_id"]) == ("waiting", None)
     assert set(command_ids(redis, waiting_stream())) == {"c1"}
     assert set(redis.client.smembers(WAITING)) == {DEVICE.encode()}
 
@@ -113,8 +113,8 @@ async def test_command_for_an_unconnected_device_fails_with_offline_fail(
     bench: ControlBench, redis: RedisServer
 ) -> None:
     for _ in range(2):  # the second time, the command is known
-        answer = await bench.ask(SendCommand, **options(offline="fail"))
-        assert (answer["status"], answer["reason"]) == ("failed", "offline")
+        reply = await bench.ask(SendCommand, **options(offline="fail"))
+        assert (reply["status"], reply["reason"]) == ("failed", "offline")
     assert summaries(redis) == [("c1", "failed", "offline")]
     assert not redis.client.exists(waiting_stream())
 
@@ -130,13 +130,13 @@ async def test_status_of_a_known_command_is_returned_instead_of_sending(
     ledger = bench.ledger()
     await ledger.claim(entry, command)
     if not wait:
-        answer = await bench.ask(SendCommand, **options())
-        assert (answer["status"], answer["instance_id"]) == ("sent", "one")
+        reply = await bench.ask(SendCommand, **options())
+        assert (reply["status"], reply["instance_id"]) == ("sent", "one")
     await ledger.delivered(entry, command)
     await ledger.finish(entry, command, StatusUpdate(Status.RESPONDED, response="fine"), True)
-    answer = await bench.ask(SendCommand, **options(text="another", wait=wait))
-    assert (answer["status"], answer["response"]) == ("responded", "fine")
-    assert answer["instance_id"] == "one"
+    reply = await bench.ask(SendCommand, **options(text="another", wait=wait))
+    assert (reply["status"], reply["response"]) == ("responded", "fine")
+    assert reply["instance_id"] == "one"
     assert command_ids(redis, outbound("one")) == []
 
 
@@ -172,9 +172,9 @@ async def test_waiting_client_receives_the_final_response(
     update = StatusUpdate(Status.RESPONDED, response="INI:2026/1/1 ü")
     await ledger.finish(entry, command, update, True)
     await bench.poll()
-    answer = (await bench.settled(asked)).result()
-    assert (answer["status"], answer["response"]) == (update.status, update.response)
-    assert answer["at"] == at
+    reply = (await bench.settled(asked)).result()
+    assert (reply["status"], reply["response"]) == (update.status, update.response)
+    assert reply["at"] == at
     assert bench.port.timers == 0
 
 
@@ -183,8 +183,8 @@ async def test_waiting_client_receives_the_final_response(
 
 async def status(bench: ControlBench, device_id: str | None = None) -> tuple[Any, ...]:
     about = {} if device_id is None else {"device_id": device_id}
-    answer = await bench.ask(CommandStatus, command_id="c1", **about)
-    return answer["status"], answer["instance_id"]
+    reply = await bench.ask(CommandStatus, command_id="c1", **about)
+    return reply["status"], reply["instance_id"]
 
 
 @ensureDeferred
@@ -231,14 +231,14 @@ async def test_status_of_a_command_from_claim_to_expiry_of_its_record(
     await ledger.delivered(entry, command)
     assert await status(bench) == ("delivered", "two")
     await ledger.finish(entry, command, StatusUpdate(Status.RESPONDED, response="fine"), True)
-    answer = await bench.ask(CommandStatus, command_id="c1")
-    assert (answer["status"], answer["instance_id"]) == ("responded", "two")
-    assert (answer["response"], answer["truncated"]) == ("fine", False)
-    assert answer["at"].endswith("Z")
+    reply = await bench.ask(CommandStatus, command_id="c1")
+    assert (reply["status"], reply["instance_id"]) == ("responded", "two")
+    assert (reply["response"], reply["truncated"]) == ("fine", False)
+    assert reply["at"].endswith("Z")
     redis.client.xtrim(RESPONSES, maxlen=0)
-    answer = await bench.ask(CommandStatus, command_id="c1")
-    assert (answer["status"], answer["instance_id"]) == ("responded", None)
-    assert (answer["response"], answer["at"]) == (None, None)
+    reply = await bench.ask(CommandStatus, command_id="c1")
+    assert (reply["status"], reply["instance_id"]) == ("responded", None)
+    assert (reply["response"], reply["at"]) == (None, None)
     redis.client.delete(record_key("c1"))
     assert isinstance(await bench.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
 
@@ -255,11 +255,11 @@ async def test_lag_covers_all_advertised_streams(bench: ControlBench, redis: Red
     for group in ("processor", "audit"):
         redis.client.xgroup_create("telemetry:other", group, "0")
     redis.client.xreadgroup("audit", "c", {"telemetry:other": ">"}, count=2)
-    answer = await bench.ask(Lag)
-    assert answer["more"] is False
+    reply = await bench.ask(Lag)
+    assert reply["more"] is False
     assert [
         (row["stream"], row["group"], row["entries"], row["lag"], row["pending"], row["consumers"])
-        for row in answer["groups"]
+        for row in reply["groups"]
     ] == [
         ("telemetry:other", "audit", 3, 1, 2, 1),
         ("telemetry:other", "processor", 3, 3, 0, 0),

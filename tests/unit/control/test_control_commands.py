@@ -138,17 +138,17 @@ def test_get_device_returns_the_state_of_a_local_connection(port: Port, client: 
     port.instance.connect(DEVICE)
     port.instance.loads[DEVICE] = (2, True)
     port.redis.replies = {"HMGET": [b"two"], "XLEN": 3}  # the device has just moved here
-    answer = client.ask(GetDevice, device_id=DEVICE)
-    assert answer["here"] is True
-    assert answer["instance_id"] == "one"
-    assert (answer["queued"], answer["outstanding"], answer["waiting"]) == (2, True, 3)
-    assert (answer["vendor"], answer["records"]) == ("teltonika", 3)
+    reply = client.ask(GetDevice, device_id=DEVICE)
+    assert reply["here"] is True
+    assert reply["instance_id"] == "one"
+    assert (reply["queued"], reply["outstanding"], reply["waiting"]) == (2, True, 3)
+    assert (reply["vendor"], reply["records"]) == ("teltonika", 3)
 
 
 def test_get_device_names_another_instance(port: Port, client: Client) -> None:
     port.redis.replies = {"HMGET": [b"two"], "XLEN": 0}
-    answer = client.ask(GetDevice, device_id=DEVICE)
-    assert {key: value for key, value in answer.items() if value is not None} == {
+    reply = client.ask(GetDevice, device_id=DEVICE)
+    assert {key: value for key, value in reply.items() if value is not None} == {
         "device_id": DEVICE,
         "instance_id": "two",
         "here": False,
@@ -160,8 +160,8 @@ def test_get_device_counts_commands_that_wait_for_an_unconnected_device(
     port: Port, client: Client
 ) -> None:
     port.redis.replies = {"HMGET": [None], "XLEN": 1}
-    answer = client.ask(GetDevice, device_id=DEVICE)
-    assert (answer["instance_id"], answer["here"], answer["waiting"]) == (None, False, 1)
+    reply = client.ask(GetDevice, device_id=DEVICE)
+    assert (reply["instance_id"], reply["here"], reply["waiting"]) == (None, False, 1)
 
 
 def test_get_device_refuses_an_unknown_device(port: Port, client: Client) -> None:
@@ -179,10 +179,10 @@ def test_send_command_returns_whether_the_command_is_queued_or_waits(
     port: Port, client: Client, effect: bytes, instance_id: bytes, status: str
 ) -> None:
     port.redis.replies = {"EVALSHA": [effect, instance_id]}
-    answer = client.ask(SendCommand, device_id=DEVICE, text="getinfo", command_id="c1")
-    assert answer["command_id"] == "c1"
-    assert answer["instance_id"] == (instance_id.decode() or None)
-    assert answer["status"] == status
+    reply = client.ask(SendCommand, device_id=DEVICE, text="getinfo", command_id="c1")
+    assert reply["command_id"] == "c1"
+    assert reply["instance_id"] == (instance_id.decode() or None)
+    assert reply["status"] == status
 
 
 def test_send_command_generates_an_id(port: Port, client: Client) -> None:
@@ -223,8 +223,8 @@ def test_malformed_command_is_refused(
 
 def test_command_status_is_read_from_the_record(port: Port, client: Client) -> None:
     port.redis.replies = {"GET": b"delivered commands:outbound:two 1-1"}
-    answer = client.ask(CommandStatus, command_id="c1")
-    assert (answer["status"], answer["instance_id"]) == ("delivered", "two")
+    reply = client.ask(CommandStatus, command_id="c1")
+    assert (reply["status"], reply["instance_id"]) == ("delivered", "two")
     content = [b"command_id", b"c1", b"instance_id", b"two", b"status", b"responded"]
     content += [b"response", b"fine", b"at", b"2026-11-22T10:00:00.000Z"]
     port.redis.replies = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
@@ -242,8 +242,8 @@ def test_command_status_is_read_from_the_record(port: Port, client: Client) -> N
 def test_command_status_of_a_queued_and_of_an_unknown_command(port: Port, client: Client) -> None:
     port.instance.held.add("c1")
     port.redis.replies = {"XRANGE": [], "HMGET": [None]}
-    answer = client.ask(CommandStatus, command_id="c1")
-    assert (answer["status"], answer["instance_id"]) == ("queued", "one")
+    reply = client.ask(CommandStatus, command_id="c1")
+    assert (reply["status"], reply["instance_id"]) == ("queued", "one")
     error = client.refusal(CommandStatus, command_id="c2", device_id=DEVICE)
     assert isinstance(error, NoSuchCommand)
 
@@ -287,8 +287,8 @@ def test_drop_connection_returns_the_address(port: Port, client: Client) -> None
 
 def test_set_log_level_returns_the_previous_level(port: Port, client: Client) -> None:
     assert client.ask(SetLogLevel, level="debug") == {"before": "info"}
-    answer = client.ask(SetLogLevel, level="warn", namespace="tracker.ingestion")
-    assert answer == {"before": "debug"}
+    reply = client.ask(SetLogLevel, level="warn", namespace="tracker.ingestion")
+    assert reply == {"before": "debug"}
     assert client.ask(SetLogLevel, level="info") == {"before": "debug"}
 
 

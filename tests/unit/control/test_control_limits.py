@@ -61,8 +61,8 @@ def test_unknown_command_leaves_the_connection_open(client: Client) -> None:
 
 def test_unknown_command_may_have_any_name(client: Client, logged: Sequence[LogEvent]) -> None:
     for name in (b"\xff" * 65_535, b"", b"\r\n{}" * 1000):
-        answer = client.raw(amp.AmpBox(_ask=b"1", _command=name).serialize())
-        assert answer[b"_error_code"] == amp.UNHANDLED_ERROR_CODE
+        reply = client.raw(amp.AmpBox(_ask=b"1", _command=name).serialize())
+        assert reply[b"_error_code"] == amp.UNHANDLED_ERROR_CODE
     assert client.ask(Info)
     assert no_traceback(logged)
 
@@ -90,10 +90,10 @@ def test_missing_and_malformed_arguments_are_refused(
     message: str,
     logged: Sequence[LogEvent],
 ) -> None:
-    answer = client.raw(command_box(command, **arguments))
-    assert answer[b"_error"] == b"1"
-    assert answer[b"_error_code"] == b"BAD_ARGUMENT"
-    assert message in answer[b"_error_description"].decode()
+    reply = client.raw(command_box(command, **arguments))
+    assert reply[b"_error"] == b"1"
+    assert reply[b"_error_code"] == b"BAD_ARGUMENT"
+    assert message in reply[b"_error_description"].decode()
     assert client.ask(Info)
     assert no_traceback(logged)
 
@@ -126,11 +126,11 @@ def test_internal_error_is_logged_and_leaves_the_connection_open(
     client.hello()
 
 
-@pytest.mark.parametrize("answer", [None, {}, {"before": 7}, {"before": "x" * 65_536}])
+@pytest.mark.parametrize("reply", [None, {}, {"before": 7}, {"before": "x" * 65_536}])
 def test_reply_that_cannot_be_sent_is_an_internal_error(
-    port: Port, answer: Any, logged: Sequence[LogEvent]
+    port: Port, reply: Any, logged: Sequence[LogEvent]
 ) -> None:
-    port.operations.set_log_level = lambda **_: answer  # type: ignore[method-assign]
+    port.operations.set_log_level = lambda **_: reply  # type: ignore[method-assign]
     client = port.client()
     assert isinstance(client.refusal(SetLogLevel, level="info"), InternalError)
     (line,) = log_lines(logged, LogLevel.critical)

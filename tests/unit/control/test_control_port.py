@@ -65,8 +65,8 @@ def test_protocol_provides_the_interface_of_a_client(port: Port) -> None:
 
 
 def test_hello_returns_versions_and_identities(port: Port) -> None:
-    answer = port.connect().ask(Hello, version=VERSION, client="admin")
-    assert answer == {
+    reply = port.connect().ask(Hello, version=VERSION, client="admin")
+    assert reply == {
         "version": VERSION,
         "software": __version__,
         "instance_id": "one",
@@ -281,14 +281,14 @@ def test_text_of_a_command_is_not_logged(
     client.ask(SendCommand, device_id=DEVICE, text="s3cret", command_id="c1")
     port.redis.replies = {"EVALSHA": RuntimeError("a fault")}
     client.refusal(SendCommand, device_id=DEVICE, text="s3cret", command_id="c1")
-    port.operations.send_command = lambda **_: _answer("s3cret")  # type: ignore[method-assign]
+    port.operations.send_command = lambda **_: _reply_with("s3cret")  # type: ignore[method-assign]
     client.refusal(SendCommand, device_id=DEVICE, text="s3cret", command_id="c1")
     text = "".join(formatEvent(event) + str(event.get("log_failure")) for event in logged)
     assert "command_id='c1'" in text
     assert "s3cret" not in text
 
 
-async def _answer(text: str) -> dict[str, Any]:
+async def _reply_with(text: str) -> dict[str, Any]:
     return {"text": text}
 
 

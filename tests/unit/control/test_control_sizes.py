@@ -148,18 +148,18 @@ def test_answer_of_a_device_may_contain_any_text(text: str, other: str) -> None:
     for name in (b"reason", b"instance_id", b"at"):
         content += [name, (other * 1000).encode()]
     port.redis.replies = {"GET": b"done failed 1-1", "XRANGE": [[b"1-1", content]]}
-    answer = port.client().ask(CommandStatus, command_id="c1")
-    assert (answer["response"] or "") == text[:MAX_TEXT]
-    assert answer["truncated"] is (len(text) > MAX_TEXT)
+    reply = port.client().ask(CommandStatus, command_id="c1")
+    assert (reply["response"] or "") == text[:MAX_TEXT]
+    assert reply["truncated"] is (len(text) > MAX_TEXT)
 
 
 @pytest.mark.parametrize("length", [MAX_TEXT - 1, MAX_TEXT, MAX_TEXT + 1, 1 << 20])
 def test_long_answer_of_a_device_is_truncated(port: Port, client: Client, length: int) -> None:
     content = [b"status", b"responded", b"response", (WIDE * length).encode()]
     port.redis.replies = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
-    answer = client.ask(CommandStatus, command_id="c1")
-    assert answer["response"] == WIDE * min(length, MAX_TEXT)
-    assert answer["truncated"] is (length > MAX_TEXT)
+    reply = client.ask(CommandStatus, command_id="c1")
+    assert reply["response"] == WIDE * min(length, MAX_TEXT)
+    assert reply["truncated"] is (length > MAX_TEXT)
 
 
 # Errors.

@@ -132,8 +132,8 @@ def test_option_offline_decides_whether_the_command_waits(
     ends(port, status="failed", reason="offline")
     port.redis.replies["EVALSHA"] = submit
     options = {} if offline is None else {"offline": offline}
-    answer = client.ask(SendCommand, device_id=DEVICE, text="x", command_id="c1", **options)
-    assert (answer["status"], answer["reason"]) == ("failed", "offline")
+    reply = client.ask(SendCommand, device_id=DEVICE, text="x", command_id="c1", **options)
+    assert (reply["status"], reply["reason"]) == ("failed", "offline")
     ((_, _, _, _, *rest),) = submitted
     assert rest[6] == waits
 
@@ -142,14 +142,14 @@ def test_option_offline_decides_whether_the_command_waits(
 def test_known_command_is_not_sent_again(port: Port, client: Client, wait: bool) -> None:
     port.redis.replies["EVALSHA"] = [b"known", b""]
     ends(port, status="responded", response="fine")
-    answer = client.ask(SendCommand, device_id=DEVICE, text="x", command_id="c1", wait=wait)
-    assert (answer["status"], answer["response"]) == ("responded", "fine")
+    reply = client.ask(SendCommand, device_id=DEVICE, text="x", command_id="c1", wait=wait)
+    assert (reply["status"], reply["response"]) == ("responded", "fine")
     assert port.timers == 0
 
 
 def status(client: Client, **about: Any) -> tuple[Any, ...]:
-    answer = client.ask(CommandStatus, command_id="c1", **about)
-    return answer["status"], answer["instance_id"]
+    reply = client.ask(CommandStatus, command_id="c1", **about)
+    return reply["status"], reply["instance_id"]
 
 
 def holding(port: Port, *streams: str) -> None:
