@@ -11,8 +11,8 @@ class ExitCode(IntEnum):
 
     DONE = 0
     FAILED = 1
-    """The command could not do its work, or the answer is no: the device is not found, bytes are
-    malformed, the device rejected the command, …
+    """The command could not do its work, or its result is negative: the device is not found, bytes
+    are malformed, the device rejected the command, …
     """
     BAD_USAGE = 2
     """The command line, the configuration file or an address is malformed."""

@@ -133,7 +133,7 @@ def _confirm(question: str) -> bool:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C interrupt a prompt; otherwise the reactor handles it only after the answer."""
+    """Let Ctrl-C interrupt a prompt; otherwise the reactor handles it only after the prompt."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield

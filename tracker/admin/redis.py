@@ -52,7 +52,7 @@ def run_with_redis(
             code = ExitCode.NOT_PERMITTED if denied else ExitCode.FAILED
             raise RunFailed(f"Redis refused the request: {error}.", code) from None
         except Unavailable as error:
-            raise RunFailed(f"Redis does not answer: {error}.", ExitCode.UNREACHABLE) from None
+            raise RunFailed(f"Redis does not reply: {error}.", ExitCode.UNREACHABLE) from None
         finally:
             await redis.stopService()
 

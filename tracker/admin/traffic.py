@@ -33,8 +33,8 @@ def summary(kind: str, decoded: Any) -> tuple[str, str]:
 
 def _message(kind: str, decoded: Mapping[str, Any]) -> tuple[str, str]:
     match decoded:
-        case {"login": answer}:
-            return "login", str(answer)
+        case {"login": reply}:
+            return "login", str(reply)
         case {"acknowledged": count}:
             return "ack", _count(count)
         case {"kind": "login", "imei": imei}:

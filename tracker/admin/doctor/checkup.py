@@ -80,7 +80,7 @@ async def _redis(reactor: Reactor, examination: Examination, address: RedisAddre
 
 
 def _overdue(result: Any, seconds: float) -> str:
-    return f"no answer within {seconds:g} s"
+    return f"no reply within {seconds:g} s"
 
 
 def _checks(server: Server, clock: IReactorTime) -> list[Check]:

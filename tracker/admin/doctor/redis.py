@@ -1,4 +1,4 @@
-"""Check that Redis answers, and that its confirmed writes are durable."""
+"""Check that Redis replies, and that its confirmed writes are durable."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _fix_for(reason: str, address: RedisAddress) -> str:
         (r"Sentinel|unknown master", "redis-cli -p 26379 SENTINEL MASTERS"),
         (r"refused|no such file", "systemctl start redis-server  # or correct REDIS_URL"),
         (
-            r"no answer|no reply|not done",
+            r"no reply|not done",
             f"{cli} PING  # if it hangs: systemctl restart redis-server",
         ),
     ):
@@ -74,13 +74,13 @@ def _fix_for(reason: str, address: RedisAddress) -> str:
 
 
 async def reachable(server: Server) -> Finding:
-    """Check that the server answers."""
+    """Check that the server replies."""
     try:
         await server.redis.execute("PING")
     except (Refused, Unavailable) as error:
         server.lost = isinstance(error, Unavailable)
         return unreachable(server.address, f"{error} ({server.address})")
-    return ok(f"{server.address} answers")
+    return ok(f"{server.address} replies")
 
 
 def version(info: Facts, cli: str) -> Finding:
@@ -204,7 +204,7 @@ def memory(info: Facts, cli: str) -> Finding:
 
 
 async def latency(server: Server, clock: IReactorTime) -> Finding:
-    """Check that the server answers quickly."""
+    """Check that the server replies quickly."""
     times = []
     for _ in range(_PINGS):
         start = clock.seconds()

@@ -28,7 +28,7 @@ class Server:
     redis: RedisConnection
     address: RedisAddress
     lost: bool = field(default=False, init=False)
-    """True if the connection was lost, or the server did not answer."""
+    """True if the connection was lost, or the server did not reply."""
     _info: Info | None = field(default=None, init=False)
 
     @property
