@@ -111,12 +111,13 @@ def certs(
 def _check(servers: tuple[str, ...], clients: tuple[str, ...], renewed: tuple[str, ...]) -> None:
     for name in servers:
         if not is_server_name(name):
-            raise ValueError(f"--server-name {name!r}: must be a host's name or an IP address")
+            raise ValueError(f"--server-name {name!r}: must be a host name or an IP address")
     for option, names in (("--client", clients), ("--renew", renewed)):
         for name in names:
             if not _CLIENT.fullmatch(name):
                 raise ValueError(
-                    f"{option} {name!r}: must have at most 64 letters, digits, '.', '_' and '-'"
+                    f"{option} {name!r}: must be 1 to 64 letters, digits, '.', '_' or '-', and "
+                    "begin with a letter or a digit"
                 )
             if name.lower() == AUTHORITY and option == "--renew":
                 raise ValueError("--renew ca: would void all certificates; use another folder")
