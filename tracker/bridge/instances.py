@@ -194,7 +194,7 @@ class Instances(Service):
             self._pool.disconnect_others(advertised)
             if self._pool.clients or not advertised:
                 self._report_health()  # new control ports, which are not connected yet, follow
-            self._pool.keep(advertised)
+            self._pool.update(advertised)
 
 
 def _reason(address: str, error: ControlError) -> str:

@@ -24,7 +24,7 @@ from tracker.redis.timer import RedisTimer
 from tracker.runtime.backoff import Backoff
 
 #: Seconds between two checks of the device registry.
-INTERVAL: Final = 30
+CHECK_INTERVAL: Final = 30
 #: Seconds before changes are sent again that Redis has not accepted.
 MIN_RETRY_DELAY: Final = 1.0
 MAX_RETRY_DELAY: Final = 10.0
@@ -50,7 +50,7 @@ class DeviceRegistration(RedisTimer):
         instance_id: str,
         moved: Callable[[str, str], None],
     ) -> None:
-        super().__init__(clock, redis, INTERVAL, self._check)
+        super().__init__(clock, redis, CHECK_INTERVAL, self._check)
         self._clock = clock
         self._redis = redis
         self._instance_id = instance_id

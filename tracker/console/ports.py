@@ -79,7 +79,7 @@ class ControlPorts(Service):
         if not self.running:
             return
         advertised = {one.control: one.instance_id for one in heartbeats if one.control is not None}
-        self._pool.keep(advertised.keys())
+        self._pool.update(advertised.keys())
         instances = {self._pool.key(address): name for address, name in advertised.items()}
         for address in self._ports.keys() - self._pool.clients.keys():
             del self._ports[address]

@@ -29,7 +29,7 @@ from tracker.control.client import ControlClient
 from tracker.control.commands import ControlError
 
 #: Control ports that are connected to. If instances advertise more, each call of
-#: :meth:`ControlPool.keep` replaces unusable ports by others.
+#: :meth:`ControlPool.update` replaces unusable ports by others.
 MAX_PORTS: Final = 200
 #: Seconds that connections may take to close.
 CLOSE_TIMEOUT: Final = 5.0
@@ -91,7 +91,7 @@ class ControlPool(Service):
     def startService(self) -> None:
         """Connect to the given ports."""
         super().startService()
-        self.keep(())
+        self.update(())
 
     def stopService(self) -> Deferred[None]:
         """Disconnect; fires when all connections are closed, or after :data:`CLOSE_TIMEOUT`."""
@@ -132,7 +132,7 @@ class ControlPool(Service):
         for address in self._clients.keys() - {*advertised, *self._given}:
             self._clients.pop(address).stopService()
 
-    def keep(self, advertised: Collection[str]) -> None:
+    def update(self, advertised: Collection[str]) -> None:
         """Connect to the given and the advertised ports, and disconnect from all others."""
         if not self.running:
             return

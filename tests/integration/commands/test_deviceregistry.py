@@ -14,7 +14,7 @@ from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.command import MAX_FIELDS
-from tracker.commands.registration import INTERVAL, MIN_RETRY_DELAY, PAGE, DeviceRegistration
+from tracker.commands.registration import CHECK_INTERVAL, MIN_RETRY_DELAY, PAGE, DeviceRegistration
 
 KEY = "connections:registry"
 
@@ -99,10 +99,10 @@ async def test_older_instance_reports_a_device_that_has_moved(
     await until(lambda: len(registered(redis)) == 2, "entered")
     two.enter("a")
     await until(lambda: registered(redis)["a"] == "two", "moved")
-    one.clock.advance(INTERVAL)
+    one.clock.advance(CHECK_INTERVAL)
     await until(lambda: one.moved, "noticed")
     assert one.moved == [("a", "two")]
-    two.clock.advance(INTERVAL)
+    two.clock.advance(CHECK_INTERVAL)
     two.enter("c")
     await until(lambda: "c" in registered(redis), "checked")
     assert two.moved == []
@@ -115,10 +115,10 @@ async def test_device_that_reconnects_during_the_check_has_not_moved(
     one.enter("a")
     two.enter("a")
     await until(lambda: registered(redis) == {"a": "two"}, "moved")
-    one.clock.advance(INTERVAL)  # a check starts …
+    one.clock.advance(CHECK_INTERVAL)  # a check starts …
     one.enter("a")  # … and the device reconnects during the check
     await until(lambda: registered(redis) == {"a": "one"}, "reconnected")
-    one.clock.advance(INTERVAL)
+    one.clock.advance(CHECK_INTERVAL)
     one.enter("z")
     await until(lambda: "z" in registered(redis), "checked again")
     assert one.moved == []
@@ -132,7 +132,7 @@ async def test_all_devices_are_registered_again_after_a_flush(
     one.enter(*devices)
     await until(lambda: len(registered(redis)) == len(devices), "entered")
     redis.client.flushall()
-    one.clock.advance(INTERVAL)
+    one.clock.advance(CHECK_INTERVAL)
 
     def again() -> bool:
         one.clock.advance(0)

@@ -17,7 +17,7 @@ from tests.integration.control.bench import ControlBench
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.commands.deviceregistry import sweep
-from tracker.commands.registration import INTERVAL, DeviceRegistration
+from tracker.commands.registration import CHECK_INTERVAL, DeviceRegistration
 from tracker.control.commands import (
     ListDeviceRegistry,
 )
@@ -193,7 +193,7 @@ async def test_vendors_are_registered_again_after_a_flush(bench: ControlBench) -
     one.registration.register("a", "x")
     await one.changed(a=("one", "x"))
     bench.redis.client.flushall()
-    one.clock.advance(INTERVAL)
+    one.clock.advance(CHECK_INTERVAL)
     await one.changed(a=("one", "x"))
     await one.registration.stopService()
     await one.changed()

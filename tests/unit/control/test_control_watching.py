@@ -10,8 +10,8 @@ from twisted.logger import LogEvent, LogLevel
 
 from tests.unit.control.wire import (
     DEVICE,
-    FULL,
     OTHER,
+    TRANSPORT_BUFFER_BYTES,
     Client,
     Port,
     log_lines,
@@ -145,7 +145,7 @@ def fill(port: Port, client: Client, *others: Client) -> int:
         count += 1
         for other in others:
             other.pump()
-    assert client.far.waiting > FULL
+    assert client.far.waiting > TRANSPORT_BUFFER_BYTES
     return count
 
 
@@ -237,7 +237,7 @@ def test_unread_replies_delay_further_commands(port: Port, client: Client) -> No
     asked = [client.begin(Info) for _ in range(100)]
     client.pump()
     assert client.server.unread
-    assert client.far.waiting < FULL + 30_000
+    assert client.far.waiting < TRANSPORT_BUFFER_BYTES + 30_000
     client.far.client_reads = True
     client.pump()
     assert all(one.has_reply for one in asked)

@@ -61,9 +61,9 @@ def network(monkeypatch: pytest.MonkeyPatch) -> UnreachableNetwork:
 
 def test_each_advertised_port_has_one_client(network: UnreachableNetwork) -> None:
     pool = network.pool()
-    pool.keep([ONE, TWO])
+    pool.update([ONE, TWO])
     first = pool.clients[ONE]
-    pool.keep([ONE])
+    pool.update([ONE])
     assert dict(pool.clients) == {ONE: first}
     assert network.attempts == [ONE, TWO]
     assert network.cancelled == [TWO]
@@ -77,8 +77,8 @@ def test_given_port_is_kept_and_has_one_client(
 ) -> None:
     pool = network.pool(FILES, WHOLE, ONE)
     assert pool.clients.keys() == {WHOLE, ONE}
-    pool.keep([TLS, ONE])
-    pool.keep([])
+    pool.update([TLS, ONE])
+    pool.update([])
     assert sorted(network.attempts) == sorted([WHOLE, ONE])
     assert not network.cancelled
 
@@ -86,7 +86,7 @@ def test_given_port_is_kept_and_has_one_client(
 def test_advertised_tls_port_is_completed_with_the_credentials(
     network: UnreachableNetwork,
 ) -> None:
-    network.pool().keep([TLS])
+    network.pool().update([TLS])
     assert network.attempts == [WHOLE]
 
 
@@ -101,7 +101,7 @@ def test_bad_address_is_the_error_of_its_client(
     network: UnreachableNetwork, address: str, why: str
 ) -> None:
     pool = network.pool(Credentials())
-    pool.keep([ONE, address])
+    pool.update([ONE, address])
     errors = pool.connection_errors
     assert isinstance(errors[address], BadAddress)
     assert str(errors[address]) == why
@@ -111,7 +111,7 @@ def test_bad_address_is_the_error_of_its_client(
 
 def test_preferred_port_is_first(network: UnreachableNetwork) -> None:
     pool = network.pool()
-    pool.keep([ONE, TWO])
+    pool.update([ONE, TWO])
     pool.prefer(TWO)
     pool.prefer("unix:/run/gone.sock")
     assert list(pool.clients) == [TWO, ONE]
@@ -121,17 +121,17 @@ def test_excess_ports_are_tried_in_turn(network: UnreachableNetwork) -> None:
     pool = network.pool()
     advertised = [f"tcp:127.0.0.1:{number}" for number in range(1, 2 * MAX_PORTS + 11)]
     for _ in range(3):
-        pool.keep(advertised)
+        pool.update(advertised)
         assert len(pool.clients) == MAX_PORTS
     assert set(network.attempts) == set(advertised)
 
 
 def test_nothing_is_connected_to_after_a_stop(network: UnreachableNetwork) -> None:
     pool = network.pool()
-    pool.keep([ONE])
+    pool.update([ONE])
     stopped: list[Any] = []
     pool.stopService().addCallback(stopped.append)
-    pool.keep([ONE, TWO])
+    pool.update([ONE, TWO])
     assert stopped == [None]
     assert not pool.clients
     assert network.attempts == network.cancelled == [ONE]

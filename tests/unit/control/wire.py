@@ -60,7 +60,7 @@ VALID: dict[type[ControlCommand], dict[str, Any]] = {
 }
 
 #: Bytes that a transport buffers before it pauses its producer, as in Twisted.
-FULL: Final = 65_536
+TRANSPORT_BUFFER_BYTES: Final = 65_536
 
 
 class ServerTransport(FakeTransport):
@@ -82,7 +82,11 @@ class ServerTransport(FakeTransport):
 
     def write(self, data: bytes) -> None:
         super().write(data)
-        if self.waiting > FULL and not self._producer_paused and self.producer is not None:
+        if (
+            self.waiting > TRANSPORT_BUFFER_BYTES
+            and not self._producer_paused
+            and self.producer is not None
+        ):
             self._producer_paused = True
             self.producer.pauseProducing()
 
