@@ -15,7 +15,7 @@ from typing import Final
 from attrs import define, field
 
 from tests.proxy import Proxy
-from tests.system.raw import START, packet
+from tests.system.raw import START, frame_data
 from tracker.outcomes import Decoded, Fatal, Incomplete
 from tracker.position import iso_milliseconds
 from tracker.vendors.teltonika.datagram import Datagram, encode_datagram
@@ -182,7 +182,7 @@ class TcpDevice:
         while True:
             if not outstanding and (outstanding := self.flash.oldest()):
                 self._journal.sent += len(outstanding)
-                writer.write(encode_frame(packet(*outstanding)))
+                writer.write(encode_frame(frame_data(*outstanding)))
                 deadline = time.monotonic() + RESPONSE_TIMEOUT
             elif not outstanding and self.recording and self._random.random() < 0.05:
                 self._send_message(writer)
@@ -284,7 +284,7 @@ class UdpDevice:
         self._packet_id = (self._packet_id + 1) % 65_536
         avl_id = self._packet_id % 256
         datagram = encode_datagram(
-            Datagram(self._packet_id, avl_id, self.device_id, packet(*numbers))
+            Datagram(self._packet_id, avl_id, self.device_id, frame_data(*numbers))
         )
         ack = bytes.fromhex("0005") + self._packet_id.to_bytes(2, "big") + b"\x01"
         ack += bytes((avl_id, len(numbers)))

@@ -29,7 +29,7 @@ def answered(port: int) -> None:
     with RawDevice(port) as device:
         assert device.login(DEVICE) == b"\x01"
         answer(device, "done", read_command(device))
-        device.says_nothing(1)
+        device.is_silent(1)
 
 
 @ensureDeferred

@@ -1,4 +1,4 @@
-"""The stack, as processes."""
+"""Fixtures for whole processes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.system.controlled import Site
 from tests.system.processes import Daemon, Simulation, stored, wait_until_stored
 from tests.system.raw import Ingest
 
-#: Open files that a test with thousands of connections needs, with the daemons that it starts.
+#: Minimal number of open files for a test with thousands of connections, and its daemons.
 MANY_FILES = 2500
 
 
 class Stack:
-    """A Redis, an ingest and a process, each its own process."""
+    """A Redis server, an ingest process and a process process."""
 
     def __init__(self, folder: Path, redis: RedisServer, **variables: str) -> None:
         variables["REDIS_URL"] = redis.url
@@ -45,20 +45,20 @@ class Stack:
         self.process.wait_until_ready()
 
     def fleet(self, *arguments: str) -> Simulation:
-        """A fleet on this stack's port."""
+        """Start a fleet of simulated devices on the port of this stack."""
         name = f"fleet-{len(self._fleets)}"
         fleet = Simulation(self.folder, self.port, *arguments, name=name)
         self._fleets.append(fleet)
         return fleet
 
     def account(self, fleet: Simulation) -> str:
-        """Park the fleet, and compare what its devices were told with what is stored.
+        """Stop the fleet, and check that exactly the acknowledged records are stored, once each.
 
-        :return: the fleet's own summary.
+        :return: the summary that the fleet prints.
         """
         summary = fleet.park()
         acknowledged = fleet.acknowledged()
-        assert len(acknowledged) == len(set(acknowledged)), "a device was told twice"
+        assert len(acknowledged) == len(set(acknowledged)), "acknowledged twice"
         wait_until_stored(self.database, len(acknowledged))
         in_database = stored(self.database)
         assert not set(acknowledged) - set(in_database), "lost"
@@ -76,7 +76,7 @@ class Stack:
 
 @pytest.fixture
 def stack(tmp_path: Path, redis: RedisServer) -> Iterator[Stack]:
-    """A running stack, killed at the end."""
+    """Provide a running stack, killed at the end."""
     stack = Stack(tmp_path, redis)
     try:
         stack.start()
@@ -87,7 +87,7 @@ def stack(tmp_path: Path, redis: RedisServer) -> Iterator[Stack]:
 
 @pytest.fixture
 def serve(tmp_path: Path, redis: RedisServer) -> Iterator[Callable[..., Ingest]]:
-    """Starts an ingest process with the options it is called with; killed at the end."""
+    """Provide a function that starts an ingest process with options, killed at the end."""
     started: list[Ingest] = []
 
     def start(*options: str, endpoint: str = "tcp:{port}", files: int | None = None) -> Ingest:
@@ -103,7 +103,7 @@ def serve(tmp_path: Path, redis: RedisServer) -> Iterator[Callable[..., Ingest]]
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Instances with control ports, for all tests that break none of them."""
+    """Provide instances with control ports, for tests that leave them intact."""
     site = Site(tmp_path_factory.mktemp("site"))
     yield site
     site.end()
@@ -111,7 +111,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def spare(site: Site) -> Iterator[Ingest]:
-    """One more instance, ``spare``, that a test may break."""
+    """Provide another instance, ``spare``, that a test may break."""
     shutil.rmtree(site.folder / "spare", ignore_errors=True)
     ingest = site.ingest("spare")
     yield ingest
@@ -119,22 +119,22 @@ def spare(site: Site) -> Iterator[Ingest]:
 
 
 @pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Prints figures."""
+def report(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Provide a function that prints figures."""
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         with capsys.disabled():
             print(f" ({text}) ", end="")
 
-    return tell
+    return report
 
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """As many open files as the system allows, for the test and the daemons it starts."""
+    """Raise the open-file limit of the test, and of its daemons, to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < MANY_FILES:
-        pytest.skip(f"no more than {hard} open files are allowed")
+        pytest.skip(f"the hard limit is {hard} open files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

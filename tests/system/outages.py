@@ -1,4 +1,4 @@
-"""Devices that push while Redis is away, and what a test asks about the outage."""
+"""Devices that push during an outage of Redis, and checks during the outage."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.system.raw import START, STREAM, Ingest, RawDevice
 from tests.waiting import wait_for
 from tracker.position import iso_milliseconds
 
-#: Seconds from Redis' return within which service resumes.
+#: Maximal number of seconds from the end of the outage until service resumes.
 RESUMPTION = 5.0
-#: Seconds without an acknowledgement after which there are none.
-QUIET = 0.5
+#: Seconds without an ACK after which no further ACK is expected.
+QUIET_TIME = 0.5
 
 Key = tuple[str, str]
 """IMEI and time of a record."""
@@ -26,19 +26,19 @@ def imei(number: int) -> str:
 
 
 class Pushing:
-    """Devices that send a record, wait for its acknowledgement, and send the next, for ever."""
+    """Devices that repeatedly send a record and wait for its ACK."""
 
     DEVICES = 10
-    INTERVAL = 0.05  # seconds between an acknowledgement and the next record
+    INTERVAL = 0.05  # seconds between an ACK and the next record
 
     def __init__(self, ingest: Ingest) -> None:
         self.acknowledged: set[Key] = set()
         self.last = 0.0
-        """When the last acknowledgement came."""
+        """Time of the last ACK."""
         self.unanswered = 0
         self._lock = threading.Lock()
-        self._go_on = threading.Event()
-        self._go_on.set()
+        self._running = threading.Event()
+        self._running.set()
         self._ended = threading.Event()
         self._failures: list[str] = []
         self._threads = [
@@ -53,10 +53,10 @@ class Pushing:
         number = 0
         with device, suppress(TimeoutError):
             if device.login(device_id) != b"\x01":
-                self._failures.append(f"{device_id} is not let in")
+                self._failures.append(f"{device_id} is not served")
                 return
             while not self._ended.is_set():
-                self._go_on.wait()
+                self._running.wait()
                 number += 1
                 with self._lock:
                     self.unanswered += 1
@@ -71,28 +71,30 @@ class Pushing:
                 self._ended.wait(self.INTERVAL)
 
     def wait_for_more(self, count: int = 100) -> None:
-        """Wait until so many more records are acknowledged."""
+        """Wait until ``count`` further records are acknowledged."""
         goal = len(self.acknowledged) + count
         wait_for(lambda: len(self.acknowledged) >= goal, f"{goal} acknowledged")
 
     def wait_until_quiet(self) -> int:
-        """Wait until no acknowledgement comes any more; how many there were."""
-        wait_for(lambda: time.monotonic() - self.last > QUIET, "no acknowledgements", timeout=5)
+        """Wait until the ACKs stop; return their number."""
+        wait_for(lambda: time.monotonic() - self.last > QUIET_TIME, "no ACKs", timeout=5)
         return len(self.acknowledged)
 
     def pause(self) -> None:
-        """Send nothing more; returns when all that was sent is acknowledged."""
-        self._go_on.clear()
-        wait_for(lambda: time.monotonic() - self.last > QUIET and not self.unanswered, "a pause")
+        """Stop sending, and wait until all sent records are acknowledged."""
+        self._running.clear()
+        wait_for(
+            lambda: time.monotonic() - self.last > QUIET_TIME and not self.unanswered, "a pause"
+        )
 
-    def go_on(self) -> None:
-        """End the pause."""
-        self._go_on.set()
+    def resume(self) -> None:
+        """Resume sending."""
+        self._running.set()
 
     def end(self) -> None:
-        """Stop, when the last record of each device is acknowledged."""
+        """Stop once the last record of each device is acknowledged."""
         self._ended.set()
-        self._go_on.set()
+        self._running.set()
         for thread in self._threads:
             thread.join(30)
         assert not self._failures, self._failures
@@ -100,7 +102,7 @@ class Pushing:
 
 
 def stored(redis: RedisServer) -> set[Key]:
-    """The records in the stream."""
+    """Return the keys of the records in the stream."""
     return {
         (fields[b"device_id"].decode(), fields[b"ts"].decode())
         for _, fields in redis.client.xrange(STREAM)
@@ -108,40 +110,42 @@ def stored(redis: RedisServer) -> set[Key]:
 
 
 class Outage:
-    """What a test asks about an outage while it lasts."""
+    """Checks of a test during an outage."""
 
     def __init__(self, ingest: Ingest, pushing: Pushing) -> None:
         self.ingest = ingest
         self.pushing = pushing
         self._acknowledged = 0
 
-    def is_told(self, *reasons: str) -> None:
+    def wait_until_reported(self, *reasons: str) -> None:
         """Wait until ``/readyz`` gives one of these reasons."""
         answer: tuple[int, dict[str, object]] = (0, {})
 
-        def told() -> bool:
+        def is_reported() -> bool:
             nonlocal answer
             answer = self.ingest.daemon.readyz()
             return answer[0] == 503 and any(reason in str(answer[1]) for reason in reasons)
 
         try:
-            wait_for(told, "a reason", timeout=15)
+            wait_for(is_reported, "a reason", timeout=15)
         except AssertionError:
-            raise AssertionError(f"not told: {reasons}, but {answer}") from None
+            raise AssertionError(f"not reported: {reasons}, but {answer}") from None
 
-    def lasts(self, *reasons: str) -> None:
-        """Wait until no device is served any more, and one of these reasons is told."""
+    def wait_for_effect(self, *reasons: str) -> None:
+        """Wait until the ACKs stop and ``/readyz`` gives one of these reasons."""
         self._acknowledged = self.pushing.wait_until_quiet()
-        self.is_told(*reasons)
+        self.wait_until_reported(*reasons)
 
-    def ends(self, bring_back: Callable[[], object]) -> float:
-        """Bring Redis back; seconds from then until all is well again."""
-        assert len(self.pushing.acknowledged) == self._acknowledged, "acknowledged in an outage"
-        bring_back()
-        return self.resumed(self._acknowledged)
+    def end(self, restore: Callable[[], object]) -> float:
+        """Restore Redis; return the seconds until service resumes."""
+        assert len(self.pushing.acknowledged) == self._acknowledged, (
+            "acknowledged during the outage"
+        )
+        restore()
+        return self.wait_until_resumed(self._acknowledged)
 
-    def resumed(self, acknowledged: int) -> float:
-        """Wait until more than so many records are acknowledged; seconds until all is well."""
+    def wait_until_resumed(self, acknowledged: int) -> float:
+        """Wait until more records are acknowledged; return the seconds until service resumes."""
         returned = time.monotonic()
         wait_for(lambda: self.ingest.daemon.readyz()[0] == 200, "ready again")
         wait_for(lambda: len(self.pushing.acknowledged) > acknowledged, "devices are served again")
@@ -153,7 +157,7 @@ class Outage:
 
 @contextmanager
 def outage(ingest: Ingest, stored_in: RedisServer) -> Iterator[Outage]:
-    """An outage in the middle of the pushing; at the end nothing is lost."""
+    """Run an outage while devices push; check that no acknowledged record is lost."""
     pushing = Pushing(ingest)
     try:
         pushing.wait_for_more()
@@ -167,4 +171,4 @@ def outage(ingest: Ingest, stored_in: RedisServer) -> Iterator[Outage]:
 
 
 Serve = Callable[..., Ingest]
-Tell = Callable[[str], None]
+Report = Callable[[str], None]

@@ -17,8 +17,8 @@ from tracker.control.client import ControlClient
 Serve = Callable[..., Ingest]
 
 
-class Place:
-    """Where an instance has its control port.
+class ControlPort:
+    """The control port of an instance.
 
     :param kind: ``unix`` or ``ssl``.
     """
@@ -34,7 +34,7 @@ class Place:
 
     @property
     def option(self) -> tuple[str, str]:
-        """The option of the instance."""
+        """Option and value for the instance."""
         certs = self._certs
         return "--control", {
             "unix": f"unix:{self.socket}",
@@ -43,7 +43,7 @@ class Place:
         }[self.kind]
 
     def address(self, name: str = "admin") -> str:
-        """The endpoint of a client."""
+        """Return the endpoint for a client with the certificate ``name``."""
         certs = self._certs
         return {
             "unix": f"unix:{self.socket}",
@@ -53,7 +53,7 @@ class Place:
 
 
 def connect(address: str, retry: bool = False) -> ControlClient:
-    """Return a client that has been started."""
+    """Return a started client."""
     from twisted.internet import reactor
 
     client = ControlClient(reactor, client_endpoint(reactor, address), "test", retry)
@@ -62,5 +62,5 @@ def connect(address: str, retry: bool = False) -> ControlClient:
 
 
 async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call what blocks, as a device does, in a thread."""
+    """Call a blocking function in a thread."""
     return await deferToThread(function, *arguments)

@@ -1,4 +1,4 @@
-"""Whole processes, as an operator starts them, and as a test kills them."""
+"""Whole processes, which a test starts like an operator, and kills."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.process import OwnProcess
 from tests.servers import free_port
 from tests.waiting import wait_for
 
-#: Beside the Python that runs the tests: what the package has installed.
+#: Folder of the installed commands, with the Python that runs the tests.
 BIN = Path(sys.executable).parent
 
 Key = tuple[str, str, str]
@@ -26,7 +26,7 @@ Key = tuple[str, str, str]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the environment without what would configure Tracker, plus ``variables``.
+    """Return the environment without the variables of Tracker, plus ``variables``.
 
     The size of the terminal is removed as well, since pytest-xdist sets a wrong one.
     """
@@ -36,7 +36,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def run(*arguments: str, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command of the environment to its end."""
+    """Run an installed command, and wait for its end."""
     options.setdefault("env", environment())
     return subprocess.run(
         [str(BIN / arguments[0]), *arguments[1:]],
@@ -59,7 +59,7 @@ class Daemon(OwnProcess):
         variables: Mapping[str, str] | None = None,
         files: int | None = None,
     ) -> None:
-        """:param files: that it may have open; as many as this process if None."""
+        """:param files: open-file limit; None: that of this process."""
         super().__init__()
         self.log = folder / f"{name}.log"
         self._http = free_port()
@@ -73,22 +73,22 @@ class Daemon(OwnProcess):
         self._environment: Mapping[str, str] = environment(**(variables or {}))
 
     def start(self, ready: bool = True) -> None:
-        """Start it; returns when it says that it is ready, unless told not to wait."""
+        """Start the process, and wait until it is ready unless ``ready`` is False."""
         self._launch(self.log, *self._command, env=self._environment, cwd=self._folder)
         if ready:
             self.wait_until_ready()
 
     def wait_until_ready(self, timeout: float = 20) -> None:
-        """Wait for ``/readyz`` to say so."""
+        """Wait until ``/readyz`` reports that the process is ready."""
         ready = lambda: self.running and self.readyz()[0] == 200  # noqa: E731
         wait_for(ready, f"{self.log.stem} is ready", timeout)
 
     def url(self, path: str) -> str:
-        """Where it serves a path."""
+        """Return the URL of a path on the health port."""
         return f"http://127.0.0.1:{self._http}{path}"
 
     def readyz(self) -> tuple[int, dict[str, Any]]:
-        """Status and answer of ``/readyz``; 0 while nothing answers."""
+        """Return status and content of ``/readyz``; status 0 without a response."""
         try:
             with urllib.request.urlopen(self.url("/readyz"), timeout=5) as response:
                 return response.status, json.load(response)
@@ -99,7 +99,7 @@ class Daemon(OwnProcess):
 
     @property
     def running(self) -> bool:
-        """Whether it still runs; a test that waits for it need not wait any longer if not."""
+        """True if the process runs; else AssertionError, so that a waiting test fails early."""
         assert self._process is not None
         if self._process.poll() is not None:
             raise AssertionError(f"{self.log.stem} has ended:\n{self.text}")
@@ -107,11 +107,11 @@ class Daemon(OwnProcess):
 
     @property
     def text(self) -> str:
-        """What it has written so far."""
+        """The output of the process so far."""
         return self.log.read_text()
 
     def wait(self, timeout: float = 30) -> int:
-        """The exit status, when it ends by itself."""
+        """Wait until the process ends by itself; return its exit code."""
         assert self._process is not None
         return self._process.wait(timeout)
 
@@ -119,7 +119,7 @@ class Daemon(OwnProcess):
 class Simulation(OwnProcess):
     """``tracker-admin simulate`` in the background.
 
-    It keeps journals of what was acknowledged, and of the commands that were executed.
+    It writes journals of the acknowledged records and of the executed commands.
     """
 
     def __init__(
@@ -145,11 +145,11 @@ class Simulation(OwnProcess):
         )
 
     def acknowledged(self) -> list[Key]:
-        """The records that the devices were told had been received, in that order."""
+        """Return the keys of the acknowledged records, in the order of their ACKs."""
         return [tuple(line.values()) for line in _lines(self._journal)]
 
     def commands(self) -> list[dict[str, str]]:
-        """The commands that the devices have executed, in that order."""
+        """Return the executed commands, in their order."""
         return _lines(self._command_journal)
 
     def wait_for_more(self, count: int) -> None:
@@ -159,7 +159,7 @@ class Simulation(OwnProcess):
         wait_for(lambda: lines() >= goal, f"{goal} acknowledged", timeout=40)
 
     def park(self, number: signal.Signals = signal.SIGINT) -> str:
-        """Stop recording, let the rest be sent; what the command said last."""
+        """Stop the devices once their records are sent; return the last line of the output."""
         status = self._end(number)
         text = self._log.read_text()
         assert status == 0, text
@@ -167,7 +167,7 @@ class Simulation(OwnProcess):
 
 
 def _lines(journal: Path) -> list[dict[str, Any]]:
-    # The last line may be half written.
+    # The last line may be incomplete.
     lines = journal.read_text().rpartition("\n")[0].splitlines()
     return [json.loads(line) for line in lines]
 
@@ -178,7 +178,7 @@ def stored(database: Path) -> list[Key]:
 
 
 def wait_until_stored(database: Path, count: int, timeout: float = 60) -> None:
-    """Wait until a database has so many positions or more."""
+    """Wait until a database has at least ``count`` positions."""
 
     def has_them() -> bool:
         ((number,),) = _positions(database, "count(*)") or [(0,)]
@@ -193,7 +193,7 @@ def _positions(database: Path, columns: str) -> list[Any]:
     connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
     try:
         return connection.execute(f"SELECT {columns} FROM positions").fetchall()
-    except sqlite3.OperationalError:  # the table is not made yet
+    except sqlite3.OperationalError:  # the table does not exist yet
         return []
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""Devices as sockets, for tests that need to hold each byte in their hands."""
+"""Devices as sockets, for tests that control each byte."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 
 STREAM = "telemetry:teltonika"
-#: Device time of the first record; each further one is a millisecond later.
+#: Device time of record 0; record N is N milliseconds later.
 START = 1_710_504_600_000
 
 
-def packet(*numbers: int) -> bytes:
-    """The data of a frame whose records are told apart by these numbers."""
+def frame_data(*numbers: int) -> bytes:
+    """Return the data field of a frame whose records have these numbers."""
     records = [
         Record(START + number, 0, 252_500_000, 546_800_000, 100, 90, 8, 40, 0) for number in numbers
     ]
@@ -29,12 +29,12 @@ def packet(*numbers: int) -> bytes:
 
 
 def frame(*numbers: int) -> bytes:
-    """The same as a frame."""
-    return encode_frame(packet(*numbers))
+    """Return a frame whose records have these numbers."""
+    return encode_frame(frame_data(*numbers))
 
 
 class RawDevice:
-    """A connection that sends what it is told."""
+    """A connection whose bytes the test sends."""
 
     def __init__(
         self,
@@ -43,8 +43,10 @@ class RawDevice:
         source: str = "127.0.0.1",
         first: bytes = b"",
     ) -> None:
-        """:param source: the address that it connects from.
-        :param first: what it sends before anything else, also before TLS begins.
+        """Connect.
+
+        :param source: the local address.
+        :param first: bytes to send first, also before the TLS handshake.
         """
         plain = socket.create_connection(
             ("127.0.0.1", port), timeout=10, source_address=(source, 0)
@@ -63,15 +65,15 @@ class RawDevice:
         self.socket.sendall(data)
 
     def read(self, size: int) -> bytes:
-        """So many bytes, or fewer when the server closes the connection before."""
+        """Read ``size`` bytes, or fewer if the server closes the connection."""
         data = b""
         with suppress(ConnectionResetError, ssl.SSLError):
             while len(data) < size and (more := self.socket.recv(size - len(data))):
                 data += more
         return data
 
-    def says_nothing(self, seconds: float = 0.3) -> bool:
-        """Whether no byte comes, and the connection stays, for that long."""
+    def is_silent(self, seconds: float = 0.3) -> bool:
+        """Return whether the server neither sends a byte nor closes within ``seconds``."""
         self.socket.settimeout(seconds)
         try:
             self.socket.recv(1)
@@ -82,28 +84,28 @@ class RawDevice:
         return False
 
     def login(self, imei: str) -> bytes:
-        """Log in; the answer."""
+        """Log in; return the reply."""
         self.send(encode_login(imei))
         return self.read(1)
 
     def try_login(self, imei: str) -> bool:
-        """Log in; whether it is served, and not closed unread."""
+        """Log in; return whether the device is served."""
         with suppress(ConnectionResetError, BrokenPipeError):
             return self.login(imei) == b"\x01"
         return False
 
     def deliver(self, *numbers: int) -> bool:
-        """Send a frame with these records; whether it is acknowledged."""
+        """Send a frame with these records; return whether it is acknowledged."""
         self.send(frame(*numbers))
         return self.read(4) == len(numbers).to_bytes(4, "big")
 
     def is_closed(self) -> bool:
-        """Wait for the server to close the connection; whether it does so without a word."""
+        """Return whether the server closes the connection without sending a byte."""
         return self.read(1) == b""
 
 
 class Ingest:
-    """An ingest process on a port of its own."""
+    """An ingest process with its own port."""
 
     def __init__(
         self,
@@ -126,18 +128,18 @@ class Ingest:
         return RawDevice(self.port, tls)
 
     def entries(self) -> list[dict[str, Any]]:
-        """The payloads in the stream, each with its ``codec``."""
+        """Return the payloads in the stream, each with its ``codec``."""
         return [
             json.loads(fields[b"payload"]) | {"codec": fields[b"codec"].decode()}
             for _, fields in self.redis.client.xrange(STREAM)
         ]
 
     def rejections(self) -> list[str]:
-        """What its log says of peers that broke the protocol."""
+        """Return the log lines about rejections."""
         return [line for line in self.daemon.text.splitlines() if ": rejected " in line]
 
     def memory(self) -> int:
-        """Resident bytes."""
+        """Return the resident memory, in bytes."""
         status = Path(f"/proc/{self.daemon.pid}/status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
         return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""A processor with a backlog of long messages: its memory stays within the documented bound."""
+"""The memory of a processor with a backlog of long messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tracker.processing.consumer import BatchOptions
 
 ATTACKER, NEIGHBOUR = "356307042441013", "356307042441021"
 MIB = 1 << 20
-#: Messages of 192 KB, 183 MB in all: in one batch they take three times the memory allowed.
+#: Messages of 192 KB, 183 MB in total: one batch of them would exceed the allowed memory three
+#: times.
 MESSAGES = 1000
 RECORDS = 500
 
@@ -58,7 +59,7 @@ def test_backlog_of_long_messages_is_stored_within_the_documented_memory(
     redis.client.config_set("appendfsync", "no")
     redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0", mkstream=True)
     append(redis)
-    # Half of it was read by this processor before it was restarted.
+    # This processor has read half of the backlog before its restart.
     redis.client.xreadgroup(PROCESSOR_GROUP, "one", {STREAM: ">"}, count=MESSAGES // 2)
     processor = Daemon(
         *(tmp_path, "process", "process", "--redis", redis.url, "--consumer", "one"),

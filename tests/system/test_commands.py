@@ -92,7 +92,7 @@ def test_command_is_not_written_between_a_packet_and_its_ack(
     device = online(serve("--instance-id", "one"))
     redis.suspend()
     device.send(frame(2))
-    assert device.says_nothing()
+    assert device.is_silent()
     redis.resume()
     send(redis, "one", "c1", DEVICE)
     assert device.read(4) == b"\x00\x00\x00\x01"
@@ -103,7 +103,7 @@ def test_command_is_not_written_between_a_packet_and_its_ack(
     packet = frame(3)
     device.send(packet[:20])
     send(redis, "one", "c2", DEVICE, "getver")
-    assert device.says_nothing()
+    assert device.is_silent()
     device.send(packet[20:])
     assert device.read(4) == b"\x00\x00\x00\x01"
     assert read_command(device).text == "getver"
@@ -125,7 +125,7 @@ def test_command_is_in_doubt_after_a_crash_before_its_answer(
     assert command.text == "getver"
     answer(again, "Ver:1", command)
     wait_for(lambda: statuses(redis).get("queued") == "responded", "the other one is answered")
-    assert again.says_nothing()
+    assert again.is_silent()
 
 
 def test_unwritten_command_follows_its_device_to_another_instance(
@@ -137,9 +137,9 @@ def test_unwritten_command_follows_its_device_to_another_instance(
     two.daemon.start()
     try:
         device = online(one)
-        assert device.says_nothing(0.5)  # the radio of the device may sleep now
+        assert device.is_silent(0.5)  # the radio of the device may sleep now
         send(redis, "one", "c1", DEVICE)
-        assert device.says_nothing()
+        assert device.is_silent()
         moved = online(two)  # the device has moved; instance one has not noticed that
         device.socket.close()
         command = read_command(moved)
@@ -154,9 +154,9 @@ def test_command_for_a_sleeping_radio_waits_for_the_next_bytes(
     serve: Callable[..., Ingest], redis: RedisServer
 ) -> None:
     device = online(serve("--instance-id", "one", "--radio-sleeps", "0.2"))
-    assert device.says_nothing(0.5)
+    assert device.is_silent(0.5)
     send(redis, "one", "c1", DEVICE)
-    assert device.says_nothing(0.5)
+    assert device.is_silent(0.5)
     device.send(b"\xff")  # a ping
     assert read_command(device).text == "getinfo"
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.protocols import amp
 
 from tests.servers import RedisServer
-from tests.system.ports import Place, Serve, connect, in_thread
+from tests.system.ports import ControlPort, Serve, connect, in_thread
 from tests.system.raw import STREAM, Ingest, RawDevice, frame
 from tests.system.test_commands import DEVICE, answer, online, read_command
 from tests.waiting import until
@@ -24,12 +24,14 @@ from tracker.control.watching import DeviceEvent
 
 @ensureDeferred
 async def test_all_commands_over_tls(tmp_path: Path, serve: Serve, redis: RedisServer) -> None:
-    place = Place("ssl", tmp_path)
+    control_port = ControlPort("ssl", tmp_path)
     permissions = tmp_path / "permissions"
     permissions.write_text("admin operate\neve read\n")
-    ingest = serve("--instance-id", "one", *place.option, "--control-permissions", str(permissions))
-    assert control_of(redis) == f"ssl:127.0.0.1:{place.port}"
-    client = connect(place.address())
+    ingest = serve(
+        "--instance-id", "one", *control_port.option, "--control-permissions", str(permissions)
+    )
+    assert control_of(redis) == f"ssl:127.0.0.1:{control_port.port}"
+    client = connect(control_port.address())
     device = online(ingest)
     try:
         info = await client.info()
@@ -86,7 +88,7 @@ async def test_all_commands_over_tls(tmp_path: Path, serve: Serve, redis: RedisS
         assert "getinfo" not in "".join(audited)
     finally:
         await client.stopService()
-    await only_reads(place, ingest)
+    await only_reads(control_port, ingest)
     assert "Traceback" not in ingest.daemon.text
     assert ingest.daemon.stop() == 0
 
@@ -101,8 +103,8 @@ def port_of(device: RawDevice) -> int:
     return port
 
 
-async def only_reads(place: Place, ingest: Ingest) -> None:
-    client = connect(place.address("eve"))
+async def only_reads(control_port: ControlPort, ingest: Ingest) -> None:
+    client = connect(control_port.address("eve"))
     try:
         assert (await client.info())["instance_id"] == "one"
         assert client.greeting["permission"] == "read"
@@ -120,10 +122,10 @@ async def only_reads(place: Place, ingest: Ingest) -> None:
 async def test_client_reconnects_after_a_crash_and_watches_again(
     tmp_path: Path, serve: Serve, redis: RedisServer
 ) -> None:
-    place = Place("unix", tmp_path)
-    ingest = serve("--instance-id", "one", *place.option)
-    assert control_of(redis) == f"unix:{place.socket}"
-    client = connect(place.address(), retry=True)
+    control_port = ControlPort("unix", tmp_path)
+    ingest = serve("--instance-id", "one", *control_port.option)
+    assert control_of(redis) == f"unix:{control_port.socket}"
+    client = connect(control_port.address(), retry=True)
     events: list[DeviceEvent] = []
     try:
         assert await client.watch(DEVICE, events.append) is False
@@ -132,7 +134,7 @@ async def test_client_reconnects_after_a_crash_and_watches_again(
         await until(lambda: [event.kind for event in events] == kinds, "watched")
         started_at = (await client.info())["started_at"]
         await in_thread(ingest.daemon.kill)
-        assert place.socket.exists()  # left by the killed process
+        assert control_port.socket.exists()  # left by the killed process
         await in_thread(ingest.daemon.start)
         again = await client.info()
         assert again["started_at"] > started_at
@@ -143,17 +145,17 @@ async def test_client_reconnects_after_a_crash_and_watches_again(
     finally:
         await client.stopService()
     assert ingest.daemon.stop() == 0
-    assert not place.socket.exists()
+    assert not control_port.socket.exists()
 
 
 # A client that does not read.
 
 
-def unread(place: Place, device_id: str) -> socket.socket:
+def unread(control_port: ControlPort, device_id: str) -> socket.socket:
     """Return a client that watches a device and reads nothing after that."""
     raw = socket.socket(socket.AF_UNIX)
     raw.settimeout(10)
-    raw.connect(str(place.socket))
+    raw.connect(str(control_port.socket))
     hello = {"_ask": b"1", "_command": b"Hello", "version": str(VERSION).encode()}
     watch = {"_ask": b"2", "_command": b"Watch", "device_id": device_id.encode()}
     raw.sendall(amp.AmpBox(hello).serialize() + amp.AmpBox(watch).serialize())
@@ -167,10 +169,10 @@ def unread(place: Place, device_id: str) -> socket.socket:
 async def test_client_that_does_not_read_does_not_affect_others(
     tmp_path: Path, serve: Serve
 ) -> None:
-    place = Place("unix", tmp_path)
-    ingest = serve(*place.option)
+    control_port = ControlPort("unix", tmp_path)
+    ingest = serve(*control_port.option)
     device = online(ingest)
-    client = connect(place.address())
+    client = connect(control_port.address())
     events: list[DeviceEvent] = []
     await client.watch(DEVICE, events.append)
 
@@ -179,7 +181,7 @@ async def test_client_that_does_not_read_does_not_affect_others(
             assert device.deliver(*range(number, number + 50))
 
     await in_thread(send, 0, 200)  # warm up, until the memory of the process is stable
-    with unread(place, DEVICE) as raw:
+    with unread(control_port, DEVICE) as raw:
         before = ingest.memory()
         for round_ in range(20):
             await in_thread(send, 100_000 * (round_ + 1), 100)

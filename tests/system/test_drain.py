@@ -1,4 +1,4 @@
-"""What an instance does for its devices while it drains, and what its log says."""
+"""Drains of an instance, and its log levels."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from twisted.internet.threads import deferToThread
 
 from tests.servers import RedisServer
 from tests.system.commands import send
-from tests.system.ports import Place, Serve, connect, in_thread
+from tests.system.ports import ControlPort, Serve, connect, in_thread
 from tests.system.raw import STREAM, Ingest, RawDevice, frame
 from tests.system.test_commands import DEVICE, OTHER, online
 from tests.waiting import until, wait_for
 
 
 class Sending:
-    """A device that sends packet after packet for as long as it may."""
+    """A device that sends frames until its connection ends."""
 
     def __init__(self, ingest: Ingest, number: int) -> None:
         self.device_id = f"35630704{number:07}"
@@ -40,22 +40,22 @@ class Sending:
 async def test_drain_loses_no_ack(tmp_path: Path, serve: Serve, redis: RedisServer) -> None:
     from twisted.internet import reactor
 
-    place = Place("unix", tmp_path)
-    ingest = serve("--instance-id", "one", *place.option)
+    control_port = ControlPort("unix", tmp_path)
+    ingest = serve("--instance-id", "one", *control_port.option)
     silent = ingest.connect()  # connected, and not logged in
     fleet = [Sending(ingest, number) for number in range(200)]
-    client = connect(place.address())
+    client = connect(control_port.address())
     reactor.suggestThreadPoolSize(220)  # type: ignore[attr-defined]
     try:
         sending = [deferToThread(one.send) for one in fleet]
         await until(lambda: all(one.acknowledged > 1 for one in fleet), "all send", 60)
         drained = Deferred.fromCoroutine(client.drain(3.0))
-        await until(lambda: "draining: 200 devices within 3 s" in ingest.daemon.text, "it drains")
+        await until(lambda: "draining: 200 devices within 3 s" in ingest.daemon.text, "draining")
         assert (await client.info())["draining"] is True
         assert ingest.daemon.readyz()[0] == 200
         with pytest.raises(ConnectionRefusedError):
             RawDevice(ingest.port)
-        assert await in_thread(silent.login, OTHER) == b""  # comes again, elsewhere
+        assert await in_thread(silent.login, OTHER) == b""  # closed without a reply
         assert await drained == {"closed": 200, "left": 0}
         for sent in sending:
             await sent
@@ -67,7 +67,7 @@ async def test_drain_loses_no_ack(tmp_path: Path, serve: Serve, redis: RedisServ
     for _, fields in redis.client.xrange(STREAM):
         stored[fields[b"device_id"].decode()] += 1
     assert stored == {one.device_id: one.acknowledged for one in fleet}
-    await until(lambda: not redis.client.hlen("connections:registry"), "nobody is registered")
+    await until(lambda: not redis.client.hlen("connections:registry"), "device registry empty")
     assert not redis.client.hlen("connections:vendors")
     info = await client.info()
     assert (info["connections"], info["devices"], info["draining"]) == (0, 0, True)
@@ -81,26 +81,26 @@ async def test_drain_loses_no_ack(tmp_path: Path, serve: Serve, redis: RedisServ
 async def test_frame_under_way_is_acknowledged_before_the_drain_closes_the_connection(
     tmp_path: Path, serve: Serve, redis: RedisServer
 ) -> None:
-    place = Place("unix", tmp_path)
-    ingest = serve(*place.option)
+    control_port = ControlPort("unix", tmp_path)
+    ingest = serve(*control_port.option)
     device = online(ingest)
-    client = connect(place.address())
+    client = connect(control_port.address())
     redis.suspend()
     device.send(frame(2))
     drained = Deferred.fromCoroutine(client.drain(0))
-    await until(lambda: "draining: 1 device" in ingest.daemon.text, "it drains")
-    assert await in_thread(device.says_nothing)
+    await until(lambda: "draining: 1 device" in ingest.daemon.text, "draining")
+    assert await in_thread(device.is_silent)
     redis.resume()
     assert await in_thread(device.read, 5) == b"\x00\x00\x00\x01"
     assert await drained == {"closed": 1, "left": 0}
     await client.stopService()
 
 
-# The log.
+# Log levels.
 
 
-def offered(ingest: Ingest, number: int) -> str:
-    """Have a command passed on, which is told at the level debug; the end of that line."""
+def pass_on_command(ingest: Ingest, number: int) -> str:
+    """Let a command be passed on; return the end of its log line at level debug."""
     send(ingest.redis, "one", f"c{number}", DEVICE)
     waiting = f"commands:waiting:{DEVICE}"
     wait_for(lambda: ingest.redis.client.xlen(waiting) == 1, "passed on")
@@ -110,16 +110,16 @@ def offered(ingest: Ingest, number: int) -> str:
 
 @ensureDeferred
 async def test_log_level_can_be_changed_at_run_time(tmp_path: Path, serve: Serve) -> None:
-    place = Place("unix", tmp_path)
-    ingest = serve("--instance-id", "one", *place.option)
-    client = connect(place.address())
-    hidden = await in_thread(offered, ingest, 1)
+    control_port = ControlPort("unix", tmp_path)
+    ingest = serve("--instance-id", "one", *control_port.option)
+    client = connect(control_port.address())
+    hidden = await in_thread(pass_on_command, ingest, 1)
     assert await client.set_log_level("debug", "tracker.commands") == "info"
-    shown = await in_thread(offered, ingest, 2)
-    await until(lambda: shown in ingest.daemon.text, "it is told")
+    shown = await in_thread(pass_on_command, ingest, 2)
+    await until(lambda: shown in ingest.daemon.text, "logged")
     assert hidden not in ingest.daemon.text
     await client.set_log_level("warn", "tracker.commands")
-    hidden = await in_thread(offered, ingest, 3)
+    hidden = await in_thread(pass_on_command, ingest, 3)
     assert await client.set_log_level("error") == "info"
     await client.drain(0)
     await client.stopService()
@@ -130,5 +130,5 @@ async def test_log_level_can_be_changed_at_run_time(tmp_path: Path, serve: Serve
 
 def test_log_level_can_be_set_at_start(serve: Serve) -> None:
     ingest = serve("--instance-id", "one", "--log-level", "debug")
-    shown = offered(ingest, 1)
-    wait_for(lambda: shown in ingest.daemon.text, "it is told")
+    shown = pass_on_command(ingest, 1)
+    wait_for(lambda: shown in ingest.daemon.text, "logged")

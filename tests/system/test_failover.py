@@ -14,7 +14,7 @@ import pytest
 import valkey
 
 from tests.servers import RedisServer, Sentinel
-from tests.system.outages import Tell, outage
+from tests.system.outages import Report, outage
 from tests.system.raw import Ingest
 from tests.waiting import wait_for
 
@@ -68,19 +68,19 @@ def ingest(tmp_path: Path, pair: Pair) -> Iterator[Ingest]:
 
 
 def test_ingest_follows_the_failover_of_a_killed_master(
-    pair: Pair, ingest: Ingest, tell: Tell
+    pair: Pair, ingest: Ingest, report: Report
 ) -> None:
     with outage(ingest, pair.replica) as during:
         during.pushing.pause()
         wait_for(lambda: pair.replica.is_in_sync_with(pair.master), "the replica is in sync")
         pair.master.kill()
-        during.pushing.go_on()
-        during.lasts(f"the master 127.0.0.1:{pair.master.port}: ")
+        during.pushing.resume()
+        during.wait_for_effect(f"the master 127.0.0.1:{pair.master.port}: ")
         failed_over = lambda: wait_for(pair.has_failed_over, "a new master")  # noqa: E731
-        tell(f"resumed after {during.ends(failed_over):.2f} s")
+        report(f"resumed after {during.end(failed_over):.2f} s")
 
 
-def test_ingest_follows_a_forced_failover(pair: Pair, ingest: Ingest, tell: Tell) -> None:
+def test_ingest_follows_a_forced_failover(pair: Pair, ingest: Ingest, report: Report) -> None:
     with outage(ingest, pair.replica) as during:
         during.pushing.pause()
         # The master refuses writes as soon as it has lost its replica. Without this setting it
@@ -90,8 +90,8 @@ def test_ingest_follows_a_forced_failover(pair: Pair, ingest: Ingest, tell: Tell
         pair.sentinel.fail_over()
         wait_for(pair.is_promoted, "the replica is promoted")
         before = len(during.pushing.acknowledged)
-        during.pushing.go_on()
-        during.is_told("NOREPLICAS", "replaced; the master is")
+        during.pushing.resume()
+        during.wait_until_reported("NOREPLICAS", "replaced; the master is")
         assert len(during.pushing.acknowledged) == before
         wait_for(pair.has_failed_over, "the Sentinel names the new master")
-        tell(f"resumed after {during.resumed(before):.2f} s")
+        report(f"resumed after {during.wait_until_resumed(before):.2f} s")

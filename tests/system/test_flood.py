@@ -1,4 +1,4 @@
-"""A flood of datagrams on one port, and the devices that are served beside it."""
+"""Floods of datagrams and messages, and the service for other devices meanwhile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable
 
 from tests.servers import free_port
-from tests.system.raw import Ingest, packet
+from tests.system.raw import Ingest, frame_data
 from tests.system.test_transports import UdpDevice
 from tests.waiting import wait_for
 from tracker.vendors.teltonika.frame import encode_frame
@@ -19,7 +19,7 @@ FLOOD = 4000
 
 
 def metric(ingest: Ingest, name: str, reason: str) -> float:
-    """A metric of this process."""
+    """Return the value of a metric of this process."""
     with urllib.request.urlopen(ingest.daemon.url("/metrics"), timeout=10) as response:
         text = response.read().decode()
     (found,) = re.findall(rf'^tracker_{name}_total{{.*reason="{reason}".*}} (\S+)$', text, re.M)
@@ -35,20 +35,20 @@ def test_flood_of_datagrams_is_dropped_and_other_devices_are_served(
     )
     known = UdpDevice(port)
 
-    def answered(number: int) -> bool:
-        known.send(number, packet(number))  # the kernel may drop it, so it is sent again
-        return known.answer(0.2) is not None
+    def is_acknowledged(number: int) -> bool:
+        known.send(number, frame_data(number))  # sent again, since the kernel may drop it
+        return known.reply(0.2) is not None
 
-    wait_for(lambda: answered(1), "a device over UDP is served")
+    wait_for(lambda: is_acknowledged(1), "a device over UDP is served")
     flood = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with ingest.connect() as neighbour:
         assert neighbour.login(DEVICE) == b"\x01"
         for number in range(FLOOD):
-            flood.sendto(b"" if number % 2 else b"rubbish", ("127.0.0.1", port))
+            flood.sendto(b"" if number % 2 else b"garbage", ("127.0.0.1", port))
             if number % 400 == 0:
                 assert neighbour.deliver(10 + number)
         assert neighbour.deliver(10 + FLOOD)
-    wait_for(lambda: answered(2), "the device over UDP is still served")
+    wait_for(lambda: is_acknowledged(2), "the device over UDP is still served")
     assert metric(ingest, "dropped_datagrams", "unknown_sources") > 0
     flood.close()
     known.socket.close()
@@ -60,7 +60,7 @@ def test_messages_over_the_rate_are_delayed_and_none_is_lost(serve: Callable[...
     with ingest.connect() as device:
         assert device.login(DEVICE) == b"\x01"
         device.send(encode_frame(encode_message(message)) * 30)
-        assert device.deliver(1)  # behind all of them
+        assert device.deliver(1)  # after all messages
     texts = [entry["attributes"] for entry in ingest.entries() if entry["codec"] == "13"]
     assert [(len(text["message"]), text["message_length"]) for text in texts] == [(100, 150)] * 30
     assert metric(ingest, "paused_connections", "messages") > 0

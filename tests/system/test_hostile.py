@@ -1,4 +1,4 @@
-"""What strangers may do to a port: nothing of it reaches the devices on the same port."""
+"""Hostile peers on a port, which must not affect the devices on the same port."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tracker.ingestion.admission import RESERVED_FILES
 from tracker.vendors.teltonika.login import encode_login
 
 DEVICE = "356307042441013"
-LORIS = 2000
+SLOW_CONNECTIONS = 2000
 
 
 def imei(number: int) -> str:
-    """Of devices other than the one above."""
+    """Return the IMEI of another device than :data:`DEVICE`."""
     return f"9{number:014}"
 
 
@@ -37,23 +37,23 @@ class SlowLoris:
         self._selector = selectors.DefaultSelector()
         self._sending: dict[socket.socket, Iterator[int]] = {}
         self._due: list[tuple[float, socket.socket]] = []
-        self.answers = 0
+        self.replies = 0
         self.sent = 0
 
-    def connect(self, at_once: bytes, slowly: bytes) -> None:
-        """One more; when it has sent all it sends nothing, and stays."""
+    def connect(self, first: bytes, slow: bytes) -> None:
+        """Open a connection that stays open after it has sent its bytes."""
         connection = socket.create_connection(("127.0.0.1", self._port), timeout=10)
-        connection.sendall(at_once)
+        connection.sendall(first)
         connection.setblocking(False)
         self._selector.register(connection, selectors.EVENT_READ)
-        self._sending[connection] = iter(slowly)
+        self._sending[connection] = iter(slow)
 
     @property
     def connected(self) -> int:
         return len(self._sending)
 
-    def begin(self) -> None:
-        """The first bytes are due within a second from now."""
+    def start(self) -> None:
+        """Start sending; the first bytes are due within the next second."""
         now = time.monotonic()
         self._due = [
             (now + number / len(self._sending), connection)
@@ -61,14 +61,14 @@ class SlowLoris:
         ]
 
     def tick(self) -> None:
-        """Send the bytes that are due, and see which connections the server has closed."""
+        """Send the bytes that are due, and forget the connections that the server has closed."""
         for key, _ in self._selector.select(0):
             connection = key.fileobj
             assert isinstance(connection, socket.socket)
             answer = b""
             with suppress(ConnectionResetError):
                 answer = connection.recv(100)
-            self.answers += len(answer)
+            self.replies += len(answer)
             if not answer:
                 self._forget(connection)
         now = time.monotonic()
@@ -97,10 +97,10 @@ class SlowLoris:
         self._selector.close()
 
 
-def delivery_times(device: RawDevice, first: int, go_on: Callable[[int], bool]) -> list[float]:
-    """Seconds from a frame to its acknowledgement, one frame after the other."""
+def delivery_times(device: RawDevice, first: int, proceed: Callable[[int], bool]) -> list[float]:
+    """Return the seconds from each frame to its ACK, with one frame at a time."""
     times: list[float] = []
-    while go_on(len(times)):
+    while proceed(len(times)):
         began = time.perf_counter()
         assert device.deliver(first + len(times))
         times.append(time.perf_counter() - began)
@@ -126,32 +126,32 @@ def test_two_thousand_slow_connections_do_not_slow_a_device(
         before = median_and_p95(delivery_times(device, 0, lambda done: done < 500))
 
         began = time.monotonic()
-        for number in range(LORIS // 2):
+        for number in range(SLOW_CONNECTIONS // 2):
             login = encode_login(imei(number))
             loris.connect(login, frame(1))
             loris.connect(b"", login)
-        loris.begin()
+        loris.start()
 
-        def besieged(done: int) -> bool:
-            # The first ones are closed five seconds after they were accepted.
+        def under_attack(done: int) -> bool:
+            # The server closes the first ones five seconds after it has accepted them.
             if time.monotonic() >= began + 4:
                 return False
             loris.tick()
             return True
 
-        during = median_and_p95(times := delivery_times(device, 1000, besieged))
-        assert loris.connected == LORIS
-        assert loris.answers == LORIS // 2  # each login of a thousand, and nothing else
+        during = median_and_p95(times := delivery_times(device, 1000, under_attack))
+        assert loris.connected == SLOW_CONNECTIONS
+        assert loris.replies == SLOW_CONNECTIONS // 2  # one byte for each login
         assert len(times) > 200
-        assert loris.sent > LORIS
+        assert loris.sent > SLOW_CONNECTIONS
 
         def being_closed(done: int) -> bool:
             loris.tick()
-            return loris.connected > LORIS // 2 and time.monotonic() < began + 20
+            return loris.connected > SLOW_CONNECTIONS // 2 and time.monotonic() < began + 20
 
         delivery_times(device, 50_000, being_closed)
-        assert loris.connected == LORIS // 2  # who has logged in may take its time
-        assert loris.answers == LORIS // 2
+        assert loris.connected == SLOW_CONNECTIONS // 2  # connections that have logged in stay open
+        assert loris.replies == SLOW_CONNECTIONS // 2
     figures = f"before {before}, during {during} (median, p95; s), {len(times)} frames"
     with capsys.disabled():
         print(f" {figures} ", end="")
@@ -163,7 +163,7 @@ def test_two_thousand_slow_connections_do_not_slow_a_device(
 
 
 def garbage(number: int) -> bytes:
-    """What scanners, browsers and worse send, all of it with control bytes."""
+    """Return bytes with control characters that scanners, browsers or attackers might send."""
     return (
         b"GET /\xff\x1b[31m HTTP/1.1\r\n\r\n",
         b"\x00\x0f35630704\x1b]0;owned\x07\r\n",
@@ -182,11 +182,11 @@ def test_flood_of_garbage_leaves_no_trace(serve: Callable[..., Ingest]) -> None:
 
     def flood(count: int) -> None:
         for number in range(count):
-            with ingest.connect() as stranger:
+            with ingest.connect() as peer:
                 with suppress(ConnectionResetError, BrokenPipeError):
-                    stranger.send(garbage(number))
-                if number % 8 != 6:  # that one is fine, as far as it goes
-                    stranger.read(100)
+                    peer.send(garbage(number))
+                if number % 8 != 6:  # the server waits for more bytes of this one
+                    peer.read(100)
 
     with ingest.connect() as device:
         assert device.login(imei(0)) == b"\x01"
@@ -213,7 +213,7 @@ def test_connection_over_the_limit_is_refused(serve: Callable[..., Ingest]) -> N
             assert device.deliver(number)
         devices[0].socket.close()
 
-        wait_for(lambda: is_served(ingest, imei(9)), "a place that became free is given away")
+        wait_for(lambda: is_served(ingest, imei(9)), "a free slot is used again")
         for number, device in enumerate(devices[1:]):
             assert device.deliver(10 + number)
     assert len(ingest.entries()) == 9
@@ -230,14 +230,14 @@ def test_flood_at_the_open_file_limit_is_refused_with_few_log_lines(
         device = stack.enter_context(ingest.connect())
         assert device.login(DEVICE) == b"\x01"
         for _ in range(3):
-            os.kill(ingest.daemon.pid, signal.SIGSTOP)  # so that they come all at once
+            os.kill(ingest.daemon.pid, signal.SIGSTOP)  # so that all are accepted at once
             try:
-                strangers = [stack.enter_context(ingest.connect()) for _ in range(300)]
+                peers = [stack.enter_context(ingest.connect()) for _ in range(300)]
             finally:
                 os.kill(ingest.daemon.pid, signal.SIGCONT)
-            for number, stranger in enumerate(strangers):
+            for number, peer in enumerate(peers):
                 with suppress(ConnectionResetError, BrokenPipeError):
-                    stranger.login(imei(number))
+                    peer.login(imei(number))
         assert device.deliver(1)
     assert "maximal number of connections (136)" in ingest.rejections()[0]
     assert len(ingest.daemon.text.splitlines()) < 50, ingest.daemon.text
@@ -250,17 +250,17 @@ def test_connections_per_second_of_one_address_are_limited(serve: Callable[..., 
         assert device.login(DEVICE) == b"\x01"
         began = time.monotonic()
         served = sum(is_served(ingest, imei(number)) for number in range(200))
-        seconds = int(time.monotonic() - began) + 2  # calendar seconds that it touched
+        seconds = int(time.monotonic() - began) + 2  # calendar seconds that it covers
         assert 19 <= served <= 20 * seconds
         assert served < 200
         assert device.deliver(1)
-        # The next second is another one.
-        wait_for(lambda: is_served(ingest, imei(0)), "connections are let in again")
+        # The next second has its own limit.
+        wait_for(lambda: is_served(ingest, imei(0)), "connections admitted again")
     assert "more than 20 new connections per second from one address" in ingest.rejections()[0]
 
 
 def is_served(ingest: Ingest, device_id: str, tls: ssl.SSLContext | None = None) -> bool:
-    """Whether a new connection is, or is closed at once."""
+    """Return whether a device on a new connection is served."""
     ended = (ConnectionResetError, BrokenPipeError, ssl.SSLError)
     with suppress(*ended), ingest.connect(tls) as device:
         return device.login(device_id) == b"\x01"

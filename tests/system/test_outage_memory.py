@@ -1,4 +1,4 @@
-"""Two thousand devices that push while Redis is away: what they cost in memory."""
+"""Memory for two thousand devices that push while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from contextlib import ExitStack
 import pytest
 
 from tests.servers import RedisServer
-from tests.system.outages import RESUMPTION, Serve, Tell, imei, stored
+from tests.system.outages import RESUMPTION, Report, Serve, imei, stored
 from tests.system.raw import START, STREAM, RawDevice
 from tests.waiting import wait_for
 from tracker.vendors.teltonika.avl import CODEC_8E, Record, encode_packet
 from tracker.vendors.teltonika.frame import encode_frame
 
 DEVICES = 2000
-PLACE = (0, 252_500_000, 546_800_000, 100, 90, 8, 40)
+RECORD_FIELDS = (0, 252_500_000, 546_800_000, 100, 90, 8, 40)
 FRAMES = 24
-#: Bytes that 2,000 devices may cost while nothing they send is confirmed: 16 KiB unread
-#: bytes and a decoded packet each, and what the interpreter makes of them.
-MEMORY = 64 << 20
+#: Maximal memory for 2,000 devices while nothing is appended, in bytes: 16 KiB of unread bytes
+#: and a decoded frame for each, with the overhead of the interpreter.
+MAX_MEMORY = 64 << 20
 
 
 class Fleet:
-    """Devices that send frames of a kilobyte without waiting for acknowledgements."""
+    """Devices that send frames of a kilobyte without waiting for ACKs."""
 
     def __init__(self, port: int) -> None:
         elements = tuple((number, 8, number) for number in range(200, 300))
         self._frames = [
-            encode_frame(encode_packet(CODEC_8E, [Record(START + at, *PLACE, 0, elements)]))
+            encode_frame(encode_packet(CODEC_8E, [Record(START + at, *RECORD_FIELDS, 0, elements)]))
             for at in range(FRAMES)
         ]
-        self.acknowledgements = 0
+        self.acks = 0
         self._sent: dict[socket.socket, int] = {}
         self._selector = selectors.DefaultSelector()
         for number in range(DEVICES):
@@ -44,19 +44,19 @@ class Fleet:
             self._selector.register(device.socket, selectors.EVENT_READ)
 
     def send(self) -> None:
-        """One frame of each device."""
+        """Send one frame of each device."""
         for device, sent in self._sent.items():
             assert device.send(self._frames[sent]) == len(self._frames[sent])
             self._sent[device] = sent + 1
 
     def read(self) -> int:
-        """Read what has come; how many frames are acknowledged by now."""
+        """Read the received ACKs; return their total number."""
         for key, _ in self._selector.select(0):
             assert isinstance(key.fileobj, socket.socket)
             data = key.fileobj.recv(4 * FRAMES)
             assert data == b"\0\0\0\1" * (len(data) // 4) != b""
-            self.acknowledgements += len(data) // 4
-        return self.acknowledgements
+            self.acks += len(data) // 4
+        return self.acks
 
     def close(self) -> None:
         self._selector.close()
@@ -66,7 +66,7 @@ class Fleet:
 
 @pytest.mark.usefixtures("many_files")
 def test_memory_is_bounded_while_two_thousand_devices_push_without_redis(
-    redis: RedisServer, serve: Serve, tell: Tell
+    redis: RedisServer, serve: Serve, report: Report
 ) -> None:
     ingest = serve("--connection-rate", "10000", "--connection-rate-per-address", "10000")
     fleet = Fleet(ingest.port)
@@ -77,15 +77,15 @@ def test_memory_is_bounded_while_two_thousand_devices_push_without_redis(
         before = ingest.memory()
         redis.kill()
         began = time.monotonic()
-        wait_for(lambda: ingest.daemon.readyz()[0] == 503, "the outage is told")
+        wait_for(lambda: ingest.daemon.readyz()[0] == 503, "outage reported")
 
         def after(seconds: float) -> int:
-            """Memory so many seconds into the outage; nobody is served until then."""
+            """Return the memory ``seconds`` into the outage; check that no ACK arrives before."""
             wait_for(lambda: time.monotonic() >= began + seconds, "time passes", timeout=40)
             assert fleet.read() == DEVICES
             return ingest.memory()
 
-        # In the first seconds more than is buffered; the rest piles up in the kernel.
+        # The first seconds send more than is buffered; the rest stays in the kernel.
         for number in range(1, FRAMES):
             after(0.25 * number if number < FRAMES - 4 else 6 + number + 4 - FRAMES)
             fleet.send()
@@ -106,11 +106,11 @@ def test_memory_is_bounded_while_two_thousand_devices_push_without_redis(
             ("in the end", afterwards),
         )
     )
-    tell(f"{figures}; ready after {seconds:.2f} s, all served after {served:.1f} s")
+    report(f"{figures}; ready after {seconds:.2f} s, all served after {served:.1f} s")
     assert seconds <= RESUMPTION
-    assert late - before < MEMORY, figures
+    assert late - before < MAX_MEMORY, figures
     assert late - early < 8 << 20, figures
-    assert afterwards - before < MEMORY, figures
+    assert afterwards - before < MAX_MEMORY, figures
     assert redis.client.xlen(STREAM) >= FRAMES * DEVICES
     assert len(stored(redis)) == FRAMES * DEVICES
     assert "Traceback" not in ingest.daemon.text

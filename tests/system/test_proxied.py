@@ -21,18 +21,18 @@ from tests.system.test_hostile import imei
 from tests.system.test_slots import metric
 from tests.waiting import wait_for
 
-STRANGER = "127.0.0.2"
+OTHER_HOST = "127.0.0.2"
 LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"
 
 
 def text(client: str, port: int = 40_000) -> bytes:
-    """A header of version 1."""
+    """Return a PROXY header of version 1."""
     family, proxy = ("TCP6", "2001:db8::9") if ":" in client else ("TCP4", "192.0.2.9")
     return f"PROXY {family} {client} {proxy} {port} 5027\r\n".encode()
 
 
 def binary(client: str, port: int = 40_000) -> bytes:
-    """A header of version 2."""
+    """Return a PROXY header of version 2."""
     packed = socket.inet_aton(client) + socket.inet_aton("192.0.2.9")
     return b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c" + packed + struct.pack("!HH", port, 5027)
 
@@ -116,13 +116,13 @@ def test_devices_are_served_under_their_own_addresses(site: Site) -> None:
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_device_that_sends_ahead_gets_all_replies(site: Site, tls: bool) -> None:
-    count = 1000  # frames: several times --buffer-bytes, so that it is not read for a while
+    count = 1000  # frames: several times --buffer-bytes, so that reading pauses
     with site.connect(binary("203.0.113.1"), tls) as device:
         assert device.login(imei(0)) == b"\x01"
         device.send(b"".join(frame(number) for number in range(count)))
         assert device.read(4 * count) == (1).to_bytes(4, "big") * count
         port = site.tls_port if tls else site.ingest.port
-        wait_for(lambda: is_kept_alive(port), "the kernel looks after it")
+        wait_for(lambda: is_kept_alive(port), "keep-alive is set")
     assert site.ingest.redis.client.xlen(STREAM) == count
 
 
@@ -133,15 +133,15 @@ def test_bytes_behind_a_header_are_read_in_pieces_of_any_size(site: Site) -> Non
         assert device.login(imei(0)) == b"\x01"
         assert device.deliver(1)
         device.socket.shutdown(socket.SHUT_WR)
-        assert device.is_closed()  # as of a device that connects by itself
-    wait_for(lambda: metric(site.ingest, "tracker_connection_slots_used") == 0, "it is gone")
+        assert device.is_closed()  # like a device without a proxy
+    wait_for(lambda: metric(site.ingest, "tracker_connection_slots_used") == 0, "slot free")
 
 
 def test_connection_from_another_address_than_the_proxy_is_closed_unread(site: Site) -> None:
     for tls in (False, True):
-        assert not site.serves(text("203.0.113.1"), tls, STRANGER)
+        assert not site.serves(text("203.0.113.1"), tls, OTHER_HOST)
     assert site.count("rejections", "proxy") == 2
-    assert f"rejected {STRANGER}:" in site.ingest.rejections()[0]
+    assert f"rejected {OTHER_HOST}:" in site.ingest.rejections()[0]
 
 
 def test_connection_without_a_header_is_closed(site: Site) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.servers import RedisServer, free_port
 from tests.system.processes import Daemon
-from tests.system.raw import STREAM, RawDevice, packet
+from tests.system.raw import STREAM, RawDevice, frame_data
 from tests.system.test_transports import UdpDevice
 from tests.waiting import wait_for
 
@@ -23,7 +23,7 @@ def imei(number: int) -> str:
 
 @pytest.fixture
 def pair(tmp_path: Path, redis: RedisServer) -> tuple[int, list[Daemon]]:
-    """Two processes on one port, TCP and UDP, not started yet."""
+    """Provide two processes on one port, TCP and UDP, that are not started."""
     port = free_port()
     listen = [f"teltonika={kind}:{port}:interface=127.0.0.1:reuseport=1" for kind in ("tcp", "udp")]
     daemons = [
@@ -38,7 +38,7 @@ def pair(tmp_path: Path, redis: RedisServer) -> tuple[int, list[Daemon]]:
 
 @pytest.fixture
 def running(pair: tuple[int, list[Daemon]]) -> Iterator[tuple[int, list[Daemon]]]:
-    """The same, running."""
+    """Provide two running processes on one port, TCP and UDP."""
     port, daemons = pair
     with ExitStack() as stack:
         for daemon in daemons:
@@ -48,7 +48,7 @@ def running(pair: tuple[int, list[Daemon]]) -> Iterator[tuple[int, list[Daemon]]
 
 
 def delivers(device: RawDevice, number: int) -> bool:
-    """Whether its connection still is there, and acknowledges a record."""
+    """Return whether the connection is open, and a record is acknowledged."""
     try:
         return device.deliver(number)
     except (BrokenPipeError, ConnectionResetError):
@@ -75,7 +75,7 @@ def test_one_process_continues_without_the_other(
         lost = [number for number, device in enumerate(devices) if not delivers(device, number)]
         acknowledged += DEVICES - len(lost)
         assert 0 < len(lost) < DEVICES, "one process had all the connections"
-        for number in lost:  # there is one process to come to
+        for number in lost:  # one process is left
             assert connect(number).deliver(number)
             acknowledged += 1
         killed.start()
@@ -91,13 +91,13 @@ def test_datagrams_are_distributed_and_acknowledged_once(
         devices = [UdpDevice(port) for _ in range(DEVICES)]
         for number, device in enumerate(devices):
             stack.callback(device.socket.close)
-            answer = device.exchange(number, packet(number), imei(number))
-            # Again, as if the answer was lost.
-            assert device.exchange(number, packet(number), imei(number)) == answer
+            answer = device.exchange(number, frame_data(number), imei(number))
+            # Repeated, like after the loss of the ACK.
+            assert device.exchange(number, frame_data(number), imei(number)) == answer
         assert redis.client.xlen(STREAM) == DEVICES
         killed.kill()
         for number, device in enumerate(devices):
-            device.exchange(1000 + number, packet(number), imei(number))
+            device.exchange(1000 + number, frame_data(number), imei(number))
 
 
 def test_device_registry_names_the_instance_of_a_device(
@@ -122,7 +122,7 @@ def test_device_registry_names_the_instance_of_a_device(
         for number in lost:
             stack.enter_context(RawDevice(port)).login(imei(number))
         wait_for(lambda: len(registered()) == DEVICES, "all are registered again")
-    wait_for(lambda: not registered(), "all have left")
+    wait_for(lambda: not registered(), "device registry empty")
 
 
 def test_second_instance_with_the_same_id_exits(
@@ -138,7 +138,7 @@ def test_second_instance_with_the_same_id_exits(
     assert f"another instance has the ID one (process {first.pid} on this host)" in again.text
     assert redis.client.exists("instance:heartbeat:one")
     first.kill()
-    again.start()  # what is left of the first one is no hindrance
+    again.start()  # the heartbeat of the killed process is replaced
     wait_for(
         lambda: f'"pid": {again.pid}' in redis.client.get("instance:heartbeat:one").decode(),
         "its own heartbeat",

@@ -1,4 +1,4 @@
-"""Connection slots: no address takes all of them, and the process reports when they run out."""
+"""Connection slots: the share of one address, and the readiness without free slots."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.system.test_hostile import imei, is_served
 from tests.waiting import wait_for
 from tracker.ingestion.admission import RESERVED_FILES
 
-#: Slots of the process, and how many of them one address may hold.
+#: Slots of the process, and the maximal number of slots for one address.
 SLOTS, SHARE = 136, 123
 OTHER = "127.0.0.2"
 RATE = ("--connection-rate", "100000", "--connection-rate-per-address", "100000")
@@ -32,7 +32,7 @@ def metric(ingest: Ingest, line: str) -> float:
 
 
 def serves_other(ingest: Ingest, device_id: str) -> bool:
-    """Return whether a device with an address of its own is served."""
+    """Return whether a device with another address is served."""
     with RawDevice(ingest.port, source=OTHER) as device:
         return device.login(device_id) == b"\x01"
 
@@ -49,7 +49,7 @@ def test_one_address_cannot_take_all_slots(serve: Callable[..., Ingest]) -> None
         status, answer = ingest.daemon.readyz()
         assert (status, answer["reasons"]) == (200, {})
         facts = answer["details"]["connections"]
-        assert facts.pop("in_use") >= SHARE  # the other one may not be gone yet
+        assert facts.pop("in_use") >= SHARE  # the other connection may still be open
         assert facts == {"slots": SLOTS, "per_address": SHARE, "addresses_at_their_share": 1}
         rejected = 'tracker_rejections_total{reason="address_share",vendor="teltonika"}'
         assert metric(ingest, rejected) == 200 - SHARE
@@ -57,7 +57,7 @@ def test_one_address_cannot_take_all_slots(serve: Callable[..., Ingest]) -> None
         assert metric(ingest, "tracker_addresses_at_their_share") == 1
     assert len(ingest.rejections()) <= 10
     assert f"the address has its maximal number of connections ({SHARE})" in ingest.rejections()[0]
-    wait_for(lambda: is_served(ingest, imei(1)), "its slots are free again")
+    wait_for(lambda: is_served(ingest, imei(1)), "slots free again")
 
 
 def test_process_without_a_free_slot_is_not_ready(serve: Callable[..., Ingest]) -> None:
@@ -75,7 +75,7 @@ def test_process_without_a_free_slot_is_not_ready(serve: Callable[..., Ingest]) 
 def test_silent_connections_do_not_keep_devices_out(serve: Callable[..., Ingest]) -> None:
     ingest = serve(*RATE, "--connections", "60", "--login-timeout", "600")
     with ExitStack() as stack:
-        for number in range(80):  # more than there are slots
+        for number in range(80):  # more than the slots
             source = f"127.0.1.{number % 2 + 1}"
             stack.enter_context(RawDevice(ingest.port, source=source))
         wait_for(lambda: slots(ingest)["in_use"] == 60, "all slots are taken")

@@ -1,4 +1,4 @@
-"""Devices over UDP and TLS, to a whole process on a real Redis."""
+"""Devices over UDP and TLS, with an ingest process and a real Redis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import certify, key_of
-from tests.system.raw import START, STREAM, Ingest, packet
+from tests.system.raw import START, STREAM, Ingest, frame_data
 from tracker.position import iso_milliseconds
 from tracker.vendors.teltonika.datagram import Datagram, encode_datagram
 
@@ -27,8 +27,8 @@ class UdpDevice:
     def send(self, packet_id: int, data: bytes, imei: str = DEVICE) -> None:
         self.socket.send(encode_datagram(Datagram(packet_id, packet_id % 256, imei, data)))
 
-    def answer(self, timeout: float = 10.0) -> bytes | None:
-        """The next answer; None if none comes in that time."""
+    def reply(self, timeout: float = 10.0) -> bytes | None:
+        """Return the next ACK; None if none arrives within ``timeout`` seconds."""
         self.socket.settimeout(timeout)
         try:
             return self.socket.recv(100)
@@ -36,13 +36,13 @@ class UdpDevice:
             return None
 
     def exchange(self, packet_id: int, data: bytes, imei: str = DEVICE) -> bytes:
-        """Send a datagram until it is answered, as devices do: a busy process drops some."""
+        """Send a datagram until its ACK arrives, like a device: a busy process drops some."""
         for _ in range(20):
             self.send(packet_id, data, imei)
-            while (answer := self.answer(3.0)) is not None:
+            while (answer := self.reply(3.0)) is not None:
                 if answer[2:4] == packet_id.to_bytes(2, "big"):
                     return answer
-        raise AssertionError(f"datagram {packet_id} is not answered")
+        raise AssertionError(f"datagram {packet_id} is not acknowledged")
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def device(ingest: Ingest) -> Iterator[UdpDevice]:
 
 
 def test_datagram_is_acknowledged_and_stored(ingest: Ingest, device: UdpDevice) -> None:
-    device.send(0xCAFE, packet(1, 2, 3))
-    assert device.answer() == bytes.fromhex("0005 CAFE 01 FE 03")
+    device.send(0xCAFE, frame_data(1, 2, 3))
+    assert device.reply() == bytes.fromhex("0005 CAFE 01 FE 03")
     entries = ingest.entries()
     assert [entry["timestamp"] for entry in entries] == [
         iso_milliseconds(START + number) for number in (1, 2, 3)
@@ -71,28 +71,28 @@ def test_repeated_datagram_is_acknowledged_again_and_stored_once(
     ingest: Ingest, device: UdpDevice
 ) -> None:
     for _ in range(5):
-        device.send(0x0102, packet(1, 2))
-        assert device.answer() == bytes.fromhex("0005 0102 01 02 02")
+        device.send(0x0102, frame_data(1, 2))
+        assert device.reply() == bytes.fromhex("0005 0102 01 02 02")
     assert ingest.redis.client.xlen(STREAM) == 2
-    device.send(0x0103, packet(1, 2))  # other ids: another packet, as far as UDP can tell
-    assert device.answer() == bytes.fromhex("0005 0103 01 03 02")
+    device.send(0x0103, frame_data(1, 2))  # other numbers, therefore not a repetition
+    assert device.reply() == bytes.fromhex("0005 0103 01 03 02")
     assert ingest.redis.client.xlen(STREAM) == 4
 
 
 def test_datagram_is_not_acknowledged_before_its_append(ingest: Ingest, device: UdpDevice) -> None:
     ingest.redis.suspend()
-    device.send(1, packet(1))
-    assert device.answer(0.7) is None
-    device.send(1, packet(1))  # it repeats it, as devices do
-    assert device.answer(0.3) is None
+    device.send(1, frame_data(1))
+    assert device.reply(0.7) is None
+    device.send(1, frame_data(1))  # a repetition
+    assert device.reply(0.3) is None
     ingest.redis.resume()
-    assert device.answer() == bytes.fromhex("0005 0001 01 01 01")
-    assert device.answer(0.3) is None
+    assert device.reply() == bytes.fromhex("0005 0001 01 01 01")
+    assert device.reply(0.3) is None
     assert ingest.redis.client.xlen(STREAM) == 1
 
 
 def test_invalid_datagram_gets_no_reply(ingest: Ingest, device: UdpDevice) -> None:
-    good = encode_datagram(Datagram(1, 1, DEVICE, packet(1)))
+    good = encode_datagram(Datagram(1, 1, DEVICE, frame_data(1)))
     for bad in (
         b"",
         b"\x00",
@@ -102,17 +102,20 @@ def test_invalid_datagram_gets_no_reply(ingest: Ingest, device: UdpDevice) -> No
         good.replace(b"3563", b"35\x1b["),
     ):
         device.socket.send(bad)
-    device.send(2, packet(1)[:-1] + b"\x02")  # its counts differ
-    device.send(3, packet(2))
-    assert device.answer() == bytes.fromhex("0005 0003 01 03 01")
-    assert device.answer(0.3) is None
+    device.send(2, frame_data(1)[:-1] + b"\x02")  # its counts differ
+    device.send(3, frame_data(2))
+    assert device.reply() == bytes.fromhex("0005 0003 01 03 01")
+    assert device.reply(0.3) is None
     assert ingest.redis.client.xlen(STREAM) == 1
     assert len(ingest.rejections()) == 7
     assert "\x1b" not in ingest.daemon.text
 
 
 def trusting(certificate: Path, own: Path | None = None) -> ssl.SSLContext:
-    """What a device has: whom it trusts, and perhaps a certificate of its own."""
+    """Return the TLS settings of a device that trusts a certificate.
+
+    :param own: its own certificate, if any.
+    """
     context = ssl.create_default_context(cafile=str(certificate))
     if own is not None:
         context.load_cert_chain(own, key_of(own))
@@ -125,7 +128,7 @@ def over_tls(serve: Callable[..., Ingest], certificate: Path, *options: str) -> 
 
 
 def served(ingest: Ingest, tls: ssl.SSLContext | None) -> bool:
-    """Whether a device can deliver a record; a refused one must not have had a byte."""
+    """Return whether a device can deliver a record; else check that it receives no byte."""
     try:
         with ingest.connect(tls) as device:
             answer = device.login(DEVICE)
@@ -143,7 +146,7 @@ def test_device_is_served_over_tls(serve: Callable[..., Ingest], tmp_path: Path)
         for number in range(20):
             assert device.deliver(number, 1000 + number)
     assert len(ingest.entries()) == 40
-    assert not served(ingest, None)  # plain bytes, where TLS is spoken
+    assert not served(ingest, None)  # plain bytes on a TLS port
     assert served(ingest, trusting(certificate))
     assert ingest.daemon.stop() == 0
     assert "Traceback" not in ingest.daemon.text

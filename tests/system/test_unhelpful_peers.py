@@ -1,4 +1,4 @@
-"""Peers that do not do their part: of ending a connection, or of waiting for an answer."""
+"""Peers that do not end a connection, or do not wait for replies."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def test_peer_that_never_ends_tls_does_not_keep_its_slot(
     trusting = ssl.create_default_context(cafile=str(certificate))
     with ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(ingest.connect(trusting))  # it reads nothing from now on
+            stack.enter_context(ingest.connect(trusting))  # the peer reads nothing from now on
         assert not is_served(ingest, imei(1), trusting)
-        wait_for(lambda: is_served(ingest, imei(1), trusting), "there is room again", timeout=10)
+        wait_for(lambda: is_served(ingest, imei(1), trusting), "slot free", timeout=10)
 
 
 @contextmanager
 def pipelining(port: int, device_id: str, data: bytes) -> Iterator[None]:
-    """A device that sends ``data`` over and over, as fast as it is taken, and waits for nothing."""
+    """Run a device that sends ``data`` repeatedly, as fast as possible, without waiting."""
     ended = threading.Event()
 
-    def go_on() -> None:
+    def send() -> None:
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(encode_login(device_id))
             connection.setblocking(False)
@@ -51,13 +51,13 @@ def pipelining(port: int, device_id: str, data: bytes) -> Iterator[None]:
                 with suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
                     if readable and not connection.recv(1 << 20):
                         return
-                    if writable:  # cut anywhere, so that it is a new packet each time
+                    if writable:  # sent in two parts, since the socket may accept only a part
                         sent = connection.send(data)
                         connection.setblocking(True)
                         connection.sendall(data[sent:])
                         connection.setblocking(False)
 
-    thread = threading.Thread(target=go_on, daemon=True)
+    thread = threading.Thread(target=send, daemon=True)
     thread.start()
     yield
     ended.set()
@@ -66,7 +66,7 @@ def pipelining(port: int, device_id: str, data: bytes) -> Iterator[None]:
 
 FLOODS = {
     "pings": b"\xff" * 60_000,
-    "packets-without-records": encode_frame(encode_packet(CODEC_8, [])) * 4000,
+    "frames-without-records": encode_frame(encode_packet(CODEC_8, [])) * 4000,
     "logins": encode_login(imei(1)) * 3500,
 }
 

@@ -1,7 +1,7 @@
-"""From devices' bytes to database rows, as processes, while parts of it are killed.
+"""The whole path from devices to database rows, while processes are killed.
 
-Each test compares what the devices were told had been received with what the
-database holds: nothing lost, nothing twice.
+Each test compares the acknowledged records with the stored ones: none is lost, none is stored
+twice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def test_killed_processor_loses_and_duplicates_nothing(stack: Stack) -> None:
     for _ in range(5):
         fleet.wait_for_more(500)
         stack.process.kill()
-        fleet.wait_for_more(500)  # ingestion does not care
+        fleet.wait_for_more(500)  # ingestion is not affected
         stack.process.start()
     stack.account(fleet)
 
@@ -91,10 +91,10 @@ def test_rejected_peer_does_not_affect_devices(stack: Stack) -> None:
     fleet = stack.fleet(*LOAD)
     fleet.wait_for_more(100)
     for _ in range(200):
-        with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as stranger:
-            stranger.sendall(b"GET /\xff\x1b[31m HTTP/1.1\r\n\r\n")
+        with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as peer:
+            peer.sendall(b"GET /\xff\x1b[31m HTTP/1.1\r\n\r\n")
             with suppress(ConnectionResetError):
-                assert stranger.recv(10) == b""
+                assert peer.recv(10) == b""
     fleet.wait_for_more(100)
     assert "0 retransmitted" in stack.account(fleet)
     assert 0 < stack.ingest.text.count("rejected 127.0.0.1") <= 10
@@ -116,10 +116,10 @@ def test_both_roles_follow_a_pinned_stream(tmp_path: Path, redis: RedisServer) -
 def test_heartbeat_gives_the_streams_of_the_instance(stack: Stack) -> None:
     client = stack.redis.client
     (key,) = wait_for(lambda: client.keys("instance:heartbeat:*"), "a heartbeat")
-    beat = json.loads(client.get(key) or b"")
-    assert beat["streams"] == ["telemetry:teltonika"]
-    assert beat["connections"] == 0
-    assert "control" not in beat
+    heartbeat = json.loads(client.get(key) or b"")
+    assert heartbeat["streams"] == ["telemetry:teltonika"]
+    assert heartbeat["connections"] == 0
+    assert "control" not in heartbeat
     assert 0 < client.ttl(key) <= 90
     stack.ingest.stop()
     assert not client.exists(key)

@@ -1,4 +1,4 @@
-"""Who a device is, and which of its connections counts, in whole processes."""
+"""Logins, repeated logins, messages and the allow-list, with whole processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.servers import RedisServer
 from tests.system.conftest import Stack
 from tests.system.processes import stored, wait_until_stored
-from tests.system.raw import START, Ingest, RawDevice, frame, packet
+from tests.system.raw import START, Ingest, RawDevice, frame, frame_data
 from tests.system.test_transports import UdpDevice
 from tests.unit.vendors.teltonika import golden_7
 from tests.waiting import wait_for
@@ -31,16 +31,16 @@ def test_second_login_supersedes_the_first_and_loses_nothing(stack: Stack, hangs
             assert older.deliver(number)
         if hangs:
             stack.redis.suspend()
-        older.send(frame(100, 101))  # and it does not wait for the answer
+        older.send(frame(100, 101))  # without waiting for the ACK
         assert newer.login(DEVICE) == b"\x01"
-        answer = older.read(5)  # whatever it is, the end follows
+        answer = older.read(5)  # an ACK or nothing, then the end
         assert answer in ((b"",) if hangs else (b"", b"\x00\x00\x00\x02"))
         stack.redis.resume()
         if not answer:
-            assert newer.deliver(100, 101)  # as a device does after it was cut off
+            assert newer.deliver(100, 101)  # like a device after it was disconnected
         for number in range(10, 20):
             assert newer.deliver(number)
-        assert newer.says_nothing()
+        assert newer.is_silent()
     expected = {iso_milliseconds(START + number) for number in (*range(20), 100, 101)}
     wait_until_stored(stack.database, len(expected))
     times = Counter(ts for _, ts, _ in stored(stack.database))
@@ -90,12 +90,12 @@ def test_messages_are_appended_after_their_device_has_disconnected(
             device.read(5)
     redis.resume()
 
-    def told() -> list[str]:
-        messages = (entry for entry in ingest.entries() if entry["codec"] == "12")
-        return [entry["attributes"]["message"] for entry in messages]
+    def messages() -> list[str]:
+        found = (entry for entry in ingest.entries() if entry["codec"] == "12")
+        return [entry["attributes"]["message"] for entry in found]
 
-    wait_for(lambda: len(told()) >= len(texts), "all messages are in the stream")
-    assert told() == texts
+    wait_for(lambda: len(messages()) >= len(texts), "all messages are in the stream")
+    assert messages() == texts
 
 
 def test_stop_while_redis_hangs_is_clean(serve: Callable[..., Ingest], redis: RedisServer) -> None:
@@ -104,7 +104,7 @@ def test_stop_while_redis_hangs_is_clean(serve: Callable[..., Ingest], redis: Re
         assert device.login(DEVICE) == b"\x01"
         redis.suspend()
         device.send(frame(1))
-        assert device.says_nothing()
+        assert device.is_silent()
         assert ingest.daemon.stop() == 0
         assert device.read(4) == b""
     redis.resume()
@@ -121,11 +121,11 @@ def test_only_devices_on_the_list_are_served(
 ) -> None:
     allow(redis, DEVICE)
     ingest = serve("--device-authority", "redis")
-    with ingest.connect() as device, ingest.connect() as stranger:
+    with ingest.connect() as device, ingest.connect() as other:
         assert device.login(DEVICE) == b"\x01"
         assert device.deliver(1)
-        assert stranger.login(OTHER) == b"\x00"
-        assert stranger.is_closed()
+        assert other.login(OTHER) == b"\x00"
+        assert other.is_closed()
         assert device.deliver(2)
     assert "is not served here" in ingest.rejections()[0]
     assert len(ingest.entries()) == 2
@@ -137,10 +137,10 @@ def test_only_devices_on_the_list_are_served_over_udp(
     allow(redis, DEVICE)
     ingest = serve("--device-authority", "redis", endpoint="udp:{port}")
     device = UdpDevice(ingest.port)
-    device.send(1, packet(1), imei=OTHER)
-    device.send(2, packet(2))
-    assert device.answer() == bytes.fromhex("0005 0002 01 02 01")
-    assert device.answer(0.3) is None
+    device.send(1, frame_data(1), imei=OTHER)
+    device.send(2, frame_data(2))
+    assert device.reply() == bytes.fromhex("0005 0002 01 02 01")
+    assert device.reply(0.3) is None
     device.socket.close()
     assert [entry["device_id"] for entry in ingest.entries()] == [DEVICE]
 
@@ -164,11 +164,11 @@ def test_allow_list_stays_in_use_while_redis_is_unavailable(
     ingest = serve("--device-authority", "redis")
     redis.kill()
     wait_for(lambda: ingest.daemon.readyz()[0] == 503, "not ready")
-    with ingest.connect() as device, ingest.connect() as stranger:
+    with ingest.connect() as device, ingest.connect() as other:
         assert device.login(DEVICE) == b"\x01"
         device.send(frame(1))
-        assert stranger.login(OTHER) == b"\x00"
-        assert device.says_nothing()
+        assert other.login(OTHER) == b"\x00"
+        assert device.is_silent()
         redis.start()
         assert device.read(4) == b"\x00\x00\x00\x01"
     assert len(ingest.entries()) == 1
@@ -182,9 +182,11 @@ def test_connection_is_closed_without_a_reply_before_the_first_list(
     ingest = Ingest(tmp_path_factory.mktemp("ingest"), redis, "--device-authority", "redis")
     try:
         ingest.daemon.start(ready=False)
-        wait_for(lambda: ingest.daemon.readyz()[0] == 503, "it is there, and not ready")
+        wait_for(lambda: ingest.daemon.readyz()[0] == 503, "it runs and is not ready")
         with ingest.connect() as device:
-            assert device.login(DEVICE) == b""  # no answer: a 00 might keep it away for long
+            assert (
+                device.login(DEVICE) == b""
+            )  # no reply: after a 00 the device might not retry for a long time
         redis.resume()
         ingest.daemon.wait_until_ready()
         with ingest.connect() as device:
@@ -197,27 +199,27 @@ def test_connection_is_closed_without_a_reply_before_the_first_list(
 
 def test_messages_are_appended_and_not_acknowledged(serve: Callable[..., Ingest]) -> None:
     ingest = serve()
-    said = {
-        "12": Message(MESSAGE_CODECS[12], 0x06, b"unasked"),
+    sent = {
+        "12": Message(MESSAGE_CODECS[12], 0x06, b"unsolicited"),
         "13": Message(MESSAGE_CODECS[13], 0x06, b"with a time", 1_710_504_600),
         "14": Message(MESSAGE_CODECS[14], 0x11, b"", None, DEVICE),
         "15": Message(MESSAGE_CODECS[15], 0x0B, b"with \xff\x00 bytes", 1_710_504_601, DEVICE),
     }
     with ingest.connect() as device:
         assert device.login(DEVICE) == b"\x01"
-        for message in said.values():
+        for message in sent.values():
             device.send(encode_frame(encode_message(message)))
-        wait_for(lambda: len(ingest.entries()) == 4, "the messages are kept")
-        assert device.says_nothing()
+        wait_for(lambda: len(ingest.entries()) == 4, "messages appended")
+        assert device.is_silent()
         assert device.deliver(1)
     *messages, record = ingest.entries()
     assert record["codec"] == "8"
-    assert [entry["codec"] for entry in messages] == list(said)
+    assert [entry["codec"] for entry in messages] == list(sent)
     for entry in messages:
         assert entry["device_id"] == DEVICE
         assert entry["latitude"] is entry["longitude"] is None
     texts = [entry["attributes"]["message"] for entry in messages]
-    assert texts == ["unasked", "with a time", "", {"__buffer_b64": "d2l0aCD/ACBieXRlcw=="}]
+    assert texts == ["unsolicited", "with a time", "", {"__buffer_b64": "d2l0aCD/ACBieXRlcw=="}]
     assert [entry["timestamp"] for entry in messages[1::2]] == [
         "2024-03-15T12:10:00.000Z",
         "2024-03-15T12:10:01.000Z",
