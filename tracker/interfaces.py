@@ -309,10 +309,10 @@ class IGateway(Interface):
         :param kind: the error, for counting.
         """
 
-    def noticed(peer: IPeer, what: str) -> None:  # noqa: N805
+    def noticed(peer: IPeer, notice: str) -> None:  # noqa: N805
         """Log an oddity that has no consequences.
 
-        :param what: the oddity, in one line, for people to read.
+        :param notice: the oddity, in one line, for people to read.
         """
 
     def closed(connection: IConnection) -> None:  # noqa: N805

@@ -93,8 +93,8 @@ class FakeGateway:
         self.kinds.append(kind)
         self.events.append(("rejected", reason))
 
-    def noticed(self, peer: IPeer, what: str) -> None:
-        self.events.append(("noticed", what))
+    def noticed(self, peer: IPeer, notice: str) -> None:
+        self.events.append(("noticed", notice))
 
     def closed(self, connection: IConnection) -> None:
         self.events.append(("closed",))

@@ -221,10 +221,10 @@ class Gateway(Service):
             device=peer.device_id,
         )
 
-    def noticed(self, peer: IPeer, what: str) -> None:
+    def noticed(self, peer: IPeer, notice: str) -> None:
         """See IGateway."""
         self._notices.info(
-            "{vendor}: {device}: {what}", vendor=self.vendor, device=peer.device_id, what=what
+            "{vendor}: {device}: {notice}", vendor=self.vendor, device=peer.device_id, notice=notice
         )
 
     def rejected(self, peer: IPeer, reason: str, kind: Rejection = Rejection.CONTENT) -> None:

@@ -80,7 +80,7 @@ class _Recent:
         self._seen.move_to_end(key)
 
     def give_up(self, key: _Key) -> None:
-        """Forget a datagram whose records were not appended, so that its repetition is."""
+        """Forget a datagram whose records were not appended; its repetition is handled as new."""
         self.under_way -= 1
         del self._seen[key]
 

@@ -281,5 +281,5 @@ class Exchange:
     @property
     def _device_id(self) -> str:
         device_id = self._connection.device_id
-        assert device_id is not None  # noqa: S101 - the login comes first
+        assert device_id is not None  # noqa: S101 - set at the login
         return device_id

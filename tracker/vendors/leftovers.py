@@ -130,7 +130,7 @@ class Leftovers:
         self._enqueue()
 
     def _lose(self, leftover: Leftover) -> None:
-        # Decoding is what costs too much, so their number is an estimate.
+        # Decoding would cost too much, so the number is an estimate.
         lost = leftover.dialect.count_detached(leftover.data)
         leftover.data.clear()
         if lost:

@@ -24,7 +24,7 @@ REPLY_WORK: Final = 0.00003
 
 
 class Replies:
-    """Appends what a device sends, then writes the ACK or reply.
+    """Appends the entries of a device, then writes the ACK or reply.
 
     At most one is due at a time; meanwhile the connection is held for ``Hold.REPLY``.
 
