@@ -19,7 +19,7 @@ from bench.devices import log_in
 from bench.frames import imei, packet, record
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Record, encode_packet
 from tracker.vendors.teltonika.datagram import Datagram, encode_datagram
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
 

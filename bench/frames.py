@@ -14,7 +14,7 @@ from tracker.outcomes import Decoded
 from tracker.position import Entry
 from tracker.vendors.teltonika.avl import CODEC_8E, Record, encode_packet
 from tracker.vendors.teltonika.content import decode_data
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.positions import entries
 
 #: IO elements of a typical record.

@@ -16,7 +16,7 @@ from attrs import frozen
 from bench.common import Usage, Window
 from bench.devices import log_in
 from bench.frames import imei, packet, record
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 
 #: Seconds between two queries while a record is not stored yet.
 POLL_INTERVAL: Final = 0.003

@@ -19,7 +19,7 @@ from tests.system.raw import START, frame_data
 from tracker.outcomes import Decoded, Fatal, Incomplete
 from tracker.position import iso_milliseconds
 from tracker.vendors.teltonika.datagram import Datagram, encode_datagram
-from tracker.vendors.teltonika.frame import PREAMBLE, decode_frame, encode_frame
+from tracker.vendors.teltonika.envelope import PREAMBLE, decode_frame, encode_frame
 from tracker.vendors.teltonika.login import encode_login
 from tracker.vendors.teltonika.messages import (
     COMMAND,

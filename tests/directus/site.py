@@ -14,7 +14,7 @@ from tests.system.raw import Ingest, RawDevice
 from tests.system.test_commands import answer
 from tests.unit.bridge.double import OPERATOR_TOKEN
 from tracker.outcomes import Decoded
-from tracker.vendors.teltonika.frame import decode_frame
+from tracker.vendors.teltonika.envelope import decode_frame
 from tracker.vendors.teltonika.messages import Message, decode_message
 
 DEVICE = "356307042441013"

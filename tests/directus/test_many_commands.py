@@ -18,7 +18,7 @@ from tests.servers import RedisServer, free_port
 from tests.unit.bridge.double import OPERATOR_TOKEN
 from tests.waiting import wait_for
 from tracker.bridge.schema import OPERATOR_POLICY
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.messages import COMMAND, MESSAGE_CODECS, Message, encode_message
 
 ROWS = 500

@@ -12,7 +12,7 @@ from typing import Any
 from tests.servers import RedisServer, free_port
 from tests.system.processes import Daemon
 from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 
 STREAM = "telemetry:teltonika"

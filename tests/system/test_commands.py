@@ -10,7 +10,7 @@ from tests.system.commands import device_registry, fields, responses, send, stat
 from tests.system.raw import Ingest, RawDevice, frame
 from tests.waiting import wait_for
 from tracker.outcomes import Decoded
-from tracker.vendors.teltonika.frame import decode_frame, encode_frame
+from tracker.vendors.teltonika.envelope import decode_frame, encode_frame
 from tracker.vendors.teltonika.messages import (
     MESSAGE_CODECS,
     NACK,

@@ -11,7 +11,7 @@ from tests.servers import free_port
 from tests.system.raw import Ingest, frame_data
 from tests.system.test_transports import UdpDevice
 from tests.waiting import wait_for
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
 
 DEVICE = "356307042441013"

@@ -16,7 +16,7 @@ from tests.unit.vendors.teltonika import golden_7
 from tests.waiting import wait_for
 from tracker.position import iso_milliseconds
 from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
 
 DEVICE = "356307042441013"

@@ -14,7 +14,7 @@ from tests.system.outages import RESUMPTION, Report, Serve, imei, stored
 from tests.system.raw import START, STREAM, RawDevice
 from tests.waiting import wait_for
 from tracker.vendors.teltonika.avl import CODEC_8E, Record, encode_packet
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 
 DEVICES = 2000
 RECORD_FIELDS = (0, 252_500_000, 546_800_000, 100, 90, 8, 40)

@@ -16,7 +16,7 @@ from tests.waiting import wait_for
 from tracker.outcomes import Decoded
 from tracker.simulator.fleet import simulated_imei
 from tracker.vendors.teltonika.avl import decode_packet
-from tracker.vendors.teltonika.frame import decode_frame, encode_frame
+from tracker.vendors.teltonika.envelope import decode_frame, encode_frame
 from tracker.vendors.teltonika.login import ACCEPT, decode_login
 from tracker.vendors.teltonika.messages import (
     COMMAND,

@@ -17,7 +17,7 @@ from tests.system.raw import Ingest
 from tests.system.test_hostile import DEVICE, delivery_times, imei, is_served, median_and_p95
 from tests.waiting import wait_for
 from tracker.vendors.teltonika.avl import CODEC_8, encode_packet
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 
 

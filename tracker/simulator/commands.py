@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 
 from tracker.outcomes import Decoded
 from tracker.simulator.track import Fix
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.messages import (
     COMMAND,
     MESSAGE_CODECS,

@@ -37,7 +37,7 @@ from tracker.simulator.commands import (
 from tracker.simulator.track import Track
 from tracker.simulator.vehicle import Flash, Vehicle
 from tracker.vendors.teltonika.avl import Codec, Record, encode_packet
-from tracker.vendors.teltonika.frame import PREAMBLE, decode_frame, encode_frame
+from tracker.vendors.teltonika.envelope import PREAMBLE, decode_frame, encode_frame
 from tracker.vendors.teltonika.login import ACCEPT, encode_login
 from tracker.vendors.teltonika.messages import NACK, RESPONSE, Message
 

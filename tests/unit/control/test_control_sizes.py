@@ -44,7 +44,7 @@ from tracker.control.operations import event_arguments
 from tracker.interfaces import ConnectionFigures, Traffic
 from tracker.limits import Limits
 from tracker.vendors.teltonika.avl import CODEC_8E, Record, encode_packet
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
 from tracker.vendors.teltonika.vendor import Teltonika
 

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.avl import Packet, decode_packet
-from tracker.vendors.teltonika.frame import decode_frame, encode_frame
+from tracker.vendors.teltonika.envelope import decode_frame, encode_frame
 from tracker.vendors.teltonika.messages import (
     COMMAND,
     MESSAGE_CODECS,

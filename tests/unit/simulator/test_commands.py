@@ -15,7 +15,7 @@ from tracker.simulator.commands import (
 )
 from tracker.simulator.track import Fix
 from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
-from tracker.vendors.teltonika.frame import decode_frame
+from tracker.vendors.teltonika.envelope import decode_frame
 from tracker.vendors.teltonika.messages import (
     COMMAND,
     MESSAGE_CODECS,

@@ -14,7 +14,7 @@ from tracker.simulator.commands import MAX_COMMAND_BYTES, UNKNOWN
 from tracker.simulator.device import ANSWER_DELAY, FIRST_RETRY, Answers, ExecutedCommand
 from tracker.simulator.fleet import CommandJournal
 from tracker.vendors.teltonika.avl import Packet
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.messages import (
     MESSAGE_CODECS,
     NACK,

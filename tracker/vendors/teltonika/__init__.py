@@ -1,6 +1,6 @@
 """Teltonika: the IMEI login and AVL frames of its GPRS protocol.
 
-``login``, ``frame`` and ``datagram`` find the boundaries of frames, ``avl``, ``codec7`` and
+``login``, ``envelope`` and ``datagram`` find the boundaries of frames, ``avl``, ``codec7`` and
 ``messages`` read and write their data, and ``positions`` makes stream entries of them. They
 perform no input or output. ``dialect`` and ``datagram_dialect`` are the server's side of the
 protocol.

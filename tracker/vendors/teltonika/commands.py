@@ -10,7 +10,7 @@ from typing import Final
 
 from tracker.command import MAX_RESPONSE_BYTES, Answer, CommandFrame
 from tracker.outcomes import Decoded
-from tracker.vendors.teltonika.frame import encode_frame, find_message
+from tracker.vendors.teltonika.envelope import encode_frame, find_message
 from tracker.vendors.teltonika.messages import (
     COMMAND,
     MESSAGE_CODECS,

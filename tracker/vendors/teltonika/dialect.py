@@ -39,7 +39,7 @@ from tracker.vendors.dialect import (
 )
 from tracker.vendors.rejections import rejection
 from tracker.vendors.teltonika.commands import AwaitedAnswer, command_frame, possible_answer
-from tracker.vendors.teltonika.frame import PING, PREAMBLE, decode_frame, frame_size
+from tracker.vendors.teltonika.envelope import PING, PREAMBLE, decode_frame, frame_size
 from tracker.vendors.teltonika.frames import Login, Ping
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.login import ACCEPT, LENGTH_WORD, REFUSE, decode_login

@@ -21,7 +21,7 @@ from tracker.vendors.teltonika.datagram import (
     encode_datagram,
     resembles_datagram,
 )
-from tracker.vendors.teltonika.frame import PING, PREAMBLE, decode_frame, encode_frame
+from tracker.vendors.teltonika.envelope import PING, PREAMBLE, decode_frame, encode_frame
 from tracker.vendors.teltonika.login import IMEI_DIGITS, decode_login, encode_login
 from tracker.vendors.teltonika.messages import Message
 from tracker.vendors.teltonika.sizes import byte_count

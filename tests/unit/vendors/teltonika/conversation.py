@@ -9,7 +9,7 @@ from tests.unit.vendors.talk import Talk
 from tracker.limits import Limits
 from tracker.position import Entry
 from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
 from tracker.vendors.teltonika.vendor import Teltonika
 

@@ -33,7 +33,7 @@ from tracker.vendors.teltonika.avl import (
     decode_packet,
     encode_packet,
 )
-from tracker.vendors.teltonika.frame import decode_frame
+from tracker.vendors.teltonika.envelope import decode_frame
 from tracker.vendors.teltonika.sizes import byte_count
 
 each_golden = pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)

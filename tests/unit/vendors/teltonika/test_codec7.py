@@ -15,7 +15,7 @@ from tests.unit.vendors.teltonika import golden_7
 from tests.unit.vendors.teltonika.strategies import unsigned
 from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.codec7 import CODEC_ID, Codec7Packet, Codec7Record, decode_codec7
-from tracker.vendors.teltonika.frame import decode_frame
+from tracker.vendors.teltonika.envelope import decode_frame
 
 #: Epoch of the codec, 2007, in seconds since 1970.
 EPOCH = int(datetime(2007, 1, 1, tzinfo=UTC).timestamp())

@@ -23,7 +23,7 @@ from tracker.command import MAX_TEXT_BYTES, Answer, Command, CommandFrame
 from tracker.limits import Limits
 from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.commands import command_frame, possible_answer
-from tracker.vendors.teltonika.frame import decode_frame
+from tracker.vendors.teltonika.envelope import decode_frame
 from tracker.vendors.teltonika.messages import (
     COMMAND,
     MESSAGE_CODECS,

@@ -31,7 +31,7 @@ from tests.unit.vendors.teltonika.golden import (
     Golden,
 )
 from tracker.outcomes import Decoded, Fatal
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.frames import (
     Kind,
     Login,

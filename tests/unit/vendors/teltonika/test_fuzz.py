@@ -34,7 +34,7 @@ from tracker.vendors.teltonika.commands import command_frame
 from tracker.vendors.teltonika.datagram import Datagram, encode_ack, encode_datagram
 from tracker.vendors.teltonika.datagram_dialect import TeltonikaDatagramDialect
 from tracker.vendors.teltonika.dialect import TeltonikaDialect
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
 

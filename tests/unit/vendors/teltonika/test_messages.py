@@ -19,7 +19,7 @@ from tests.unit.vendors.teltonika.golden_messages import (
 )
 from tests.unit.vendors.teltonika.strategies import unsigned
 from tracker.outcomes import Decoded, Rejected
-from tracker.vendors.teltonika.frame import decode_frame, encode_frame
+from tracker.vendors.teltonika.envelope import decode_frame, encode_frame
 from tracker.vendors.teltonika.messages import (
     MESSAGE_CODECS,
     Message,

@@ -7,7 +7,7 @@ from zope.interface.verify import verifyObject
 
 from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame
 from tracker.interfaces import Admission, IConnection, IGateway
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.unit.vendors.teltonika.pending import (
 from tracker.command import Answer
 from tracker.interfaces import IConnection, NotAppended
 from tracker.position import Entry
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, NACK, Message, encode_message
 
 REFUSAL = encode_frame(encode_message(Message(MESSAGE_CODECS[0x0E], NACK, b"", imei=IMEI)))

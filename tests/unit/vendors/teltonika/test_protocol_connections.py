@@ -24,7 +24,7 @@ from tests.unit.vendors.teltonika.conversation import (
 from tracker.interfaces import Admission
 from tracker.limits import Limits
 from tracker.position import Entry
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.vendor import Teltonika

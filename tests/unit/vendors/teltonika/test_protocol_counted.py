@@ -9,7 +9,7 @@ from tests.unit.vendors.teltonika.golden import TWO_RECORDS
 from tests.unit.vendors.teltonika.test_datagram_protocol import Port, datagram
 from tracker.interfaces import Admission, Rejection
 from tracker.limits import Limits
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 
 GOOD = frame(1)
 DAMAGED = GOOD[:-1] + bytes((GOOD[-1] ^ 1,))

@@ -23,7 +23,7 @@ from tracker.limits import Limits
 from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.commands import command_frame
 from tracker.vendors.teltonika.dialect import LOGIN_SETTLE_TIME
-from tracker.vendors.teltonika.frame import decode_frame
+from tracker.vendors.teltonika.envelope import decode_frame
 
 #: Timeouts that no connection reaches.
 LIMITS = Limits(login_timeout=3600, idle_timeout=604_800)

@@ -22,7 +22,7 @@ from tests.unit.vendors.teltonika.conversation import (
 )
 from tests.unit.vendors.teltonika.golden import STREAM
 from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 
 OTHER = "352093081452251"

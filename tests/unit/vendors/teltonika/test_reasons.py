@@ -17,7 +17,7 @@ from tracker.outcomes import Fatal, Rejected
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, encode_packet
 from tracker.vendors.teltonika.content import decode_data
 from tracker.vendors.teltonika.datagram import decode_datagram
-from tracker.vendors.teltonika.frame import decode_frame
+from tracker.vendors.teltonika.envelope import decode_frame
 from tracker.vendors.teltonika.frames import decode_frames
 from tracker.vendors.teltonika.login import decode_login
 

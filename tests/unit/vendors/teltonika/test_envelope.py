@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.vendors.teltonika import malformed
 from tests.unit.vendors.teltonika.golden import GOLDEN, LOGIN, SMALLEST, STREAM, Golden
 from tracker.outcomes import Decoded, Fatal, Incomplete
-from tracker.vendors.teltonika.frame import PING, decode_frame, encode_frame
+from tracker.vendors.teltonika.envelope import PING, decode_frame, encode_frame
 
 LIMIT = 8192
 
