@@ -62,14 +62,17 @@ class Limits:
         "Maximal number of datagrams that wait for Redis; further ones are dropped.",
     )
     message_rate: float = setting(
-        100.0, 0.1, 1_000_000, "Maximal rate of unsolicited messages per second of one connection."
+        100.0,
+        0.1,
+        1_000_000,
+        "Maximal number of unsolicited messages per second from one connection.",
     )
     message_bytes_rate: float = setting(
         65536.0,
         1,
         1 << 30,
-        "Maximal rate of bytes of unsolicited messages per second of one connection. A connection "
-        "over either rate is not read.",
+        "Maximal number of bytes of unsolicited messages per second from one connection. A "
+        "connection over either rate is not read.",
     )
     message_burst: float = setting(
         10.0, 0.1, 3600, "Maximal burst of messages, in seconds of both rates."

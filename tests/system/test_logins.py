@@ -23,7 +23,7 @@ DEVICE = "356307042441013"
 OTHER = "356307042441021"
 
 
-@pytest.mark.parametrize("hangs", [False, True], ids=["", "while-redis-hangs"])
+@pytest.mark.parametrize("hangs", [False, True], ids=["redis-replies", "redis-hangs"])
 def test_second_login_supersedes_the_first_and_loses_nothing(stack: Stack, hangs: bool) -> None:
     with RawDevice(stack.port) as older, RawDevice(stack.port) as newer:
         assert older.login(DEVICE) == b"\x01"
@@ -69,8 +69,8 @@ def test_unacknowledged_record_of_the_older_connection_is_appended_at_most_once(
     assert {iso_milliseconds(START + number) for number in acknowledged} <= set(times)
 
 
-@pytest.mark.parametrize("hangs", [False, True], ids=["", "while-redis-hangs"])
-@pytest.mark.parametrize("superseded", [False, True], ids=["leaves", "superseded"])
+@pytest.mark.parametrize("hangs", [False, True], ids=["redis-replies", "redis-hangs"])
+@pytest.mark.parametrize("superseded", [False, True], ids=["disconnects", "superseded"])
 def test_messages_are_appended_after_their_device_has_disconnected(
     serve: Callable[..., Ingest], redis: RedisServer, hangs: bool, superseded: bool
 ) -> None:

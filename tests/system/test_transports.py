@@ -159,8 +159,8 @@ def test_only_clients_with_a_certificate_of_the_authority_are_served(
     right = certify(tmp_path, "127.0.0.4", issuer=authority)
     wrong = certify(tmp_path, "127.0.0.5", issuer=other)
     ingest = over_tls(serve, certificate, "--tls-client-ca", str(authority))
-    for stranger in (None, wrong, other, certificate):
-        assert not served(ingest, trusting(certificate, stranger)), stranger
+    for own in (None, wrong, other, certificate):
+        assert not served(ingest, trusting(certificate, own)), own
     assert not served(ingest, None)
     assert ingest.redis.client.xlen(STREAM) == 0
     assert served(ingest, trusting(certificate, right))
