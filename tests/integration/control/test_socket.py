@@ -118,7 +118,7 @@ async def test_mode_decides_whether_another_user_can_connect(
     with connect_as(other, path):
         await until(lambda: server.protocols, "connected")
         peer = server.protocols[0].peer
-        assert str(peer) == f"unix user nobody, pid {os.getpid()}"
+        assert str(peer) == f"unix user {other.pw_name}, pid {os.getpid()}"
         assert (peer.uid, peer.gid) == (other.pw_uid, other.pw_gid)
 
 
