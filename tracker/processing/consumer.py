@@ -86,7 +86,7 @@ class Consumer(Service):
     :param reader: this consumer's membership in the group.
     :param vendors: stream → the vendor of its positions.
     :param condition: met while entries are stored.
-    :param abort: called with the reason if the sink cannot be opened ever.
+    :param abort: called with the reason if no retry can open the sink.
     :param metrics: the counters of entries.
     :param name_attributes: adds names to the attributes of a position; None: no names are added.
     :param watchdog: reset by the loop and by each retry of the sink.

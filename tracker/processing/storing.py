@@ -74,7 +74,7 @@ class Storer:
     async def open(self) -> None:
         """Open the sink, with retries. A migration of its tables may take hours.
 
-        :raises SinkUnusable: if it cannot be opened ever.
+        :raises SinkUnusable: if no retry can open it.
         """
         while True:
             try:
