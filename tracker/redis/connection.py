@@ -61,7 +61,7 @@ class RedisConnection(Service):
     :param reply_timeout: seconds without a byte from Redis, while a reply is due, after which
         the connection is closed; must exceed the time that any command may block.
     :param require_master: reject replicas and servers that are still loading. If False, any
-        server that accepts the login is usable, and no check is ever sent to it.
+        server that accepts the login is usable, and it receives no checks.
     """
 
     def __init__(

@@ -116,7 +116,7 @@ return removed_names
 
 @frozen
 class TrimResult:
-    """The result of one call."""
+    """The result of trimming a stream."""
 
     removed: int
     exceeded: str
