@@ -20,13 +20,13 @@ from tracker.untrusted import shown
 
 #: Seconds to wait for an answer, unless the command has its own timeout.
 DEFAULT_TIMEOUT: Final = 30.0
-#: Maximal timeout of a command, in seconds.
+#: Maximum timeout of a command, in seconds.
 MAX_TIMEOUT: Final = 86_400.0
-#: Maximal length of a command's text in UTF-8, in bytes.
+#: Maximum length of a command's text in UTF-8, in bytes.
 MAX_TEXT_BYTES: Final = 4096
-#: Maximal length of a device's answer in a response, in bytes.
+#: Maximum length of a device's answer in a response, in bytes.
 MAX_RESPONSE_BYTES: Final = 8192
-#: Maximal number of fields of an entry, known or not. A Redis script can pass on only a few
+#: Maximum number of fields of an entry, known or not. A Redis script can pass on only a few
 #: thousand arguments.
 MAX_FIELDS: Final = 100
 
@@ -244,7 +244,7 @@ class Response:
 
 
 def is_device_id(text: str) -> bool:
-    """Return whether a text has the form of a device ID: an IMEI of 15 digits."""
+    """Return True if a text has the form of a device ID: an IMEI of 15 digits."""
     return _DEVICE_ID.fullmatch(text) is not None
 
 

@@ -243,7 +243,7 @@ def control_address(given: str | None, environ: Environment, instance_id: str) -
 def secret(option: str, given: str | None, environ: Environment, variable: str) -> str:
     """Return a secret from a file or from the environment.
 
-    Options hold only the path of the file, since other users can read a process' arguments.
+    Options hold only the path of the file, because other users can read a process' arguments.
 
     :param option: name of the option, for the error.
     :param given: path of the file; None to use the environment.

@@ -16,5 +16,5 @@ def check_digit(digits: str) -> str:
 
 
 def has_valid_check_digit(imei: str) -> bool:
-    """Return whether the last of fifteen digits is the check digit of the others."""
+    """Return True if the last of fifteen digits is the check digit of the others."""
     return check_digit(imei[:-1]) == imei[-1]

@@ -191,7 +191,7 @@ class Rejection(Enum):
     CONNECTION_RATE = "connection_rate"
     """Too many new connections in this second, from all addresses or from this one."""
     ADDRESS_SHARE = "address_share"
-    """The address has its maximal number of connections."""
+    """The address has reached its maximum number of connections."""
     PROXY = "proxy"
     """Not a listed proxy, or no valid PROXY header, on a port that expects one."""
     LOGIN = "login"
@@ -218,7 +218,7 @@ class Rejection(Enum):
 
 @define
 class Tally:
-    """Counts that connections and ports keep themselves, since they change too often for a call."""
+    """Counters that connections and ports update directly: calls would be too frequent."""
 
     bytes_received: int = 0
     bytes_sent: int = 0
@@ -250,13 +250,13 @@ class IDeviceAuthority(Interface):
         """Decide on a device that logs in or sends a datagram."""
 
     def withdrawn(device_id: str) -> bool:  # noqa: N805
-        """Return whether a connected device was removed from those that are served."""
+        """Return True if a connected device was removed from those that are served."""
 
 
 class IGateway(Interface):
     """The way from the sockets of one vendor's devices into the log."""
 
-    tally: Tally = Attribute("Counts that connections and ports keep themselves.")
+    tally: Tally = Attribute("Counters that connections and ports update directly.")
 
     def admits(address: IAddress | None) -> bool:  # noqa: N805
         """Reserve a slot for a connection from this address; return False if none is free.
@@ -359,7 +359,7 @@ class IInstance(Interface):
         """
 
     def holds_command(command_id: str) -> bool:  # noqa: N805
-        """Return whether a command is queued or outstanding here."""
+        """Return True if a command is queued or outstanding here."""
 
     def drop(device_id: str) -> str | None:  # noqa: N805
         """Close the connection of a device.

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from tracker.settings import optional, setting
 
-#: Default of ``--message-bytes``: maximal number of bytes of a message that are stored.
+#: Default of ``--message-bytes``: maximum number of bytes of a message that are stored.
 MESSAGE_BYTES: Final = 8192
 
 
@@ -20,68 +20,68 @@ class Limits:
     """
 
     frame_bytes: int = setting(
-        8192, 64, 1 << 20, "Maximal length of an AVL frame (its data length), in bytes."
+        8192, 64, 1 << 20, "Maximum length of an AVL frame (its data length), in bytes."
     )
     command_frame_bytes: int = setting(
         65536,
         64,
         1 << 20,
-        "Maximal length of a command or message frame (its data length), in bytes.",
+        "Maximum length of a command or message frame (its data length), in bytes.",
     )
-    records: int = setting(255, 1, 255, "Maximal number of records in a frame.")
+    records: int = setting(255, 1, 255, "Maximum number of records in a frame.")
     buffer_bytes: int = setting(
         16384,
         64,
         1 << 24,
-        "Maximal number of buffered bytes of a connection; above it, the connection is not read.",
+        "Maximum number of buffered bytes of a connection; above it, the connection is not read.",
     )
     connections: int = setting(
-        100_000, 1, 10_000_000, "Maximal number of connections of the process."
+        100_000, 1, 10_000_000, "Maximum number of connections of the process."
     )
     connections_per_address: int | None = optional(
         1,
         10_000_000,
-        "Maximal number of connections from one address (for IPv6, from one /64 network). "
+        "Maximum number of connections from one address (for IPv6, from one /64 network). "
         "Default: half of the connection slots, but at least 1000 and at most nine tenths of the "
         "slots.",
     )
     connection_rate: int = setting(
-        1000, 1, 1_000_000, "Maximal number of new connections per second."
+        1000, 1, 1_000_000, "Maximum number of new connections per second."
     )
     connection_rate_per_address: int = setting(
         500,
         1,
         1_000_000,
-        "Maximal number of new connections per second from one address (a carrier's NAT may hide "
+        "Maximum number of new connections per second from one address (a carrier's NAT may hide "
         "many devices behind one).",
     )
     datagrams_under_way: int = setting(
         1000,
         1,
         1_000_000,
-        "Maximal number of datagrams that wait for Redis; further ones are dropped.",
+        "Maximum number of datagrams that wait for Redis; further ones are dropped.",
     )
     message_rate: float = setting(
         100.0,
         0.1,
         1_000_000,
-        "Maximal number of unsolicited messages per second from one connection.",
+        "Maximum number of unsolicited messages per second from one connection.",
     )
     message_bytes_rate: float = setting(
         65536.0,
         1,
         1 << 30,
-        "Maximal number of bytes of unsolicited messages per second from one connection. A "
+        "Maximum number of bytes of unsolicited messages per second from one connection. A "
         "connection over either rate is not read.",
     )
     message_burst: float = setting(
-        10.0, 0.1, 3600, "Maximal burst of messages, in seconds of both rates."
+        10.0, 0.1, 3600, "Maximum burst of messages, in seconds of both rates."
     )
     message_bytes: int = setting(
         MESSAGE_BYTES,
         64,
         1 << 20,
-        "Maximal number of bytes of a message that are stored. A longer message is cut, and its "
+        "Maximum number of bytes of a message that are stored. A longer message is cut, and its "
         "full length is stored.",
     )
     peer_work: float = setting(
@@ -94,7 +94,7 @@ class Limits:
         0.1, 0.001, 1, "Seconds of decoding per second that all peers over --peer-work share."
     )
     login_timeout: float = setting(
-        30.0, 0.1, 3600, "Maximal number of seconds from connection to login."
+        30.0, 0.1, 3600, "Maximum number of seconds from connection to login."
     )
     idle_timeout: float = setting(
         600.0,

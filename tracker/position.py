@@ -26,7 +26,7 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 #: Attribute of an entry without coordinates that holds the text of a message.
 MESSAGE: Final = "message"
 
-#: Maximal number of characters of a payload. A message of 64,000 bytes takes at most six times as
+#: Maximum number of characters of a payload. A message of 64,000 bytes takes at most six times as
 #: many characters.
 MAX_PAYLOAD: Final = 16 * 1024 * 1024
 

@@ -11,7 +11,7 @@ def setting(default: float, low: float, high: float, help: str) -> Any:  # noqa:
     """Return an attrs field for a number.
 
     :param low: minimal value.
-    :param high: maximal value.
+    :param high: maximum value.
     :param help: help text of the option.
     """
     return field(default=default, validator=_between(low, high), metadata={"help": help})

@@ -12,19 +12,19 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-#: Maximal number of characters of a text that are shown, unless the caller allows more.
+#: Maximum number of characters of a text that are shown, unless the caller allows more.
 MAX_SHOWN: Final = 200
-#: Maximal number of characters of a log line or reason that is composed of several texts.
+#: Maximum number of characters of a log line or reason that is composed of several texts.
 MAX_LINE: Final = 1000
-#: Maximal number of items of a list that are shown.
+#: Maximum number of items of a list that are shown.
 MAX_LISTED: Final = 10
-#: Maximal depth of arrays and objects in a JSON text. Python's recursion limit allows about a
+#: Maximum depth of arrays and objects in a JSON text. Python's recursion limit allows about a
 #: thousand, minus the frames on the stack; encoding the value again needs as many.
 MAX_DEPTH: Final = 100
-#: Maximal number of digits of an integer in a JSON text. The time to convert an integer grows
+#: Maximum number of digits of an integer in a JSON text. The time to convert an integer grows
 #: with the square of that number.
 MAX_DIGITS: Final = 1000
-#: Maximal number of bytes of a JSON text, unless the caller allows more.
+#: Maximum number of bytes of a JSON text, unless the caller allows more.
 MAX_JSON_BYTES: Final = 64 * 1024
 
 
@@ -34,7 +34,7 @@ def parse_json(text: str | bytes, max_size: int = MAX_JSON_BYTES) -> Any:
     Numbers are finite. If a name occurs twice in an object, the last value counts. A string may
     hold half of a surrogate pair (``"\ud800"``), see :func:`is_unicode`.
 
-    :param max_size: maximal number of bytes or characters; a longer text is not parsed.
+    :param max_size: maximum number of bytes or characters; a longer text is not parsed.
     :raises ValueError: if the text is invalid. The message is one short line without any part of
         the text.
     """
@@ -59,7 +59,7 @@ def parse_json(text: str | bytes, max_size: int = MAX_JSON_BYTES) -> Any:
 
 
 def _is_deep(value: Any) -> bool:
-    """Return whether a value has more than :data:`MAX_DEPTH` levels; does not recurse."""
+    """Return True if a value has more than :data:`MAX_DEPTH` levels; does not recurse."""
     level = [value]
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []
@@ -92,7 +92,7 @@ def _no_constant(name: str) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether a text can be encoded as UTF-8: half of a surrogate pair cannot."""
+    """Return True if a text can be encoded as UTF-8: half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -107,7 +107,7 @@ def shown(text: str | bytes | BaseException, max_length: int = MAX_SHOWN) -> str
     as in Python. A longer text is cut, and its full length is appended.
 
     :param text: of an exception, its message is used, or its class name if the message is empty.
-    :param max_length: maximal number of characters of the result, without the appended length.
+    :param max_length: maximum number of characters of the result, without the appended length.
     """
     if isinstance(text, BaseException):
         text = str(text) or type(text).__name__

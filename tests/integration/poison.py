@@ -161,7 +161,7 @@ def _hashes(client: Any) -> None:
     client.sadd("devices:allowed", b"\xff", LONG, "", "\n\x1b[31m")
 
 
-#: Maximal number of characters of a log line, a reason or a finding.
+#: Maximum number of characters of a log line, a reason or a finding.
 MAX_LINE: Final = 2500
 
 

@@ -12,7 +12,7 @@ from tests.system.raw import START, STREAM, Ingest, RawDevice
 from tests.waiting import wait_for
 from tracker.position import iso_milliseconds
 
-#: Maximal number of seconds from the end of the outage until service resumes.
+#: Maximum number of seconds from the end of the outage until service resumes.
 RESUMPTION = 5.0
 #: Seconds without an ACK after which no further ACK is expected.
 QUIET_TIME = 0.5

@@ -217,7 +217,7 @@ def test_connection_over_the_limit_is_refused(serve: Callable[..., Ingest]) -> N
         for number, device in enumerate(devices[1:]):
             assert device.deliver(10 + number)
     assert len(ingest.entries()) == 9
-    assert "maximal number of connections (5)" in ingest.rejections()[0]
+    assert "maximum number of connections (5)" in ingest.rejections()[0]
 
 
 def test_flood_at_the_open_file_limit_is_refused_with_few_log_lines(
@@ -239,7 +239,7 @@ def test_flood_at_the_open_file_limit_is_refused_with_few_log_lines(
                 with suppress(ConnectionResetError, BrokenPipeError):
                     peer.login(imei(number))
         assert device.deliver(1)
-    assert "maximal number of connections (136)" in ingest.rejections()[0]
+    assert "maximum number of connections (136)" in ingest.rejections()[0]
     assert len(ingest.daemon.text.splitlines()) < 50, ingest.daemon.text
     assert "EMFILE" not in ingest.daemon.text
 

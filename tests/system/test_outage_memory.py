@@ -19,7 +19,7 @@ from tracker.vendors.teltonika.envelope import encode_frame
 DEVICES = 2000
 RECORD_FIELDS = (0, 252_500_000, 546_800_000, 100, 90, 8, 40)
 FRAMES = 24
-#: Maximal memory for 2,000 devices while nothing is appended, in bytes: 16 KiB of unread bytes
+#: Maximum memory for 2,000 devices while nothing is appended, in bytes: 16 KiB of unread bytes
 #: and a decoded frame for each, with the overhead of the interpreter.
 MAX_MEMORY = 64 << 20
 

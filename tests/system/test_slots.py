@@ -11,7 +11,7 @@ from tests.system.test_hostile import imei, is_served
 from tests.waiting import wait_for
 from tracker.ingestion.admission import RESERVED_FILES
 
-#: Slots of the process, and the maximal number of slots for one address.
+#: Slots of the process, and the maximum number of slots for one address.
 SLOTS, SHARE = 136, 123
 OTHER = "127.0.0.2"
 RATE = ("--connection-rate", "100000", "--connection-rate-per-address", "100000")
@@ -56,7 +56,7 @@ def test_one_address_cannot_take_all_slots(serve: Callable[..., Ingest]) -> None
         assert metric(ingest, "tracker_connection_slots") == SLOTS
         assert metric(ingest, "tracker_addresses_at_their_share") == 1
     assert len(ingest.rejections()) <= 10
-    assert f"the address has its maximal number of connections ({SHARE})" in ingest.rejections()[0]
+    assert f"reached its maximum number of connections ({SHARE})" in ingest.rejections()[0]
     wait_for(lambda: is_served(ingest, imei(1)), "slots free again")
 
 

@@ -11,7 +11,7 @@ from tracker.config import ConfigError, choice, settings
 from tracker.limits import Limits
 from tracker.settings import options_of
 
-#: Option → its minimal and its maximal value.
+#: Option → its minimum and its maximum.
 BOUNDS: dict[str, tuple[float, float]] = {
     "frame-bytes": (64, 1_048_576),
     "command-frame-bytes": (64, 1_048_576),

@@ -21,7 +21,7 @@ def test_limits_out_of_bounds_are_rejected(name: str) -> None:
             Limits(**{name: value})  # type: ignore[arg-type]
 
 
-def test_default_limits_exceed_the_maximal_frames_of_devices() -> None:
+def test_default_limits_exceed_the_longest_frames_of_devices() -> None:
     # The vendor documents AVL packets of up to 1,280 bytes.
     assert Limits().frame_bytes > 2 * 1280
 

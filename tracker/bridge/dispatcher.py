@@ -1,8 +1,8 @@
 """Send the commands of pending rows to the instances.
 
 A row is pending until an instance has accepted its command. Webhook requests announce new rows, and
-a regular poll finds all pending rows. Both yield only row ids; the command is always read from
-the row. The command id is the row id, and a command id is sent to a device at most once. An
+a regular poll finds all pending rows. Both yield only row IDs; the command is always read from
+the row. The command ID is the row ID, and a command ID is sent to a device at most once. An
 interrupted send can therefore be repeated safely.
 """
 
@@ -141,8 +141,8 @@ class Dispatcher(Service):
         self._metrics = metrics
         self._interval = interval
         self._watchdog = watchdog or Watchdog(interval + WATCHDOG_TIMEOUT)
-        self._announced: dict[str, None] = {}  # row ids, in the order of their announcement
-        self._logged: dict[str, str] = {}  # row id → logged reason why it stays pending
+        self._announced: dict[str, None] = {}  # row IDs, in the order of their announcement
+        self._logged: dict[str, str] = {}  # row ID → logged reason why it stays pending
         self._waits = Waits(clock)
         self._pause = Waits(clock)  # between two polls
         self._poll_again = False
@@ -173,7 +173,7 @@ class Dispatcher(Service):
     def announce(self, key: str) -> bool:
         """Queue a row that may be new, to be read soon.
 
-        :param key: the row's id, a UUID in lower case.
+        :param key: the row's ID, a UUID in lower case.
         :return: False if the queue is full or the service is stopped.
         """
         if not self.running or len(self._announced) >= MAX_ANNOUNCED:
@@ -278,7 +278,7 @@ class Dispatcher(Service):
         return postponed and progress
 
     async def _send_all(self, rows: Sequence[Row]) -> set[str]:
-        """Send rows; return the ids of those that are still pending or may be."""
+        """Send rows; return the IDs of those that are still pending or may be."""
         failures = self._send_backoff.failures
         sending = [(row["id"], self._start_sending(row, failures)) for row in rows]
         results = await DeferredList([sent for _, sent in sending], consumeErrors=True)

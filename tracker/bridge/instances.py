@@ -55,7 +55,7 @@ _INSTANCE_ERRORS: Final = (
 
 
 class NoInstance(Exception):
-    """No instance accepts commands now; the text gives the reason for each."""
+    """No instance accepts commands now; the message gives the reason for each."""
 
 
 class Instances(Service):
@@ -186,7 +186,7 @@ class Instances(Service):
         try:
             found = await control_ports(self._redis)
         except (Refused, Unavailable) as error:
-            # The known control ports remain, since their instances may still run.
+            # The known control ports remain, because their instances may still run.
             self._log.debug("cannot look up instances: {error}", error=error)
             return
         if self.running:

@@ -133,7 +133,7 @@ class OverdueCommands(Service):
         return {"_or": [{"expires_at": {"_lt": _timestamp(limit)}}, {"_and": without_expiry}]}
 
     async def _all_responses_written(self) -> bool:
-        """Return True if no response is pending, since it could be for one of these rows."""
+        """Return True if no response is pending that could be for one of these rows."""
         await self._responses.join(RESPONSES)
         return await self._responses.oldest_unfinished(RESPONSES) is None
 

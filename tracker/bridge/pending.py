@@ -23,7 +23,7 @@ Filter = Mapping[str, Any]
 PAGE_SIZE: Final = 100
 #: Older rows of the devices of one page that are read at once.
 MAX_OLDER_ROWS: Final = 1000
-#: Pending rows with the same creation time that the next page excludes by id.
+#: Pending rows with the same creation time that the next page excludes by ID.
 MAX_EXCLUDED_IDS: Final = 200
 
 _NEWEST_FIRST: Final = ("-date_created", "-id")
@@ -37,7 +37,7 @@ class ReadyRows:
     rows: Sequence[Row]
     """The rows in sending order; includes older rows of their devices from other pages."""
     postponed: bool
-    """True if rows of the page are missing here, since they must wait for older rows."""
+    """True if rows of the page are missing here, because they must wait for older rows."""
 
 
 class PendingRows:
@@ -51,9 +51,9 @@ class PendingRows:
         return await self._read(cursor.filter, _NEWEST_FIRST)
 
     async def by_ids(self, keys: Sequence[str]) -> list[Row]:
-        """Return the rows with these ids that are pending, in the order of ``keys``.
+        """Return the rows with these IDs that are pending, in the order of ``keys``.
 
-        :param keys: at most :data:`PAGE_SIZE` row ids.
+        :param keys: at most :data:`PAGE_SIZE` row IDs.
         """
         rows = await self._read({"id": {"_in": list(keys)}}, _OLDEST_FIRST)
         return sorted(rows, key=lambda row: keys.index(row["id"]))
@@ -124,8 +124,8 @@ class PageCursor:
     """A position in the pending rows, which are read from the newest to the oldest.
 
     Rows that were sent are no longer pending, so an offset would skip rows. Directus cannot compare
-    ids by size. Each page therefore begins at the creation time of the last row of the previous
-    page, and excludes by id the rows with that time that are still pending.
+    IDs by size. Each page therefore begins at the creation time of the last row of the previous
+    page, and excludes by ID the rows with that time that are still pending.
     """
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ class PageCursor:
     def advance(self, page: Sequence[Row], left: set[str]) -> bool:
         """Move behind a page that was processed.
 
-        :param left: the ids of its rows that are still pending.
+        :param left: the IDs of its rows that are still pending.
         :return: True if more rows may follow.
         """
         last = page[-1]["date_created"]  # None if unknown: the database sorts it anywhere

@@ -63,7 +63,7 @@ class _Unwritten:
 
     backoff: Backoff
     responses: dict[str, dict[str, Any]] = field(factory=dict)
-    """Entry id → fields of the row."""
+    """Entry ID → fields of the row."""
     error: str = ""
     """The error of the last attempt, if any."""
 
@@ -195,7 +195,7 @@ class ResponseWriter(Service):
         await self._write(unwritten)
 
     def _parse(self, entry: StreamEntry) -> tuple[str, dict[str, Any] | None]:
-        """Return a row id and the fields to write; None instead of fields without a row."""
+        """Return a row ID and the fields to write; None instead of fields without a row."""
         if entry.content is None:  # deleted
             return "", None
         try:

@@ -43,7 +43,7 @@ _TEMPORARY_STATUSES: Final = frozenset({408, 425, 429})
 
 
 class DirectusError(Exception):
-    """Directus has not executed a request; the text gives the reason in one line."""
+    """Directus has not executed a request; the message gives the reason in one line."""
 
     result = "refused"
     """The label of the error in metrics."""
@@ -96,7 +96,7 @@ class DirectusClient:
     :param timeout: seconds from a request to the end of its response.
     :param called: is called after each request with its method, its result (one of
         :data:`tracker.bridge.metrics.CALL_RESULTS`), and its duration in seconds.
-    :raises ValueError: if the URL or the token is malformed; in one line.
+    :raises ValueError: if the URL or the token is malformed; the message is one line.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class DirectusClient:
         headers = Headers({"Authorization": [self._authorization], "User-Agent": ["tracker"]})
         url = self.base_url + path
         try:
-            # Redirects are not followed, since the token must not reach another host.
+            # Redirects are not followed, because the token must not reach another host.
             response = await self._http.request(
                 method, url, headers=headers, json=json, params=params
             )
@@ -283,7 +283,7 @@ class DirectusClient:
 def checked_url(text: str) -> str:
     """Return a base URL without a slash at its end.
 
-    :raises ValueError: if it is malformed; in one line, without the URL.
+    :raises ValueError: if it is malformed; the message is one line, without the URL.
     """
     try:
         url = urlsplit(text)
@@ -302,7 +302,7 @@ def checked_url(text: str) -> str:
 def checked_token(text: str) -> str:
     """Return a token that a header can contain.
 
-    :raises ValueError: if it is malformed; in one line, without the token.
+    :raises ValueError: if it is malformed; the message is one line, without the token.
     """
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("the token must be one or more printable ASCII characters, without spaces")

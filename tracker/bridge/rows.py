@@ -33,7 +33,7 @@ _UNFINISHED: Final = [PENDING, ROUTED, Status.DELIVERED.value]
 def command_from_row(row: Mapping[str, Any]) -> Command:
     """Return the command of a row.
 
-    :raises BadCommand: if a field is malformed; in one line, with the row's field names.
+    :raises BadCommand: if a field is malformed; the message names the row's field.
     """
     timeout = row.get("timeout")
     texts = {name: row.get(name) or "" for name in ("imei", "text", "codec")}

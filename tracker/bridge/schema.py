@@ -1,6 +1,6 @@
 """The collections, policies and users that the bridge needs, as Directus' API takes them.
 
-Rows of Directus' system collections have fixed ids here, so that they are found again after a user
+Rows of Directus' system collections have fixed IDs here, so that they are found again after a user
 has renamed them.
 """
 
@@ -52,7 +52,7 @@ _NAMESPACE: Final = UUID("3f0c1f3e-5f0e-4d37-9c55-5d1a6a0d7f11")
 
 
 def own_id(name: str) -> str:
-    """Return the fixed id of a row of a system collection."""
+    """Return the fixed ID of a row of a system collection."""
     return str(uuid5(_NAMESPACE, name))
 
 

@@ -112,7 +112,7 @@ async def apply(client: DirectusClient, change: Change) -> None:
 
 
 async def _find(client: DirectusClient, path: str, params: Any = None) -> Any:
-    """Return an object; None if it does not exist (404, or 403, since administrators see all)."""
+    """Return an object; None if it does not exist (404, or 403, because administrators see all)."""
     try:
         return await client.request("GET", path, params=params)
     except DirectusDenied as error:
@@ -380,7 +380,7 @@ async def _flow(client: DirectusClient, wanted: Flow, keep_headers: bool) -> lis
 
 
 def _differing_names(changed: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Return the names of the differences without their values, since one is a secret."""
+    """Return the names of the differences without their values, because one is a secret."""
     names = [name for name in changed if name != "options"]
     before = found.get("options") or {}
     for name, value in changed.get("options", {}).items():

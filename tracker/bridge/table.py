@@ -50,7 +50,7 @@ class CommandTable:
     async def change(self, key: str, fields: Fields) -> bool:
         """Change a row, if the status in ``fields`` may replace its status.
 
-        :param key: the row id, a UUID in lower case.
+        :param key: the row ID, a UUID in lower case.
         :param fields: the new values, with a status.
         :return: True if the row was changed.
         :raises DirectusError: see its subclasses.
@@ -68,9 +68,9 @@ class CommandTable:
     ) -> dict[str, bool | DirectusError]:
         """Change several rows together.
 
-        :param updates: row id (a UUID in lower case) → updates in order, each with a status; a row
+        :param updates: row ID (a UUID in lower case) → updates in order, each with a status; a row
             gets those that may replace its status.
-        :return: row id → True if the row was changed, False if not, or the error if Directus
+        :return: row ID → True if the row was changed, False if not, or the error if Directus
             refused to change this row.
         :raises DirectusError: if a request fails as a whole; some rows may be changed by then.
         """
@@ -113,7 +113,7 @@ class CommandTable:
 
     async def _read(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
-        # Repeated, since Directus may limit the number of rows in a response.
+        # Repeated, because Directus may limit the number of rows in a response.
         while missing := sorted(set(keys) - found.keys()):
             rows = await self._directus.get_items(
                 COMMANDS, filter={"id": {"_in": missing}}, fields=_CHECKED_FIELDS, limit=-1

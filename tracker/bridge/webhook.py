@@ -20,12 +20,12 @@ from tracker.net.refusals import Reports
 from tracker.net.routes import Routes, respond
 from tracker.untrusted import parse_json
 
-#: Limits of the webhook. A row id takes fifty bytes, and all Flows connect from one address, that
+#: Limits of the webhook. A row ID takes fifty bytes, and all Flows connect from one address, that
 #: of Directus. Connections are not persistent, so that none is open when the bridge stops.
 WEBHOOK_LIMITS: Final = HTTPLimits(
     connections=512, per_address=400, body=64 * 1024, persistent=False
 )
-#: Maximum number of row ids in one body.
+#: Maximum number of row IDs in one body.
 MAX_KEYS: Final = 100
 
 
@@ -61,7 +61,7 @@ class Webhook:
         )
 
     def _announce_commands(self, request: Request) -> bytes:
-        """Accept ``{"key": …}`` or ``{"keys": […]}``: ids of rows of ``commands``."""
+        """Accept ``{"key": …}`` or ``{"keys": […]}``: IDs of rows of ``commands``."""
         if not self._has_secret(request):
             return self._respond("commands", request, UNAUTHORIZED, "wrong secret")
         assert request.content is not None  # noqa: S101 - the request is complete
@@ -87,7 +87,7 @@ class Webhook:
         return _respond(request, status, text)
 
     def _has_secret(self, request: Request) -> bool:
-        # Compared as bytes, since the header may not be valid UTF-8.
+        # Compared as bytes, because the header may not be valid UTF-8.
         given = request.getHeader(SECRET_HEADER.encode()) or b""
         return hmac.compare_digest(given, self._secret)
 
@@ -103,11 +103,11 @@ def _keys(body: Any) -> list[str]:
         raise ValueError("not a JSON object")
     keys = body.get("keys", [body.get("key")])
     if not (isinstance(keys, list) and 0 < len(keys) <= MAX_KEYS):
-        raise ValueError(f"keys: must be a list of 1 to {MAX_KEYS} row ids")
+        raise ValueError(f"keys: must be a list of 1 to {MAX_KEYS} row IDs")
     try:
         return [str(UUID(key)) for key in keys]
     except (ValueError, AttributeError, TypeError):
-        raise ValueError("key: must be a row id (a UUID)") from None
+        raise ValueError("key: must be a row ID (a UUID)") from None
 
 
 def _respond(request: Request, status: int, text: str) -> bytes:

@@ -2,7 +2,7 @@
 
 An entry is read once, by the only consumer of the group ``ingest`` on the instance's stream, and
 stays in the stream until its command has ended or was passed on. Therefore the next process with
-the same instance id, or a janitor, finds the commands that this process has not finished, and
+the same instance ID, or a janitor, finds the commands that this process has not finished, and
 finds in Redis whether they were claimed.
 """
 
@@ -122,7 +122,7 @@ class CommandDelivery(Service):
         self._note("reading", None)
 
     def begin(self) -> None:
-        """Start reading the stream. No other process may have this instance's id then."""
+        """Start reading the stream. No other process may have this instance's ID then."""
         if self.running and self._loop is None:
             self._loop = Deferred.fromCoroutine(self._run()).addErrback(self._failed)
 

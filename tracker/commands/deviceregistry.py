@@ -16,10 +16,10 @@ from tracker.redis.script import Script
 
 #: Approximate number of fields that one call of HSCAN returns.
 _PAGE: Final = 1000
-#: Bytes of an instance id or a vendor's name that are read.
+#: Bytes of an instance ID or a vendor's name that are read.
 _MAX_NAME_BYTES: Final = 1000
 
-# KEYS: the vendors. ARGV: an instance id, then for each device its id, 1 (connected) or 0 (not
+# KEYS: the vendors. ARGV: an instance ID, then for each device its ID, 1 (connected) or 0 (not
 # connected) and its vendor (empty if unknown). An entry is removed only if it names this instance,
 # because the device may have moved to another one. The vendors are for display only: pcall ignores
 # an error if their key is not a hash. Waiting commands are moved last: an error with those of one
@@ -43,7 +43,7 @@ end
 )
 
 # KEYS: the device registry, the heartbeat of an instance, the vendors.
-# ARGV: the instance id, device ids.
+# ARGV: the instance ID, device IDs.
 _SWEEP: Final = Script("""\
 local removed = 0
 if redis.call('EXISTS', KEYS[2]) == 1 then return removed end
@@ -67,8 +67,8 @@ async def update_registry(
 
     The arguments are the present state and not a change, so a call can be delayed or repeated.
 
-    :param connected: device id → True if the device is connected to the instance.
-    :param vendors: device id → vendor, for devices whose vendor is known.
+    :param connected: device ID → True if the device is connected to the instance.
+    :param vendors: device ID → vendor, for devices whose vendor is known.
     """
     arguments = [instance_id]
     for device_id, is_here in connected.items():
@@ -102,9 +102,9 @@ async def _look_up(redis: RedisConnection, key: str, devices: Sequence[str]) -> 
 
 
 async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:
-    """Yield pages of device id → instance id; concurrent changes may be missing.
+    """Yield pages of device ID → instance ID; concurrent changes may be missing.
 
-    Bytes that are not UTF-8 are escaped: such a device id can be shown, but not looked up.
+    Bytes that are not UTF-8 are escaped: such a device ID can be shown, but not looked up.
     """
     async for page in raw_connections(redis):
         yield {
@@ -114,7 +114,7 @@ async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:
 
 
 async def raw_connections(redis: RedisConnection) -> AsyncIterator[dict[bytes, bytes]]:
-    """Yield pages of device id → instance id, as raw bytes."""
+    """Yield pages of device ID → instance ID, as raw bytes."""
     async for page in scan(redis, ["HSCAN", CONNECTIONS], "COUNT", _PAGE):
         yield mapping(page)
 

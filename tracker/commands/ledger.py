@@ -145,7 +145,7 @@ class CommandLedger:
         """Give the final response to an entry that is not a valid command.
 
         :param command_id: the command ID in the entry; empty if not usable.
-        :param device_id: the device id in the entry; empty if not usable.
+        :param device_id: the device ID in the entry; empty if not usable.
         """
         subject = _Subject(command_id, device_id)
         reply = await self._run(FINISH, entry, subject, *_fields(update), 0)
@@ -171,7 +171,7 @@ class CommandLedger:
         A command that is already queued gets a second entry, which is harmless.
 
         :param waits: True: it waits if its device is not connected anywhere; False: it fails.
-        :return: MOVED and the instance id, or WAITS, FINISHED or KNOWN and an empty text.
+        :return: MOVED and the instance ID, or WAITS, FINISHED or KNOWN and an empty text.
         """
         no_entry = StreamEntry("", "0-0", None)
         fields = command.to_fields()

@@ -86,7 +86,7 @@ async def find_command(redis: RedisConnection, command_id: str, device_id: str) 
 
     Only the first entries of the device's streams are searched.
 
-    :return: the instance id; empty if the command waits for its device; None if not found.
+    :return: the instance ID; empty if the command waits for its device; None if not found.
     """
     (instance_id,) = await owners(redis, [device_id])
     streams = {"": waiting_commands(device_id)}

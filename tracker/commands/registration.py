@@ -37,8 +37,8 @@ STOP_TIMEOUT: Final = 2.0
 class DeviceRegistration(RedisTimer):
     """The entries of one instance in the device registry.
 
-    :param moved: called with the id of a device that has moved to another instance since it
-        logged in here, and with the id of that instance.
+    :param moved: called with the ID of a device that has moved to another instance since it
+        logged in here, and with the ID of that instance.
     """
 
     _log = Logger()
@@ -55,7 +55,7 @@ class DeviceRegistration(RedisTimer):
         self._redis = redis
         self._instance_id = instance_id
         self._moved = moved
-        self._here: dict[str, str] = {}  # device id → vendor
+        self._here: dict[str, str] = {}  # device ID → vendor
         self._unsent: dict[str, None] = {}  # devices whose state has to be sent to Redis
         self._changed: set[str] = set()  # devices that have changed since the last check started
         self._backoff = Backoff(clock, MIN_RETRY_DELAY, MAX_RETRY_DELAY)

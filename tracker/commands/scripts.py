@@ -56,7 +56,7 @@ end
 
 # KEYS: the stream, the record of the command (empty without a usable command ID) and, for a
 # janitor, the heartbeat of the instance that it considers dead (else empty).
-# ARGV: entry ID, command ID, device id, instance id in the response, time, TTL of the record (ms).
+# ARGV: entry ID, command ID, device ID, instance ID in the response, time, TTL of the record (ms).
 _OPERATION: Final = (
     MOVING
     + f"""\
@@ -197,7 +197,7 @@ return {{owner and 'moved' or 'waits', owner or ''}}
 """
 )
 
-# ARGV: the device id.
+# ARGV: the device ID.
 REVIEW_WAITING: Final = Script(
     MOVING
     + """\

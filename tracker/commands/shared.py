@@ -50,9 +50,9 @@ class QueueContext:
     release: Callable[[HeldCommand], None]
     """Called with each command that a queue has finished."""
     unused: Callable[[str], None]
-    """Called with the device id of a queue that has neither a connection nor a command."""
+    """Called with the device ID of a queue that has neither a connection nor a command."""
     stuck: Callable[[str], None]
-    """Called with the device id of a queue that has failed: its commands stay in Redis."""
+    """Called with the device ID of a queue that has failed: its commands stay in Redis."""
     stopping: bool = False
     """True during a stop: commands are passed on instead of written."""
 

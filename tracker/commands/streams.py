@@ -27,16 +27,16 @@ async def outbound_entries(
 
 
 async def outbound_streams(redis: RedisConnection) -> AsyncIterator[str]:
-    """Yield the ids of instances that have a stream of commands.
+    """Yield the IDs of instances that have a stream of commands.
 
-    Bytes that are not UTF-8 are escaped: such an id can be shown, but not looked up.
+    Bytes that are not UTF-8 are escaped: such an ID can be shown, but not looked up.
     """
     async for instance_id in raw_outbound_streams(redis):
         yield instance_id.decode(errors="backslashreplace")
 
 
 async def raw_outbound_streams(redis: RedisConnection) -> AsyncIterator[bytes]:
-    """Yield the ids of instances that have a stream of commands, as raw bytes."""
+    """Yield the IDs of instances that have a stream of commands, as raw bytes."""
     prefix = outbound("").encode()
     async for keys in scan(
         redis, ["SCAN"], "MATCH", prefix + b"*", "COUNT", 1000, "TYPE", "stream"
@@ -57,7 +57,7 @@ async def remove_empty_outbound(redis: RedisConnection, instance_id: str) -> boo
 async def waiting_devices(redis: RedisConnection) -> AsyncIterator[str]:
     """Yield the devices for which commands wait.
 
-    Bytes that are not UTF-8 are escaped: such an id can be shown, but not looked up.
+    Bytes that are not UTF-8 are escaped: such an ID can be shown, but not looked up.
     """
     async for device_id in raw_waiting_devices(redis):
         yield device_id.decode(errors="backslashreplace")

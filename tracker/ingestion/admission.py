@@ -70,7 +70,7 @@ class ConnectionLimiter:
     seconds is closed, so that the next connection finds a slot. Therefore peers that do not log
     in cannot keep devices out for the whole login timeout.
 
-    :param file_limit: maximal number of open files of the process.
+    :param file_limit: maximum number of open files of the process.
     :raises ValueError: if that leaves no slot for devices.
     """
 
@@ -102,7 +102,7 @@ class ConnectionLimiter:
             self._hurry(self._silent_by_group.get(group))
             return BrokenLimit(
                 Rejection.ADDRESS_SHARE,
-                f"the address has its maximal number of connections ({self.shares.limit})",
+                f"the address has reached its maximum number of connections ({self.shares.limit})",
             )
         refusal = self.reserve()
         if refusal is None:
@@ -118,7 +118,7 @@ class ConnectionLimiter:
             self._hurry(self._silent)
             return BrokenLimit(
                 Rejection.CONNECTION_LIMIT,
-                f"the process has its maximal number of connections ({self.slots})",
+                f"the process has reached its maximum number of connections ({self.slots})",
             )
         self.used += 1
         if self.used == self.slots:

@@ -61,7 +61,7 @@ class AllowList(RedisTimer):
 
     The last good copy stays in use while Redis is unavailable, and while the set is empty: an empty
     set is more likely a loss of Redis' data than an intention. Before the first copy, connections
-    are closed without a reply, since a refused device might not retry for a long time.
+    are closed without a reply, because a refused device might not retry for a long time.
 
     :param unknown: decision on a device that is not in the set.
     :param condition: met while a good copy exists.

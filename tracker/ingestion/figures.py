@@ -1,4 +1,4 @@
-"""Figures of ingestion. They are plain numbers, since the hot path updates them."""
+"""Figures of ingestion. They are plain numbers, because the hot path updates them."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from tracker.untrusted import parse_json, shown
 
-#: Maximal length of a host name, in characters.
+#: Maximum length of a host name, in characters.
 _MAX_NAME: Final = 255
 
 

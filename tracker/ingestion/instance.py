@@ -63,7 +63,7 @@ class Instance(Service):
         self.started_at = iso_milliseconds(int(self._clock.seconds() * 1000))
 
     def stopService(self) -> Deferred[None]:
-        """Stop draining, since all connections are about to be closed."""
+        """Stop draining, because all connections are about to be closed."""
         super().stopService()
         drains, self._drains = self._drains, set()
         for drain in drains:

@@ -130,7 +130,7 @@ class IngestMetrics:
             yield slots
         addresses = gauge(
             "tracker_addresses_at_their_share",
-            "Addresses that use their maximal number of connection slots.",
+            "Addresses that use the maximum number of connection slots.",
         )
         addresses.add_metric([], limiter.shares.used_up)
         yield addresses

@@ -30,12 +30,12 @@ from tracker.observe.health import Condition, Watchdog
 from tracker.observe.wording import plural
 from tracker.position import Entry
 
-#: Maximal number of entries in one call, which Redis handles in about half a millisecond. When
+#: Maximum number of entries in one call, which Redis handles in about half a millisecond. When
 #: so many entries wait, they are sent at once.
 MAX_RECORDS: Final = 100
-#: Maximal number of payload bytes in one call.
+#: Maximum number of payload bytes in one call.
 MAX_BYTES: Final = 512 * 1024
-#: Maximal number of calls without a reply.
+#: Maximum number of calls without a reply.
 MAX_IN_FLIGHT: Final = 16
 #: Seconds until a refused call is repeated.
 RETRY_DELAY: Final = 0.5

@@ -117,7 +117,7 @@ class OrphanSweeper:
             instance_id = _text(raw_id)
             if instance_id is None:
                 key = outbound("").encode() + raw_id
-                self._malformed_keys.report(key, "not a valid instance id", _REPAIR)
+                self._malformed_keys.report(key, "not a valid instance ID", _REPAIR)
             elif instance_id not in living:
                 taking_over = self._take_over(instance_id, counts, may_continue)
                 await self._safely(outbound(instance_id), taking_over)
@@ -201,7 +201,7 @@ class OrphanSweeper:
                 key = waiting_commands(device_id)
                 await self._safely(key, self._review(device_id, counts, may_continue))
             elif await unlist_waiting(self._redis, device):
-                problem = f"{shown(device)} is not a device id; it was removed"
+                problem = f"{shown(device)} is not a device ID; it was removed"
                 self._malformed_keys.report(WAITING, problem, "Find out what adds such members.")
 
     async def _review(
@@ -256,7 +256,7 @@ class OrphanSweeper:
 
 
 def _text(name: bytes) -> str | None:
-    """Return the decoded id of an instance or a device; None if it is not valid."""
+    """Return the decoded ID of an instance or a device; None if it is not valid."""
     try:
         text = name.decode()
     except UnicodeDecodeError:

@@ -220,7 +220,7 @@ class _Metrics:
         )
         self._held = gauge(
             "tracker_stream_retention_exceeded",
-            "1 while the stream exceeds its limits, since it is not read; else 0.",
+            "1 while the stream exceeds a limit because its entries are not processed; else 0.",
         )
         self.trimmed = Counter(
             "tracker_stream_trimmed_entries",

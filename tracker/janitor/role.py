@@ -134,7 +134,7 @@ class _Metrics:
         )
         self._connections = Counter(
             "tracker_janitor_stale_connections",
-            "Entries removed from the device registry, since their instance is gone.",
+            "Entries removed from the device registry because their instance is gone.",
             registry=metrics_registry,
         )
         self._commands = Counter(

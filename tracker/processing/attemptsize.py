@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 #: An attempt is quick if it takes at most this fraction of the time after which the sink timed out,
-#: since twice as many positions then stay far below that time; or at most these seconds.
+#: because twice as many positions then stay far below that time; or at most these seconds.
 _QUICK: Final = 0.25
 _QUICK_SECONDS: Final = 0.5
-#: Number of consecutive slow successes after which the size is doubled, since the reason may be
+#: Number of consecutive slow successes after which the size is doubled, because the reason may be
 #: other than the number of positions.
 _MAX_SLOW: Final = 8
 

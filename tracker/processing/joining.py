@@ -59,7 +59,7 @@ class GroupJoiner:
     async def join(self) -> None:
         """Join the group of each stream, and report the keys that are not streams.
 
-        Such keys are left out, since Redis would refuse to read the others together with them.
+        Such keys are left out, because Redis would refuse to read the others together with them.
 
         :raises Refused: if none of the keys is a stream.
         """

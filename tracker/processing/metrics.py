@@ -32,7 +32,7 @@ class ProcessMetrics:
         )
         self.dead = by_stream(
             "tracker_dead_letters",
-            "Entries moved to the dead letters, since they cannot be stored.",
+            "Entries moved to the dead letters because they cannot be stored.",
         )
         self.deleted = by_stream(
             "tracker_deleted_entries", "Entries deleted from the stream before they were stored."

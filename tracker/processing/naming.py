@@ -60,6 +60,6 @@ class Namer(RedisTimer):
         except (Refused, Unavailable) as error:
             self._log.warn("{key} cannot be read: {error}", key=DEVICE_MODELS, error=error)
             return
-        # A longer text is neither a device id nor a model.
+        # A longer text is neither a device ID nor a model.
         texts = [field[:MAX_SHOWN].decode(errors="replace") for field in fields]
         self._models = mapping(texts)

@@ -68,7 +68,7 @@ class RedisAddress:
         [?sentinel_password=…]``, ``rediss+sentinel://…``. User and passwords are
         percent-encoded.
 
-        :raises ValueError: if the URL is malformed; the text is one line without the password.
+        :raises ValueError: if the URL is malformed; the message is one line without the password.
         """
         try:
             parts = urlsplit(url)

@@ -193,7 +193,7 @@ class RedisConnection(Service):
     async def _log_in(self, protocol: RedisProtocol) -> None:
         """Log in and select the database.
 
-        :raises Refused, Unavailable: if that fails; the text gives the reason.
+        :raises Refused, Unavailable: if that fails; the message gives the reason.
         """
         address = self._address
         if address.password is not None:
@@ -220,7 +220,7 @@ class RedisConnection(Service):
 async def _check(protocol: RedisProtocol) -> None:
     """Check that the server replies and is a master.
 
-    :raises Refused, Unavailable: if not; the text gives the reason.
+    :raises Refused, Unavailable: if not; the message gives the reason.
     """
     await protocol.execute_command("PING")
     try:

@@ -24,7 +24,7 @@ INFO_INTERVAL: Final = 15
 class RedisMetrics(RedisTimer):
     """Metrics from INFO, which is read at an interval.
 
-    While Redis is down, the metrics have no values. CONFIG is not used, since settings may hold
+    While Redis is down, the metrics have no values. CONFIG is not used, because settings may hold
     passwords; ``tracker-admin doctor`` checks how often Redis synchronises its file.
 
     :param metrics_registry: the registry to which the metrics are added.

@@ -87,7 +87,7 @@ def commands(role: str, streams: Iterable[str]) -> list[Command]:
     """Return the commands that a role's user may run, with valid arguments.
 
     ``streams`` replace the pattern of the streams of positions. Other patterns serve as keys
-    themselves, since they match themselves. :data:`OPTIONAL` commands are left out.
+    themselves, because they match themselves. :data:`OPTIONAL` commands are left out.
     """
     names = {_STREAMS: list(streams)}
     names[_DEAD_LETTERS] = [dead_letters(stream) for stream in names[_STREAMS]]

@@ -38,7 +38,7 @@ HostAndPort = tuple[str, int]
 
 
 class MasterNotFound(Exception):
-    """The master is unknown, unreachable or replaced; the text gives the reason in one line."""
+    """The master is unknown, unreachable or replaced; the message gives the reason in one line."""
 
 
 def connect_error(error: BaseException | None) -> str:
@@ -114,7 +114,7 @@ class SentinelEndpoint:
         return await _Vote(self._reactor, queries).result
 
     async def _query(self, endpoint: IStreamClientEndpoint) -> HostAndPort:
-        # No reply timeout is needed, since _Vote has a deadline.
+        # No reply timeout is needed, because _Vote has a deadline.
         protocol: Any = await endpoint.connect(RedisFactory(self._reactor))
         try:
             if self._password is not None:

@@ -19,7 +19,7 @@ from typing import Final
 
 from tracker.limits import Limits
 
-#: Maximal seconds of work that a peer can save up.
+#: Maximum seconds of work that a peer can save up.
 OWN_BURST: Final = 0.02
 #: Seconds of work of a new connection: enough for its first frame of records. The number is small
 #: because a peer can open any number of connections.
@@ -30,7 +30,7 @@ SPARE_BURST: Final = 0.002
 #: Own shares that are kept for sources of datagrams, and as many for devices. Two with the same
 #: hash, which a peer cannot predict, have one in common.
 BUDGET_SLOTS: Final = 4096
-#: Maximal number of sources of datagrams that are remembered as known.
+#: Maximum number of sources of datagrams that are remembered as known.
 MAX_KNOWN_SOURCES: Final = 20_000
 
 #: One message, minus a tolerance for rounding.
@@ -41,10 +41,10 @@ Source = tuple[str, int]
 
 
 class Bucket:
-    """A token bucket that may go into debt, since the cost of work is known only afterwards.
+    """A token bucket that may go into debt, because the cost of work is known only afterwards.
 
     :param rate: tokens a second.
-    :param burst: the maximal number of tokens, the initial number, and the largest debt.
+    :param burst: the maximum number of tokens, the initial number, and the largest debt.
     :param now: seconds, of any clock that all calls share.
     """
 
@@ -74,11 +74,11 @@ class Bucket:
         return 0.0 if missing < 0 else missing / self._rate + 1e-6
 
     def is_full(self, now: float) -> bool:
-        """Return whether the bucket has its maximal number of tokens."""
+        """Return True if the bucket has its maximum number of tokens."""
         return self.level(now) >= self._burst
 
     def is_exhausted(self, now: float) -> bool:
-        """Return whether the debt has its maximal size."""
+        """Return True if the debt has its maximum size."""
         return self.level(now) <= -self._burst
 
 
@@ -102,11 +102,11 @@ class MessageBudget:
         self._bytes.take(size)
 
     def is_full(self, now: float) -> bool:
-        """Return whether the budget is unused, so that it need not be remembered."""
+        """Return True if the budget is unused, so that it need not be remembered."""
         return self._number.is_full(now) and self._bytes.is_full(now)
 
     def is_exhausted(self, now: float) -> bool:
-        """Return whether the credit is used up, in messages or in bytes."""
+        """Return True if the credit is used up, in messages or in bytes."""
         return self._number.is_exhausted(now) or self._bytes.is_exhausted(now)
 
 
@@ -119,7 +119,7 @@ class _OwnShares:
         self._times = array("d", [0.0]) * BUDGET_SLOTS
 
     def has_credit(self, peer: Hashable, now: float) -> bool:
-        """Return whether a peer has any of its own share left."""
+        """Return True if a peer has any of its own share left."""
         slot = hash(peer) % BUDGET_SLOTS
         # Refilled only after it has run out, which is rare.
         if (level := self._levels[slot]) <= 0:

@@ -39,7 +39,7 @@ class CommandSlot:
         return self.waiter
 
     def offer(self, last_heard: float) -> None:
-        """Let the waiting caller write, since the connection is free, unless it is too early.
+        """Let the waiting caller write, because the connection is free, unless it is too early.
 
         :param last_heard: time of the device's last frame.
         """
@@ -54,7 +54,7 @@ class CommandSlot:
             waiter.callback(None)
 
     def end(self) -> None:
-        """Fail the waiting caller, since the connection ends."""
+        """Fail the waiting caller, because the connection ends."""
         if (waiter := self._take_waiter()) is not None:
             waiter.errback(ConnectionEnded())
 

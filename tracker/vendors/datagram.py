@@ -29,7 +29,7 @@ from tracker.vendors.rejections import rejection
 
 #: Seconds for which a repeated datagram is recognised.
 REPEAT_WINDOW: Final = 60.0
-#: Maximal number of datagrams that are remembered.
+#: Maximum number of datagrams that are remembered.
 MAX_REMEMBERED_DATAGRAMS: Final = 50_000
 
 _Key = tuple[str, tuple[int, ...], bytes]

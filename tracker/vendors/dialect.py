@@ -121,13 +121,13 @@ class Dialect(Protocol[FrameT]):
         """
 
     def is_detached(self, frame: FrameT) -> bool:
-        """Return whether the device never repeats this frame: its step is ``AppendDetached``.
+        """Return True if the device never repeats this frame: its step is ``AppendDetached``.
 
         The rate of such frames is limited.
         """
 
     def is_awaited(self, frame: FrameT) -> bool:
-        """Return whether this detached frame may be the answer to a command.
+        """Return True if this detached frame may be the answer to a command.
 
         Such a frame is exempt from the rate limit.
 

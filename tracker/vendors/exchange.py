@@ -238,7 +238,7 @@ class Exchange:
         return False
 
     def _may_handle(self, frame: Decoded[Any]) -> bool:
-        """Return whether a detached frame may be handled now; if not, hold the connection."""
+        """Return True if a detached frame may be handled now; if not, hold the connection."""
         device_id = self._device_id
         if self._throttle.too_many_under_way:
             self._holds[Hold.DETACHED] = None

@@ -14,7 +14,7 @@ from tracker.vendors.budget import DatagramBudget, Source, Verdict
 MAX_DATAGRAMS_PER_TURN: Final = 8
 MAX_WORK_PER_TURN: Final = 0.00015
 
-#: Maximal number of bytes that a port reads in one reactor turn: Twisted's default.
+#: Maximum number of bytes that a port reads in one reactor turn: Twisted's default.
 _THROUGHPUT: Final = 256 * 1024
 
 
@@ -40,7 +40,7 @@ class DatagramGate:
         self._started = 0.0
 
     def begin(self, source: Source) -> bool:
-        """Return whether to read a datagram from this source; then call :meth:`end`."""
+        """Return True if a datagram from this source may be read; then call :meth:`end`."""
         now = self._clock.seconds()
         self._number += 1
         if self._number >= MAX_DATAGRAMS_PER_TURN or self._work >= MAX_WORK_PER_TURN:
@@ -49,7 +49,7 @@ class DatagramGate:
         return self._admits(self._budget.check_source(source, now))
 
     def admits_device(self, device_id: str) -> bool:
-        """Return whether to handle the datagram, now that its device is known."""
+        """Return True if the datagram may be handled, now that its device is known."""
         self._device_id = device_id
         return self._admits(self._budget.check_device(device_id, self._started))
 

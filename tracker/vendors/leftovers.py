@@ -1,6 +1,6 @@
 """Publish the messages that were unread in the buffers of connections when they ended.
 
-Only detached frames are published, since a device never sends them again. Records are skipped:
+Only detached frames are published, because a device never sends them again. Records are skipped:
 the device sends them again on its next connection.
 
 A peer can open and end any number of connections. Therefore only a few frames are read when a
@@ -27,11 +27,11 @@ from tracker.vendors.budget import MessageBudget
 from tracker.vendors.dialect import AppendDetached, Dialect, ProtocolError
 from tracker.vendors.throttle import MAX_PORT_MESSAGES_UNDER_WAY, Workload
 
-#: Maximal number of frames that are read when a connection ends: about as much work as its login.
+#: Maximum number of frames that are read when a connection ends: about as much work as its login.
 MAX_FRAMES_AT_END: Final = 4
-#: Maximal number of frames that are read in each later time slice: about 0.5 ms.
+#: Maximum number of frames that are read in each later time slice: about 0.5 ms.
 MAX_FRAMES_PER_SLICE: Final = 32
-#: Maximal number of bytes of a port that wait to be read.
+#: Maximum number of bytes of a port that wait to be read.
 MAX_WAITING_BYTES: Final = 4 << 20
 
 

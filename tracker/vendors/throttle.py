@@ -18,13 +18,13 @@ from tracker.limits import Limits
 from tracker.vendors.budget import FIRST_CREDIT, OWN_BURST, SPARE_BURST, Bucket, MessageBudget
 from tracker.vendors.holds import Hold
 
-#: Maximal number of messages of a connection that are under way to the log while it is read on.
+#: Maximum number of messages of a connection that are under way to the log while it is read on.
 MAX_MESSAGES_UNDER_WAY: Final = 32
 #: The same for all connections of a port; it bounds the delay of records that follow the messages.
 #: Above it, each connection may have one message under way.
 MAX_PORT_MESSAGES_UNDER_WAY: Final = 256
 
-#: Maximal number of disconnected devices whose budget of messages is remembered.
+#: Maximum number of disconnected devices whose budget of messages is remembered.
 MAX_REMEMBERED_BUDGETS: Final = 10_000
 
 
@@ -56,7 +56,7 @@ class Workload:
         self._messages: OrderedDict[str, MessageBudget] = OrderedDict()
 
     def may_use_spare(self, now: float) -> bool:
-        """Return whether a connection over its own share may work now, as no other one waits."""
+        """Return True if a connection over its own share may work now, as no other one waits."""
         return not self._waiting and self._spare.level(now) > 0
 
     def charge(self, work: float) -> None:
@@ -124,7 +124,7 @@ class Throttle:
         self._waiter: Deferred[None] | None = None
 
     def may_work(self) -> bool:
-        """Return whether to decode the next frame now; if not, hold for :attr:`Hold.WORK`.
+        """Return True if the next frame may be decoded now; else hold for :attr:`Hold.WORK`.
 
         The call may be omitted while :attr:`credit` is positive.
         """
@@ -222,7 +222,7 @@ class Throttle:
         self._release(Hold.RATE)
 
     def end(self, device_id: str | None) -> None:
-        """Stop waiting, since the connection ends, and remember its device's budget."""
+        """Stop waiting, because the connection ends, and remember its device's budget."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

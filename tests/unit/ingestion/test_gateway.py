@@ -239,7 +239,7 @@ def test_broken_limit_is_reported_and_only_admitted_connections_count(clock: Clo
     connect(gateway, first)
     with capturedLogs() as events:
         assert not gateway.admits(ADDRESS)
-    assert "maximal number of connections (1)" in events[-1]["reason"]
+    assert "maximum number of connections (1)" in events[-1]["reason"]
     assert events[-1]["peer"] == "192.0.2.1:40000"
     assert not gateway.admits(ADDRESS)
     gateway.closed(first)

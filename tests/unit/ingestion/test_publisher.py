@@ -222,7 +222,7 @@ def test_call_is_bounded_in_bytes(publishing: Publishing) -> None:
     assert publishing.calls() == [["a", "b"], ["c"]]
 
 
-def test_call_holds_the_maximal_number_of_records(publishing: Publishing) -> None:
+def test_call_holds_the_maximum_number_of_records(publishing: Publishing) -> None:
     publishing.publish("a", MAX_RECORDS - 1)
     publishing.publish("b")
     publishing.publish("c")

@@ -87,7 +87,7 @@ class DeadLetter:
 
     @property
     def device_id(self) -> str:
-        """The device id in the entry, printable and shortened; empty if the entry has none."""
+        """The device ID in the entry, printable and shortened; empty if the entry has none."""
         for name, value in zip(self.content[::2], self.content[1::2], strict=False):
             if name == b"device_id":
                 return shown(value, 20)
@@ -138,7 +138,7 @@ async def retry_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) ->
 
     Each entry is moved atomically, except entries of several thousand fields: these are appended
     first and then deleted. After a crash between both steps they are in both streams, which is
-    harmless, since a position is stored once.
+    harmless, because a position is stored once.
 
     :raises Unavailable: if Redis is down.
     :raises Refused: if the key of the dead letters is not a stream.

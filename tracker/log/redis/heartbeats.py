@@ -27,7 +27,7 @@ MAX_INSTANCES: Final = 20_000
 #: Maximum number of streams that are used: of one heartbeat, and of all heartbeats together.
 MAX_STREAMS_PER_INSTANCE: Final = 100
 MAX_STREAMS: Final = 1000
-#: Maximum characters of an instance id or a stream's name, and of a control port's address.
+#: Maximum characters of an instance ID or a stream's name, and of a control port's address.
 MAX_NAME: Final = 255
 MAX_ADDRESS: Final = 1000
 #: Maximum bytes that are parsed: of one heartbeat, and of all heartbeats together.
@@ -77,7 +77,7 @@ class AdvertisedStreams:
 async def heartbeats(
     redis: RedisConnection, malformed: dict[str, str] | None = None, max_aged: int = MAX_INSTANCES
 ) -> list[InstanceHeartbeat]:
-    """Return the heartbeats of all live instances, sorted by instance id.
+    """Return the heartbeats of all live instances, sorted by instance ID.
 
     :param malformed: receives the keys of malformed heartbeats, and the error in each.
     :param max_aged: maximum number of heartbeats whose age is read; the age of the others is 0.
@@ -108,7 +108,7 @@ def _age(left: Any) -> float:
 
 
 async def living_instances(redis: RedisConnection) -> frozenset[str]:
-    """Return the ids of the instances that have a heartbeat."""
+    """Return the IDs of the instances that have a heartbeat."""
     found: set[str] = set()
     async for keys in _scan(redis):
         found.update(instance_id for key in keys if (instance_id := _instance_of(key)) is not None)
@@ -182,7 +182,7 @@ async def _pages(
             if (instance_id := _instance_of(key)) is not None:
                 names.append(instance_id)
             else:
-                _note(malformed, key, f"the id must have 1 to {MAX_NAME} characters in UTF-8")
+                _note(malformed, key, f"the ID must have 1 to {MAX_NAME} characters in UTF-8")
         for start in range(0, min(len(names), MAX_INSTANCES - seen), _PAGE):
             page = names[start : start + _PAGE]
             # Unlike GET, MGET returns nil for a key of another type.
@@ -208,7 +208,7 @@ async def _note_other_types(
 
 
 def _instance_of(key: bytes) -> str | None:
-    """Return the instance id in a key; None if it is not valid."""
+    """Return the instance ID in a key; None if it is not valid."""
     try:
         instance_id = key.decode().removeprefix(heartbeat(""))
     except UnicodeDecodeError:

@@ -16,7 +16,7 @@ from tracker.untrusted import shown
 # One script reads all figures at one moment, by the clock that made the entries' IDs. It returns
 # no fields of entries, which XINFO STREAM would do for the first and the last one. Redis refuses a
 # range after the largest ID, hence pcall. ARGV: the number of consumers to read, which applies to
-# the group ARGV[3] and again to all other groups together, since Redis is blocked meanwhile; the
+# the group ARGV[3] and again to all other groups together, because Redis is blocked meanwhile; the
 # number of consumers to return for each group; the group; the number of other groups to return.
 _READ: Final = Script("""\
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
@@ -147,7 +147,7 @@ async def stream_lag(redis: RedisConnection, stream: str) -> StreamLag | None:
     """Return the lag of all groups of a stream; None if the stream does not exist.
 
     Redis does not report the number of undelivered entries after entries were deleted or the
-    group was set to another ID. The oldest entry's age is known even then, since its ID contains
+    group was set to another ID. The oldest entry's age is known even then, because its ID contains
     the time of the append.
 
     :raises Unavailable: if Redis is down.

@@ -25,7 +25,7 @@ async def read_range(
     :param last: ID of the last entry; ``+``: the newest one; ``(ID``: excludes this entry.
     :param count: maximum number of entries.
     :param newest: read backwards from the last entry.
-    :param size: limit in bytes, smaller than 16 MiB. The first entry is then read alone, since a
+    :param size: limit in bytes, smaller than 16 MiB. The first entry is then read alone, because a
         step of several long entries would exceed the limit by far.
     """
     allowance = Allowance([stream], count)

@@ -26,7 +26,7 @@ _NEW: Final = ">"
 class RedisReader:
     """One member of a consumer group of Redis.
 
-    :param waiting: a connection for reads that wait, and for nothing else, since a waiting read
+    :param waiting: a connection for reads that wait, and for nothing else, because a waiting read
         blocks it. Its reply timeout must exceed the time of the wait.
     :param redis: a connection for all other commands.
     :param group: the consumer group.

@@ -21,7 +21,7 @@ _NODE: Final = 100
 
 # KEYS: the stream. ARGV: maximum age in milliseconds (or -1), maximum bytes (or -1), maximum
 # number of entries to remove, entries of a node, and '1' for dead letters, which need no group
-# and are trimmed exactly. IDs are compared as text, by length and then by digits, since a number
+# and are trimmed exactly. IDs are compared as text, by length and then by digits, because a number
 # in Lua has 53 bits and a part of an ID has 64.
 #
 # The floor is the oldest entry that some group has not finished: the smaller one of its first

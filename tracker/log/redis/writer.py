@@ -14,7 +14,7 @@ from tracker.position import Entry
 from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
 
-# A script is used instead of a pipeline since it is atomic, and since a call costs the client
+# A script is used instead of a pipeline because it is atomic, and because a call costs the client
 # some 24 µs for any number of entries. Redis checks memory and role before the script's first
 # write, and then refuses all of it. XADD has no MAXLEN, which could trim unread entries.
 _APPEND: Final = Script("""\

@@ -73,7 +73,7 @@ def read_file(file: Path) -> Dictionary:
     """Return a dictionary that a user has written.
 
     :raises OSError: if the file cannot be read.
-    :raises ValueError: if its content is invalid; the text is one line.
+    :raises ValueError: if its content is invalid; the message is one line.
     """
     try:
         return read(file.read_text(encoding="utf-8-sig").splitlines())

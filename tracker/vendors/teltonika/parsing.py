@@ -55,7 +55,7 @@ _NUMBERS: Final = {
 
 
 class BadDocument(ValueError):
-    """An invalid document; the text has the path, the expected and the actual value."""
+    """An invalid document; the message has the path, the expected and the actual value."""
 
     def __init__(self, path: str, expected: str, found: str) -> None:
         super().__init__(f"{path or 'document'}: expected {expected}, found {found}")
