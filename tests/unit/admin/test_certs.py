@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_authority_server_and_client_are_created(folder: Path) -> None:
+def test_certificates_of_authority_server_and_client_are_created(folder: Path) -> None:
     assert sorted(content(folder)) == PAIRS
     authority = certificate(folder, "ca")
     for name in ("server", "admin"):
@@ -135,7 +135,7 @@ def test_extensions_restrict_the_use_of_a_certificate(folder: Path) -> None:
         assert issuer.key_identifier == identifier.digest
 
 
-def test_common_name_of_a_client_is_its_name(tmp_path: Path) -> None:
+def test_common_name_in_a_client_certificate_is_the_name_of_the_client(tmp_path: Path) -> None:
     run(tmp_path, "--client", "alice", "--client", "grafana-1.example")
     for name in ("alice", "grafana-1.example"):
         (attribute,) = certificate(tmp_path, name).subject
@@ -143,7 +143,7 @@ def test_common_name_of_a_client_is_its_name(tmp_path: Path) -> None:
     assert not (tmp_path / "admin.pem").exists()
 
 
-def test_server_has_the_names_of_this_machine_by_default(
+def test_server_certificate_has_the_names_of_this_machine_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "Tracker-7")
@@ -153,14 +153,14 @@ def test_server_has_the_names_of_this_machine_by_default(
     ]
 
 
-def test_host_name_that_is_invalid_in_a_certificate_is_left_out(
+def test_host_name_that_no_certificate_may_contain_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "my_host")
     assert certs.default_names() == ["localhost", "127.0.0.1", "::1"]
 
 
-def test_server_has_only_the_given_names(tmp_path: Path) -> None:
+def test_server_certificate_has_only_the_given_names(tmp_path: Path) -> None:
     names = ["Tracker.example.org", "192.0.2.7", "2001:DB8::7", "192.0.2.7"]
     run(tmp_path, *(part for name in names for part in ("--server-name", name)))
     found = certificate(tmp_path, "server").extensions.get_extension_for_class(
@@ -173,7 +173,7 @@ def test_server_has_only_the_given_names(tmp_path: Path) -> None:
     ]
 
 
-def test_days_is_the_validity_of_server_and_clients(tmp_path: Path) -> None:
+def test_days_option_sets_the_validity_of_server_and_client_certificates(tmp_path: Path) -> None:
     now = utc_now()
     run(tmp_path, "--days", "30")
     for name, days in (("ca", AUTHORITY_DAYS), ("server", 30), ("admin", 30)):
@@ -218,7 +218,7 @@ def test_printed_command_lines_are_valid(tmp_path: Path) -> None:
         ("127.0.0.1", "", "ssl:127.0.0.1:5099:"),
     ],
 )
-def test_printed_server_listens_where_its_first_name_leads(
+def test_printed_command_lines_use_the_first_server_name(
     tmp_path: Path, name: str, interface: str, host: str
 ) -> None:
     server, client = map(shlex.split, run(tmp_path, "--server-name", name).splitlines()[-2:])
@@ -239,7 +239,7 @@ def test_existing_files_are_kept(folder: Path) -> None:
     assert "created " not in output
 
 
-def test_client_is_added_to_an_existing_folder(folder: Path) -> None:
+def test_client_certificate_is_added_to_an_existing_folder(folder: Path) -> None:
     former = content(folder)
     output = run(folder, "--client", "bob")
     assert output.count("created ") == 1
@@ -258,7 +258,7 @@ def test_renewed_pair_is_replaced_and_others_are_kept(folder: Path, name: str) -
     assert f"created {name}.pem" in output
 
 
-def test_renewed_server_keeps_its_names(tmp_path: Path) -> None:
+def test_renewed_server_certificate_keeps_its_names(tmp_path: Path) -> None:
     run(tmp_path, "--server-name", "tracker.example.org", "--client", "bob")
     former = certificate(tmp_path, "server")
     run(tmp_path, "--renew", "server")
@@ -276,7 +276,7 @@ def test_damaged_certificate_can_be_renewed(folder: Path) -> None:
     assert server_names(certificate(folder, "server")) == certs.default_names()
 
 
-def test_name_that_a_kept_server_lacks_is_an_error(folder: Path) -> None:
+def test_server_name_missing_from_an_existing_certificate_is_an_error(folder: Path) -> None:
     former = content(folder)
     run(folder, "--server-name", "LOCALHOST")
     error = error_of(folder, "--server-name", "localhost", "--server-name", "tracker.example.org")
@@ -375,7 +375,7 @@ def test_no_temporary_file_remains_after_a_failed_write(
     assert content(folder) == former
 
 
-def test_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+def test_file_that_another_process_creates_is_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "bob.key"
     file.write_bytes(b"another's")
     with pytest.raises(ValueError, match="File exists"):
@@ -418,7 +418,7 @@ def test_missing_certificate_of_the_authority_is_an_error(
         ("admin.pem", "certificate", "does not belong to admin.key. Replace it with --renew admin"),
     ],
 )
-def test_files_that_do_not_belong_together_are_an_error(
+def test_mismatched_or_damaged_files_are_an_error(
     folder: Path, tmp_path: Path, name: str, replaced: str, error: str
 ) -> None:
     file = folder / name

@@ -43,7 +43,7 @@ SSL = "ssl:localhost:5099:privateKey=a.key:certKey=a.pem"
          r"Cannot connect to ssl:fe80\:\:1:5099: no reply."),
     ],
 )  # fmt: skip
-def test_failed_connection_names_the_port_without_its_files(
+def test_error_of_a_failed_connection_names_the_port_but_no_certificates(
     port: str, greeted: bool, reason: str, text: str
 ) -> None:
     error = not_connected(port, greeted, NotConnected(reason))
@@ -59,13 +59,15 @@ def test_failed_connection_names_the_port_without_its_files(
         (RedisUnavailable("no reply"), 3, "The instance reports an error: no reply."),
     ],
 )
-def test_error_of_an_instance_is_a_sentence(error: ControlError, code: int, text: str) -> None:
+def test_error_from_an_instance_is_shown_as_a_sentence(
+    error: ControlError, code: int, text: str
+) -> None:
     raised = failure(error)
     assert isinstance(raised, RunFailed)
     assert (raised.exit_code, str(raised)) == (code, text)
 
 
-def test_bad_argument_is_a_usage_error() -> None:
+def test_argument_that_an_instance_refuses_is_a_usage_error() -> None:
     raised = failure(BadArgument("timeout must be positive"))
     assert isinstance(raised, click.UsageError)
     assert raised.message == "Invalid argument: timeout must be positive."
@@ -80,5 +82,5 @@ def test_bad_argument_is_a_usage_error() -> None:
          "Cannot use Redis at redis://h:6379/0: NOAUTH Authentication required."),
     ],
 )  # fmt: skip
-def test_unusable_redis_is_named_without_its_password(reason: str, text: str) -> None:
+def test_error_of_an_unusable_redis_hides_the_password(reason: str, text: str) -> None:
     assert _not_usable(RedisAddress.from_url("redis://:s3cret@h"), reason) == text

@@ -38,7 +38,9 @@ def error_of(result: Result) -> str:
 
 @pytest.mark.parametrize("data", EXAMPLES.values(), ids=EXAMPLES)
 @pytest.mark.parametrize("options", [(), ("--names",)], ids=["plain", "names"])
-def test_decode_and_encode_are_inverse(data: bytes, options: tuple[str, ...]) -> None:
+def test_encode_restores_the_bytes_of_a_decoded_example(
+    data: bytes, options: tuple[str, ...]
+) -> None:
     shown = admin("decode", *options, data.hex())
     assert (shown.exit_code, shown.stderr) == (0, "")
     again = admin("encode", stdin=shown.stdout)
@@ -47,7 +49,7 @@ def test_decode_and_encode_are_inverse(data: bytes, options: tuple[str, ...]) ->
 
 
 @given(frames | datagrams | logins)
-def test_decode_and_encode_are_inverse_for_every_frame(frame: Frame) -> None:
+def test_encode_restores_the_bytes_of_any_decoded_frame(frame: Frame) -> None:
     data = encode_any_frame(frame).hex().upper()
     assert admin("encode", stdin=admin("decode", "-", stdin=data).stdout).stdout == f"{data}\n"
 
@@ -71,7 +73,7 @@ def test_hex_may_contain_separators_and_come_from_standard_input(written: str) -
     assert admin("decode", stdin=written).stdout == expected
 
 
-def test_sequence_of_frames_is_shown_as_an_array() -> None:
+def test_decode_shows_several_frames_as_an_array() -> None:
     shown = admin("decode", "-", stdin=STREAM.hex())
     kinds = [frame["kind"] for frame in json.loads(shown.stdout)]
     assert kinds == ["ping", "login", "ping", "frame", "ping"]
@@ -158,7 +160,7 @@ def test_truncated_datagram_is_an_error(size: int, error: str) -> None:
     assert error_of(admin("decode", DATAGRAM[:size].hex())) == error
 
 
-def test_as_option_decides_the_error_of_ambiguous_bytes() -> None:
+def test_as_option_selects_the_error_reported_for_ambiguous_bytes() -> None:
     written = "003D31"
     assert error_of(admin("decode", written)) == AMBIGUOUS.format("1 byte")
     error = "offset 0: length: expected 000f, found 003d"
@@ -189,7 +191,7 @@ def test_empty_input_is_an_error() -> None:
     assert error_of(admin("decode")) == "No bytes given."
 
 
-def test_as_option_forces_the_kind() -> None:
+def test_as_option_forces_the_kind_of_a_frame() -> None:
     forced = admin("decode", "--as", "frame", LOGIN.hex())
     error = "offset 0: preamble: expected 00000000, found 000f3335"
     assert error_of(forced) == error
@@ -259,7 +261,7 @@ def test_number_of_many_digits_in_an_ignored_field_is_accepted() -> None:
     assert admin("encode", stdin=again).stdout == PANIC.frame.hex().upper() + "\n"
 
 
-def test_long_decimal_number_is_hex_for_decode() -> None:
+def test_decode_reads_a_long_decimal_number_as_hex() -> None:
     error = "offset 0: frame: expected ff (ping), 000f (login), 00000000 (frame) or a datagram, "
     assert error_of(admin("decode", "1" * 5000)).startswith(error)
 

@@ -47,7 +47,7 @@ SOME = (ok("well"), warning("so\nso", "do\x1b[2J"), skipped("away"))
         ({"redis_version": "7.2.4", "valkey_version": "10.0.0"}, OK),
     ],
 )
-def test_old_version_is_a_failure(info: dict[str, str], status: Status) -> None:
+def test_old_version_of_redis_or_valkey_is_a_failure(info: dict[str, str], status: Status) -> None:
     assert redis.version(info, CLI).status is status
 
 
@@ -61,7 +61,7 @@ def test_old_version_is_a_failure(info: dict[str, str], status: Status) -> None:
         (900, 1000, FAILURE),
     ],
 )
-def test_used_memory_is_judged_by_the_limit(used: int, limit: int, status: Status) -> None:
+def test_used_memory_is_compared_with_maxmemory(used: int, limit: int, status: Status) -> None:
     info = {"used_memory": str(used), "maxmemory": str(limit)}
     assert redis.memory(info, CLI).status is status
 
@@ -69,7 +69,7 @@ def test_used_memory_is_judged_by_the_limit(used: int, limit: int, status: Statu
 @pytest.mark.parametrize(
     ("typical", "status"), [(0.005, OK), (0.0051, WARNING), (0.1, WARNING), (0.101, FAILURE)]
 )
-def test_latency_is_judged_by_the_median(typical: float, status: Status) -> None:
+def test_median_latency_determines_the_status(typical: float, status: Status) -> None:
     finding = redis.judge_latency(typical, 0.5, CLI)
     assert finding.status is status
     assert "500.0 ms" in finding.seen
@@ -79,11 +79,11 @@ def test_latency_is_judged_by_the_median(typical: float, status: Status) -> None
     ("ahead", "status"),
     [(1.0, OK), (-1.0, OK), (1.1, WARNING), (-30.0, WARNING), (30.1, FAILURE), (-31, FAILURE)],
 )
-def test_clock_difference_is_judged_in_both_directions(ahead: float, status: Status) -> None:
+def test_clock_ahead_or_behind_is_reported(ahead: float, status: Status) -> None:
     assert redis.judge_clock(ahead).status is status
 
 
-def test_each_failed_write_is_a_finding() -> None:
+def test_each_kind_of_failed_write_to_disk_is_a_finding() -> None:
     names = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
     found = list(redis.writes(dict.fromkeys(names, "err"), CLI))
     assert [one.status for one in found] == [FAILURE] * 3
@@ -151,18 +151,20 @@ def test_missing_stream_is_a_failure_only_if_an_instance_writes_it() -> None:
 @pytest.mark.parametrize(
     ("age", "status"), [(60.0, OK), (60.1, WARNING), (600.0, WARNING), (600.1, FAILURE)]
 )
-def test_lag_is_judged_by_the_age_of_the_oldest_entry(age: float, status: Status) -> None:
+def test_age_of_the_oldest_entry_determines_the_status_of_the_lag(
+    age: float, status: Status
+) -> None:
     assert streams.judge_lag("s", GroupLag("processor", None, 5, age, [])).status is status
 
 
-def test_stream_that_is_written_and_not_read_is_a_failure() -> None:
+def test_stream_that_no_processor_reads_is_a_failure() -> None:
     living = {"eu-1": ["a"], "eu-2": ["a", "b"]}
     found = list(streams.judge_names(living, ["a", "c"], {"b"}))
     assert [one.status for one in found] == [OK, OK, FAILURE]
     assert found[2].fix.startswith("REDIS_TELEMETRY_STREAM=a,c,b  #")
 
 
-def test_leftovers_are_warnings() -> None:
+def test_leftovers_of_ended_instances_are_warnings() -> None:
     assert leftovers.judge_device_registry(3, {}).status is OK
     assert leftovers.judge_device_registry(3, {"eu-1": 2}).status is WARNING
     assert leftovers.judge_orphans({}).status is OK
@@ -195,7 +197,7 @@ def test_missing_psycopg_is_a_failure() -> None:
     ("free", "status"),
     [(1 << 30, OK), ((1 << 30) - 1, WARNING), (100 << 20, WARNING), ((100 << 20) - 1, FAILURE)],
 )
-def test_free_space_is_judged_by_its_limits(free: int, status: Status) -> None:
+def test_little_free_disk_space_is_a_warning_or_a_failure(free: int, status: Status) -> None:
     assert judge_free_space(free, "/var").status is status
 
 
@@ -232,7 +234,7 @@ def test_low_open_file_limit_is_a_warning(hard: int | None, status: Status) -> N
          "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"),
     ],
 )  # fmt: skip
-def test_kernel_setting_is_checked(
+def test_unsuitable_kernel_setting_is_a_warning_with_a_fix(
     tmp_path: Path, check: Any, file: str, good: str, bad: str, fix: str
 ) -> None:
     path = tmp_path / file
@@ -244,7 +246,7 @@ def test_kernel_setting_is_checked(
     assert check(tmp_path).fix.startswith(fix)
 
 
-def test_kernel_without_huge_pages_is_ok(tmp_path: Path) -> None:
+def test_kernel_without_huge_pages_passes_the_check(tmp_path: Path) -> None:
     assert machine.huge_pages(tmp_path).status is OK
 
 
@@ -265,7 +267,7 @@ def test_kernel_without_huge_pages_is_ok(tmp_path: Path) -> None:
         ("redis+sentinel://a,b/master", "redis-cli", False),
     ],
 )  # fmt: skip
-def test_redis_cli_has_the_options_of_the_url(url: str, line: str, here: bool) -> None:
+def test_redis_cli_command_has_the_options_of_the_url(url: str, line: str, here: bool) -> None:
     address = RedisAddress.from_url(url)
     assert redis_cli(address) == line
     assert is_here(address) is here
@@ -319,7 +321,7 @@ def test_exception_in_a_check_is_a_finding_and_other_checks_run() -> None:
     ]
 
 
-def test_checks_without_time_left_are_skipped() -> None:
+def test_checks_are_skipped_when_no_time_is_left() -> None:
     clock = Clock()
     examination = Examination(clock, 10)
 
@@ -344,7 +346,7 @@ def test_checks_without_time_left_are_skipped() -> None:
     assert not examination.has_time
 
 
-def test_exception_in_a_thread_is_raised_where_it_is_awaited() -> None:
+def test_exception_in_a_thread_fails_its_deferred() -> None:
     called = Event()
 
     class Reactor:
@@ -383,7 +385,7 @@ def test_table_has_a_line_for_each_finding_with_its_fix_below() -> None:
     ]
 
 
-def test_json_has_check_status_seen_and_fix() -> None:
+def test_json_object_has_check_status_seen_and_fix() -> None:
     assert json.loads(as_json(SOME))[:2] == [
         {"check": "", "status": "ok", "seen": "well", "fix": None},
         {"check": "", "status": "warning", "seen": "so\nso", "fix": "do\x1b[2J"},

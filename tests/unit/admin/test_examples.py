@@ -47,10 +47,12 @@ def run(command: str) -> str:
 EXAMPLES = [(command, printed) for command, printed in examples() if "xxd" not in command]
 
 
-def test_page_has_more_than_ten_examples() -> None:
+def test_documentation_has_more_than_ten_examples() -> None:
     assert len(EXAMPLES) > 10
 
 
 @pytest.mark.parametrize(("command", "printed"), EXAMPLES, ids=range(len(EXAMPLES)))
-def test_output_of_an_example_is_that_of_the_page(command: str, printed: str) -> None:
+def test_example_in_the_documentation_prints_the_documented_output(
+    command: str, printed: str
+) -> None:
     assert run(command) == printed

@@ -176,5 +176,5 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
 
 
 @pytest.mark.parametrize(("finding", "seen"), FINDINGS, ids=[seen for _, seen in FINDINGS])
-def test_wording_of_a_finding(finding: Finding, seen: str) -> None:
+def test_finding_has_the_catalogued_wording(finding: Finding, seen: str) -> None:
     assert finding.seen == seen

@@ -96,7 +96,7 @@ def test_usage_error_is_one_line_that_refers_to_the_help() -> None:
         (("fly",), "No such command 'fly'"),
     ],
 )
-def test_invalid_argument_is_reported(arguments: tuple[str, ...], text: str) -> None:
+def test_invalid_argument_of_a_command_is_reported(arguments: tuple[str, ...], text: str) -> None:
     ended = run_admin(*arguments)  # some arguments are checked once the reactor runs
     assert ended.returncode in (1, 2)
     assert text in ended.stderr
@@ -124,7 +124,7 @@ def test_missing_control_port_is_a_usage_error_on_one_line() -> None:
         (BrokenPipeError(), 141, ""),
     ],
 )  # fmt: skip
-def test_exception_becomes_an_exit_code_and_one_line(
+def test_exception_is_reported_by_an_exit_code_and_one_line(
     error: BaseException, code: int, text: str
 ) -> None:
     group = AdminGroup("main")
@@ -149,7 +149,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback() -> None:
     assert (result.exit_code, result.output.strip()) == (128 + signal.SIGINT, "")
 
 
-def test_output_option_of_a_command_overrides_the_one_before_it() -> None:
+def test_output_option_after_the_command_overrides_the_one_before_it() -> None:
     formats = []
     group = AdminGroup("main", params=main.params, callback=main.callback)
 

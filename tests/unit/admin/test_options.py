@@ -99,7 +99,7 @@ def test_unreadable_file_is_a_usage_error(tmp_path: Path) -> None:
         read_file(tmp_path)
 
 
-def test_control_port_is_the_only_socket_in_the_folder(tmp_path: Path) -> None:
+def test_default_control_port_is_the_only_socket_in_the_folder(tmp_path: Path) -> None:
     options = Options(environ={})
     with pytest.raises(click.UsageError):
         options.control_port(tmp_path)
@@ -140,5 +140,5 @@ def test_malformed_imei_is_a_usage_error(text: str) -> None:
         Imei().convert(text, None, None)
 
 
-def test_imei_is_15_digits() -> None:
+def test_imei_of_15_digits_is_accepted() -> None:
     assert Imei().convert("356307042441013", None, None) == "356307042441013"

@@ -55,7 +55,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> TerminalOutput:
     return shown
 
 
-def test_rows_in_a_pipe_are_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_written_to_a_pipe_are_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
     show_rows(COLUMNS, [{**ROW, "here": True}, {"device_id": "1"}], "table")
     assert capsys.readouterr().out == (
         "DEVICE ID        LAST HEARD                RECORDS  HERE\n"
@@ -64,7 +64,7 @@ def test_rows_in_a_pipe_are_aligned_columns(capsys: pytest.CaptureFixture[str]) 
     )
 
 
-def test_rows_as_json_are_objects_with_all_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_rows_are_objects_with_all_columns(capsys: pytest.CaptureFixture[str]) -> None:
     show_rows(COLUMNS, [ROW], "json")
     (row,) = json.loads(capsys.readouterr().out)
     assert list(row.items()) == [
@@ -77,7 +77,9 @@ def test_rows_as_json_are_objects_with_all_columns(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "[]\n"
 
 
-def test_record_is_a_line_for_each_column(capsys: pytest.CaptureFixture[str]) -> None:
+def test_single_row_is_shown_with_one_line_for_each_column(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     show_record(COLUMNS, {**ROW, "records": 0, "here": False}, "table")
     assert capsys.readouterr().out == (
         "device_id   356307042441013\n"
@@ -100,7 +102,9 @@ def test_time_on_a_terminal_has_its_age(monkeypatch: pytest.MonkeyPatch) -> None
     assert "2026-11-22T10:00:00.500Z" in terminal.getvalue()
 
 
-def test_first_column_and_numbers_are_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_table_does_not_wrap_the_first_column_and_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     terminal = on_terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", "60")
     rows = [("DEVICE", "TEXT", "N"), ("356307042441013", "word " * 30, "12345678")]
@@ -120,7 +124,7 @@ def test_markup_and_escape_sequences_are_shown_as_text(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])
-def test_no_color_switches_colours_off(
+def test_variable_no_color_disables_colours(
     monkeypatch: pytest.MonkeyPatch, variable: str, coloured: bool
 ) -> None:
     terminal = on_terminal(monkeypatch)
@@ -138,7 +142,7 @@ def test_plain_table_has_one_printable_line_for_each_row(rows: list[tuple[str, s
 
 
 @given(text())
-def test_printable_text_is_not_changed(value: str) -> None:
+def test_printable_text_is_not_escaped(value: str) -> None:
     shown = printable(value)
     assert shown.isprintable()
     if value.isprintable():
@@ -153,11 +157,11 @@ def test_only_unprintable_characters_are_escaped() -> None:
     ("seconds", "shown"),
     [(-5, "0 s"), (0.9, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h"), (200_000, "2 d")],
 )
-def test_age_is_in_the_largest_unit(seconds: float, shown: str) -> None:
+def test_age_is_shown_in_the_largest_whole_unit(seconds: float, shown: str) -> None:
     assert age(seconds) == shown
 
 
-def test_iso_has_milliseconds_in_utc() -> None:
+def test_iso_time_has_milliseconds_and_is_in_utc() -> None:
     assert iso(1795341600.0004) == "2026-11-22T10:00:00.000Z"
 
 
@@ -170,5 +174,5 @@ def test_iso_has_milliseconds_in_utc() -> None:
         ("--client a: is reserved", "--client a: is reserved."),
     ],
 )
-def test_sentence_has_a_capital_and_a_period(text: str, expected: str) -> None:
+def test_message_is_completed_to_a_sentence(text: str, expected: str) -> None:
     assert sentence(text) == expected

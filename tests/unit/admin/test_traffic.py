@@ -52,7 +52,9 @@ RECORD = {
         ("invented", {"x": 1}, ("invented", "")),
     ],
 )  # fmt: skip
-def test_summary_of_an_event(kind: str, decoded: Any, expected: tuple[str, str]) -> None:
+def test_event_has_a_summary_of_its_content(
+    kind: str, decoded: Any, expected: tuple[str, str]
+) -> None:
     assert summary(kind, decoded) == expected
 
 
@@ -72,7 +74,7 @@ def event(kind: str, raw: bytes = b"", decoded: Any = None, dropped: int = 0) ->
     )
 
 
-def test_event_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_event_is_shown_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(raw=True)
     lines.event(event("sent", b"\x01", {"login": "accepted"}))
     lines.event(event("received", b"\x00" * 30_000, {"left_out": "too long"}, dropped=3))
@@ -85,7 +87,7 @@ def test_event_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert gone == f"{time} · disconnected"
 
 
-def test_event_is_a_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_has_one_object_for_each_event(capsys: pytest.CaptureFixture[str]) -> None:
     lines = JsonLines("356307042441013", raw=False)
     lines.event(event("received", b"\xff", {"kind": "ping", "count": 1}, dropped=2))
     lines.control("lost", "it was closed")

@@ -294,7 +294,7 @@ async def test_bridge_writes_status_and_response(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_bridge_can_change_nothing_else(subject: Subject) -> None:
+async def test_bridge_can_change_only_status_and_response_of_a_command(subject: Subject) -> None:
     key = await command(subject)
     for name in ("text", "imei", "codec", "expires_at", "timeout", "user_created", "nothing"):
         both = {"status": "routed", name: None}
@@ -310,7 +310,7 @@ async def test_bridge_can_change_nothing_else(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_missing_row_is_denied(subject: Subject) -> None:
+async def test_change_and_read_of_a_missing_row_are_denied(subject: Subject) -> None:
     data = {"status": "routed"}
     for key in (NO_ROW, "no-uuid"):
         assert await fails(update_item(subject.bridge, "commands", key, data)) == DENIED

@@ -283,7 +283,7 @@ def test_failed_reads_are_retried_with_increasing_delays(syncing: Syncing) -> No
     assert len(syncing.double.requests) < 20
 
 
-def test_retry_after_is_respected(syncing: Syncing) -> None:
+def test_reading_devices_respects_retry_after(syncing: Syncing) -> None:
     syncing.double.canned.append(CannedResponse(429, headers={"Retry-After": "40"}))
     syncing.sync.startService()
     syncing.advance(40.9)
@@ -344,7 +344,7 @@ def test_copy_is_retried_after_redis_was_down(syncing: Syncing) -> None:
     assert syncing.reports[-1] is None
 
 
-def test_stop_does_not_wait_for_a_hanging_directus(syncing: Syncing) -> None:
+def test_stop_does_not_wait_for_a_hanging_read_of_devices(syncing: Syncing) -> None:
     syncing.double.silent = True
     syncing.sync.startService()
     assert syncing.double.waiting == 1

@@ -292,7 +292,7 @@ def test_device_with_the_newest_command_comes_first(bench: Bench) -> None:
     assert bench.instances.texts == [f"{number}" for number in reversed(range(20))]
 
 
-def test_requests_to_a_directus_that_is_down_are_rare(subject: Doubled, logged: Any) -> None:
+def test_requests_are_rare_while_directus_is_down(subject: Doubled, logged: Any) -> None:
     bench = Bench(subject, interval=0.1)
     key = bench.row()
     bench.double.canned += [CannedResponse(503, "DOWN", "not now")] * 1000
@@ -314,7 +314,7 @@ def test_requests_to_a_directus_that_is_down_are_rare(subject: Doubled, logged: 
     assert not log_lines(logged)
 
 
-def test_retry_after_is_respected(subject: Doubled) -> None:
+def test_sending_commands_respects_retry_after(subject: Doubled) -> None:
     bench = Bench(subject, interval=0.1)
     bench.row()
     bench.double.canned.append(
@@ -371,7 +371,7 @@ def test_failed_change_of_a_row_is_retried(bench: Bench) -> None:
     assert len({command["command_id"] for command in bench.instances.sent}) == 1
 
 
-def test_rows_stay_pending_without_an_instance_and_without_log_flood(
+def test_rows_stay_pending_without_an_instance_and_are_not_logged(
     bench: Bench, logged: Any
 ) -> None:
     keys = [bench.row(imei=device(number)) for number in range(50)]
@@ -391,7 +391,9 @@ def test_rows_stay_pending_without_an_instance_and_without_log_flood(
     assert bench.reports[-1] is None
 
 
-def test_row_that_instances_fail_with_does_not_delay_others(bench: Bench, logged: Any) -> None:
+def test_row_that_causes_internal_errors_in_instances_does_not_delay_others(
+    bench: Bench, logged: Any
+) -> None:
     bad = bench.row(text="bad")
     for number in range(120):
         bench.row(imei=device(number))
@@ -419,7 +421,9 @@ def fail_changes(bench: Bench, *texts: str) -> None:
     bench.instances.answer = answer
 
 
-def test_row_that_directus_fails_with_does_not_delay_others(bench: Bench, logged: Any) -> None:
+def test_row_that_causes_errors_in_directus_does_not_delay_others(
+    bench: Bench, logged: Any
+) -> None:
     """The cause may be a trigger of the database, or a value that it cannot store."""
     for number in range(50):
         bench.row(imei=device(number), date_created=stamp(number))
@@ -431,7 +435,7 @@ def test_row_that_directus_fails_with_does_not_delay_others(bench: Bench, logged
     assert [event["key"] for event in logged if event["log_level"].name == "warn"] == [bad]
 
 
-def test_requests_are_rare_when_directus_fails_with_all_rows(subject: Doubled) -> None:
+def test_requests_are_rare_when_every_row_causes_errors_in_directus(subject: Doubled) -> None:
     bench = Bench(subject, interval=0.1)
     for number in range(50):
         bench.row(imei=device(number), date_created=stamp(number))

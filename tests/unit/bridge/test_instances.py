@@ -150,7 +150,7 @@ def test_instance_without_heartbeat_is_disconnected(bench: Bench) -> None:
     assert isinstance(bench.send()[0], NoInstance)
 
 
-def test_another_instance_takes_over(bench: Bench) -> None:
+def test_command_is_sent_to_another_instance_after_a_lost_connection(bench: Bench) -> None:
     bench.add(ONE)
     bench.add(TWO)
     bench.start()
@@ -188,7 +188,7 @@ def test_command_waits_for_an_unreachable_instance_until_a_timeout(bench: Bench)
     assert len(bench.attempts) < 8
 
 
-def test_hanging_instance_is_replaced_by_another(bench: Bench) -> None:
+def test_command_that_an_instance_does_not_accept_in_time_goes_to_another(bench: Bench) -> None:
     bench.add(ONE)
     bench.add(TWO)
     bench.start()
@@ -252,7 +252,7 @@ def test_bad_argument_is_not_sent_to_a_second_instance(bench: Bench) -> None:
     assert bench.reports[-1] is None
 
 
-def test_error_with_one_command_does_not_affect_the_condition(bench: Bench) -> None:
+def test_internal_error_with_one_command_leaves_the_bridge_ready(bench: Bench) -> None:
     """All instances are tried, since the cause may be the instance."""
     for address in (ONE, TWO):
         bench.add(address).redis.replies = {"EVALSHA": RuntimeError("a fault")}
@@ -330,7 +330,7 @@ def test_stop_does_not_wait_for_a_hanging_instance(bench: Bench) -> None:
     assert stopped == [None]
 
 
-def test_each_of_many_control_ports_is_tried_and_a_usable_one_kept(bench: Bench) -> None:
+def test_each_of_many_control_ports_is_tried_and_a_usable_one_stays_connected(bench: Bench) -> None:
     for number in range(1, 1000):
         bench.redis.control[f"forged{number}"] = f"tcp:127.0.0.1:{number}"
     port = bench.add(ONE)

@@ -68,7 +68,7 @@ def test_running_or_waiting_task_is_not_started_again() -> None:
     assert list(bench.running) == ["a"]
 
 
-def test_room_ends_at_the_maximum_of_started_tasks() -> None:
+def test_room_is_available_until_the_maximum_number_of_tasks_is_started() -> None:
     bench = Bench()
     for number in range(MAX_STARTED):
         assert bench.lanes.room.called

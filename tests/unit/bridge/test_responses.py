@@ -121,7 +121,7 @@ def test_response_without_a_row_is_acknowledged(writing: Writing) -> None:
     assert ids == [GONE]
 
 
-def test_late_response_changes_nothing(writing: Writing) -> None:
+def test_response_after_the_final_status_changes_nothing(writing: Writing) -> None:
     one, two = writing.rows(2)
     for key in (one, two):
         writing.respond(key, "responded", response="INI:1")
@@ -185,7 +185,7 @@ def test_retry_delays_increase(writing: Writing) -> None:
     assert writing.status(key) == "responded"
 
 
-def test_retry_after_is_respected(writing: Writing) -> None:
+def test_writing_responses_respects_retry_after(writing: Writing) -> None:
     keys = writing.rows(200)
     for key in keys:
         writing.respond(key, "responded")
@@ -229,7 +229,7 @@ def test_hanging_directus_gets_one_request(writing: Writing) -> None:
     assert not writing.stream.pending
 
 
-def test_stop_does_not_wait_for_a_hanging_directus(writing: Writing) -> None:
+def test_stop_does_not_wait_for_a_hanging_write_of_a_response(writing: Writing) -> None:
     (key,) = writing.rows(1)
     entry = writing.respond(key, "responded")
     writing.double.silent = True
@@ -375,7 +375,7 @@ def test_reading_pauses_while_many_commands_are_held(writing: Writing) -> None:
     assert not writing.stream.pending
 
 
-def test_reading_continues_after_a_flush(writing: Writing) -> None:
+def test_responses_are_read_again_after_a_flush_of_redis(writing: Writing) -> None:
     one, two = writing.rows(2)
     writing.double.canned.append(CannedResponse(503))
     writing.respond(one, "responded")

@@ -50,7 +50,7 @@ def error_of(subject: Doubled, canned: CannedResponse) -> Any:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 408, 425])
-def test_temporary_error_is_directus_down(subject: Doubled, status: int) -> None:
+def test_temporary_error_raises_directus_down(subject: Doubled, status: int) -> None:
     error = error_of(subject, CannedResponse(status, "UNDER_PRESSURE", "Under pressure."))
     assert type(error) is DirectusDown
     assert (error.status, error.code, error.retry_after) == (status, "UNDER_PRESSURE", None)
@@ -81,14 +81,14 @@ def test_retry_after_is_parsed(subject: Doubled, value: str, seconds: float | No
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_missing_permission_is_directus_denied(subject: Doubled, status: int) -> None:
+def test_missing_permission_raises_directus_denied(subject: Doubled, status: int) -> None:
     error = error_of(subject, CannedResponse(status, "FORBIDDEN", "No."))
     assert type(error) is DirectusDenied
     assert (error.status, error.code) == (status, "FORBIDDEN")
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
-def test_invalid_request_is_directus_refused(subject: Doubled, status: int) -> None:
+def test_invalid_request_raises_directus_refused(subject: Doubled, status: int) -> None:
     error = error_of(subject, CannedResponse(status, "FAILED_VALIDATION", "Nonsense."))
     assert type(error) is DirectusRefused
     assert (error.status, error.code) == (status, "FAILED_VALIDATION")
@@ -116,7 +116,7 @@ def test_redirect_is_not_followed(subject: Doubled) -> None:
     ],
     ids=lambda body: body[:20].decode(errors="replace"),
 )
-def test_malformed_response_is_directus_down(subject: Doubled, body: bytes) -> None:
+def test_malformed_response_raises_directus_down(subject: Doubled, body: bytes) -> None:
     assert type(error_of(subject, CannedResponse(200, body=body))) is DirectusDown
 
 
@@ -124,7 +124,9 @@ def test_malformed_response_is_directus_down(subject: Doubled, body: bytes) -> N
     "body",
     [b"", b"<html>", b"[]", b"{}", b'{"errors": []}', b'{"errors": [1]}', b'{"errors": {"a": 1}}'],
 )
-def test_error_without_a_message(subject: Doubled, body: bytes) -> None:
+def test_error_response_without_a_message_is_reported_by_its_status_code(
+    subject: Doubled, body: bytes
+) -> None:
     error = error_of(subject, CannedResponse(400, body=body))
     assert type(error) is DirectusRefused
     assert (str(error), error.code) == ("SEARCH /items/commands: 400", "")
@@ -141,14 +143,14 @@ def test_error_text_is_one_short_line_without_the_token(subject: Doubled) -> Non
     assert BRIDGE_TOKEN not in repr(error) + repr(subject.bridge) + str(list(events))
 
 
-def test_response_beyond_the_size_limit(subject: Doubled) -> None:
+def test_response_beyond_the_size_limit_is_refused(subject: Doubled) -> None:
     body = json.dumps({"data": "x" * MAX_RESPONSE_BYTES}).encode()
     error = error_of(subject, CannedResponse(200, body=body))
     assert type(error) is DirectusTooLong
     assert str(error) == f"SEARCH /items/commands: more than {MAX_RESPONSE_BYTES:,} bytes"
 
 
-def test_response_at_the_size_limit(subject: Doubled) -> None:
+def test_response_at_the_size_limit_is_accepted(subject: Doubled) -> None:
     body = json.dumps({"data": []}).encode()
     subject.double.canned.append(CannedResponse(200, body=body.ljust(MAX_RESPONSE_BYTES)))
     results: list[Any] = []
@@ -222,7 +224,7 @@ class FailingAgent:
     [ConnectionRefusedError(), DNSLookupError("no such name"), RequestNotSent("was closed")],
     ids=lambda error: type(error).__name__,
 )
-def test_failed_connection_is_directus_down(error: Exception) -> None:
+def test_failed_connection_raises_directus_down(error: Exception) -> None:
     client = DirectusClient(Clock(), "http://directus.example", "token", agent=FailingAgent(error))
     caught = failure_of(Deferred.fromCoroutine(client.get_items("commands")))
     assert type(caught) is DirectusDown
@@ -243,7 +245,7 @@ def test_collection_name_is_quoted(subject: Doubled) -> None:
         ("http://[::1]:8055/", "http://[::1]:8055"),
     ],
 )
-def test_url_is_accepted(text: str, url: str) -> None:
+def test_valid_url_is_accepted_without_its_final_slash(text: str, url: str) -> None:
     assert checked_url(text) == url
 
 

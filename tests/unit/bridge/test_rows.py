@@ -9,7 +9,7 @@ from tracker.command import BadCommand, Command, Status
 COMMAND = Command.checked("c1", "356307042441013", "getinfo", "2026-11-22T10:00:00Z")
 
 
-def test_text_of_a_malformed_command() -> None:
+def test_malformed_command_fails_with_the_reason_in_its_response() -> None:
     update = malformed(BadCommand("text: must be 1 to 4096 bytes long"))
     assert (update.status, update.reason) == (Status.FAILED, "malformed")
     assert update.response == (
@@ -17,7 +17,7 @@ def test_text_of_a_malformed_command() -> None:
     )
 
 
-def test_text_of_a_command_that_expired_unsent() -> None:
+def test_command_that_expires_unsent_has_an_explanation_in_its_response() -> None:
     update = expired_unsent(COMMAND)
     assert (update.status, update.reason) == (Status.EXPIRED, "")
     assert update.response == (
@@ -26,7 +26,7 @@ def test_text_of_a_command_that_expired_unsent() -> None:
     )
 
 
-def test_text_of_a_command_that_redis_has_lost() -> None:
+def test_command_that_redis_has_lost_has_an_explanation_in_its_response() -> None:
     assert (LOST.status, LOST.reason) == (Status.FAILED, "in_doubt")
     assert LOST.response == (
         "Redis has lost the status of this command; the device may have executed it. "

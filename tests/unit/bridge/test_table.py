@@ -88,7 +88,7 @@ ROUNDS: Final = st.lists(
 
 
 @given(ROUNDS)
-def test_status_never_goes_back_and_a_final_status_stays(
+def test_status_never_goes_back_and_a_final_status_never_changes(
     rounds: list[dict[int, list[str]]],
 ) -> None:
     subject = doubled()
