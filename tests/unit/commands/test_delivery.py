@@ -162,7 +162,9 @@ def test_refusal_delays_only_the_commands_of_the_same_device(one: DeliveryBench)
 
 
 @pytest.mark.parametrize("operation", ["claim", "delivered", "finish"])
-def test_operation_is_repeated_until_redis_accepts_it(operation: str, one: DeliveryBench) -> None:
+def test_operation_on_the_ledger_is_repeated_until_redis_is_available(
+    operation: str, one: DeliveryBench
+) -> None:
     one.ledger.errors[operation] = [Unavailable("away")] * 3
     device = one.login()
     one.send("c1", timeout=1000)
@@ -268,7 +270,7 @@ def test_stop_ends_at_its_timeout_if_redis_does_not_reply(one: DeliveryBench) ->
     assert one.delivery.held == 1
 
 
-def test_stop_before_begin_reads_nothing() -> None:
+def test_delivery_that_is_stopped_before_it_begins_reads_nothing() -> None:
     one = DeliveryBench()
     one.send("c1")
     assert one.stop() == [None]

@@ -35,7 +35,7 @@ def timed_out(one: DeliveryBench) -> Device:
     return device
 
 
-def test_every_state_with_a_transition_has_work_and_can_be_reached() -> None:
+def test_every_state_with_a_transition_has_a_handler_and_can_be_reached() -> None:
     reached = {state for row in TRANSITIONS.values() for state in row.values()}
     assert set(TRANSITIONS) == set(CommandSender._WORK)
     assert reached | {State.RECOVERING, State.HELD_BACK} == set(State)
@@ -187,7 +187,7 @@ def test_command_that_the_protocol_cannot_express_is_malformed(one: DeliveryBenc
     assert device.written == ["c2"]
 
 
-def test_radio_sleeps_applies_only_before_the_claim() -> None:
+def test_limit_for_sleeping_radios_applies_only_before_the_claim() -> None:
     one = DeliveryBench(Timing(radio_sleeps=120)).begin()
     device = one.login(busy=True)
     one.send("c1")
@@ -226,7 +226,7 @@ def test_next_command_is_written_when_the_late_answer_is_overdue() -> None:
     assert one.ended["c2"] == "responded"
 
 
-def test_late_answer_0_holds_back_no_command() -> None:
+def test_late_answer_of_zero_seconds_holds_back_no_command() -> None:
     one = DeliveryBench(Timing(late_answer=0)).begin()
     device = timed_out(one)
     one.send("c2")

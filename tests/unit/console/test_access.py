@@ -180,7 +180,7 @@ def test_changed_permission_applies_to_open_sessions(
     assert browser.post("/api/commands", SEND).status == 403
 
 
-def test_changed_cookie_is_refused(browser: Browser) -> None:
+def test_altered_cookie_is_refused(browser: Browser) -> None:
     browser.log_in("anna", PASSWORD)
     (name,) = browser.cookies
     value = browser.cookies[name]
@@ -275,11 +275,11 @@ def test_request_for_another_host_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", [HOST, "localhost", "LOCALHOST:80", "[::1]:9120"])
-def test_names_of_loopback_are_accepted(host: str) -> None:
+def test_request_with_a_host_name_of_loopback_is_accepted(host: str) -> None:
     assert Browser(Server()).get("/api/session", Host=host).status == 200
 
 
-def test_given_host_name_is_accepted() -> None:
+def test_request_with_a_configured_host_name_is_accepted() -> None:
     browser = Browser(Server(names=("Console.example.org",)))
     assert browser.get("/", Host="console.example.org:443").status == 200
 
@@ -344,7 +344,7 @@ def test_parallel_attempts_are_limited(operators: FakeOperators) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/events", f"/api/devices/{DEVICE}/frames"])
-def test_streams_end_when_their_operator_is_removed_or_logs_out(
+def test_event_streams_end_when_their_operator_is_removed_or_logs_out(
     browser: Browser, server: Server, operators: FakeOperators, path: str
 ) -> None:
     server.broadcast.startService()

@@ -165,14 +165,14 @@ TOO_LONG = json.dumps([TIME, "1" * 150])
         *('["infinity", "1"]', '["now", "1"]', f'["{TIME}\\n", "1"]', f'[["{TIME}"], "1"]'),
     ],
 )
-def test_malformed_after_is_refused(devices: Devices, after: str) -> None:
+def test_malformed_cursor_is_refused_with_a_database(devices: Devices, after: str) -> None:
     for order in ("id", "contact"):
         with pytest.raises(BadRequest):
             result(devices.page("", order, after, 10))
 
 
 @pytest.mark.parametrize("cursor", ["x", "-1", "1.0", "1 0", str(1 << 64), "9" * 5000, "٣"])
-def test_malformed_cursor_is_refused(cursor: str) -> None:
+def test_malformed_cursor_is_refused_without_a_database(cursor: str) -> None:
     redis: Any = empty_redis()
     devices = Devices(Clock(), redis, positions=None, ports=FakePorts(), namings={})
     with pytest.raises(BadRequest):
@@ -180,7 +180,7 @@ def test_malformed_cursor_is_refused(cursor: str) -> None:
     assert redis.sent == []
 
 
-def test_unknown_order_is_refused(devices: Devices) -> None:
+def test_unknown_order_of_devices_is_refused(devices: Devices) -> None:
     with pytest.raises(BadRequest):
         result(devices.page("", "speed", "", 10))
 

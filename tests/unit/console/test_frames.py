@@ -128,7 +128,9 @@ def test_failed_watch_is_retried(server: Server, instances: FakeInstances) -> No
     assert "connected to one" in states(connection)[-1]
 
 
-def test_instance_without_a_control_port_is_named(server: Server, instances: FakeInstances) -> None:
+def test_missing_control_port_is_reported_with_the_name_of_its_instance(
+    server: Server, instances: FakeInstances
+) -> None:
     instances.owner = "three"
     assert "no connection to the control port of three" in states(open_frames(server))[-1]
 

@@ -87,7 +87,7 @@ def test_port_that_requires_missing_files_is_logged_once(bench: Bench) -> None:
     }
 
 
-def test_running_instances_are_described(bench: Bench) -> None:
+def test_instances_are_described_with_permission_or_the_reason_for_none(bench: Bench) -> None:
     bench.instance("one").instance.connect(DEVICE)
     bench.instance("two", Permission.READ)
     bench.keep("one", "two", "off")
@@ -171,7 +171,7 @@ def test_refusal_of_an_instance_is_raised(bench: Bench) -> None:
     ("names", "reason"),
     [((), "no running instance has a control port"), (("one",), "one: Connection refused")],
 )
-def test_request_without_an_available_instance_raises_the_reason(
+def test_request_without_a_reachable_instance_raises_no_instance(
     bench: Bench, names: tuple[str, ...], reason: str
 ) -> None:
     bench.keep(*names)

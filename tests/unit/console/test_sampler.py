@@ -48,21 +48,21 @@ def server() -> Server:
         *((60.0, "far behind"), (86_400.0, "far behind")),
     ],
 )
-def test_age_of_the_oldest_entry_determines_the_state(
+def test_age_of_the_oldest_entry_determines_the_state_of_the_lag(
     server: Server, age: float, state: str
 ) -> None:
     server.snapshot = lagging(100, 1, age)
     assert sample(server)["lag"][0]["state"] == state
 
 
-def test_thresholds_determine_the_state() -> None:
+def test_thresholds_determine_the_state_of_the_lag() -> None:
     group = GroupLag("processor", 0, 0, 5.0, [])
     assert Thresholds(1, 5).lag_state(group) == "far behind"
     assert Thresholds(5, 6).lag_state(group) == "behind"
     assert Thresholds(6, 7).lag_state(group) == "up to date"
 
 
-def test_stream_with_entries_and_no_group_is_not_read(server: Server) -> None:
+def test_stream_with_entries_but_without_a_group_is_shown_as_not_read(server: Server) -> None:
     server.snapshot = Snapshot([StreamLag(STREAM, 5, 5, [])], None, [], 0, 0, 0, [], [])
     (lag,) = sample(server)["lag"]
     assert (lag["state"], lag["group"], lag["total"]) == ("not read", None, None)
@@ -144,7 +144,7 @@ def test_number_of_consumers_is_limited(server: Server) -> None:
     assert len(lag["consumers"]) == 30
 
 
-def test_maximum_of_each_step_is_kept() -> None:
+def test_history_keeps_the_maximum_of_each_step() -> None:
     history = History()
     for second, value in enumerate([1, 9, 2]):
         point = history.add(NOW + second * 3, {"lag": value, "unknown": None})

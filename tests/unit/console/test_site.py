@@ -62,7 +62,7 @@ def test_content_security_policy_allows_images_from_the_host_of_the_tiles() -> N
     assert browser.load_page()["tiles"] == {"url": tiles.url, "credit": "© Example Maps"}
 
 
-def test_cached_file_is_not_sent_again(browser: Browser) -> None:
+def test_file_that_the_browser_has_cached_is_not_sent_again(browser: Browser) -> None:
     response = browser.get("/", If_None_Match='"1"')
     assert (response.status, response.body) == (304, "")
 
@@ -107,7 +107,7 @@ def test_page_neither_parses_markup_nor_contacts_other_hosts() -> None:
         ("GET", "/api/commands/%20", 400),
     ],
 )
-def test_request_that_cannot_be_served_has_an_error(
+def test_response_to_a_request_that_cannot_be_served_has_an_error(
     browser: Browser, method: str, path: str, status: int
 ) -> None:
     response = browser.request(method, path)
@@ -203,7 +203,7 @@ def test_body_that_is_too_long_is_refused(browser: Browser, server: Server) -> N
     assert response.header("x-content-type-options") == "nosniff"
 
 
-def test_console_with_no_commands_sends_no_command() -> None:
+def test_console_that_may_not_send_refuses_commands() -> None:
     server = Server(may_send=False)
     browser = Browser(server)
     assert browser.load_page()["can_send"] is False

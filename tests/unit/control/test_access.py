@@ -48,12 +48,12 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-def test_certificate_may_read_without_a_permissions_file() -> None:
+def test_every_certificate_may_read_without_a_permissions_file() -> None:
     assert Permissions(None).of(certified("anybody")) is READ
     assert Permissions(None).of(certified("*")) is READ
 
 
-def test_only_listed_names_have_a_permission(write: Callable[[str], Path]) -> None:
+def test_only_listed_clients_have_a_permission(write: Callable[[str], Path]) -> None:
     permissions = Permissions(
         write("# of the control port\n\nadmin operate  # on duty\n\tgrafana\t read\r\n")
     )
@@ -64,7 +64,9 @@ def test_only_listed_names_have_a_permission(write: Callable[[str], Path]) -> No
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "# nothing\n"])
-def test_empty_file_gives_no_permission(write: Callable[[str], Path], content: str) -> None:
+def test_empty_permissions_file_gives_no_permission(
+    write: Callable[[str], Path], content: str
+) -> None:
     assert Permissions(write(content)).of(certified("admin")) is None
 
 
@@ -74,7 +76,7 @@ def test_asterisk_applies_to_names_that_are_not_listed(write: Callable[[str], Pa
     assert permissions.of(certified("stranger")) is READ
 
 
-def test_name_may_contain_spaces_and_signs(write: Callable[[str], Path]) -> None:
+def test_client_name_may_contain_spaces_and_signs(write: Callable[[str], Path]) -> None:
     permissions = Permissions(write("Jörg Müller operate\nhost#1 read\n"))
     assert permissions.of(certified("Jörg Müller")) is OPERATE
     assert permissions.of(certified("host#1")) is READ
@@ -107,19 +109,19 @@ def test_malformed_line_is_reported_with_its_number(
     assert raised.value.args[0].isprintable()
 
 
-def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+def test_permissions_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "permissions"
     file.write_bytes(b"admin read\n\xff read\n")
     with pytest.raises(ValueError, match="line 2: not UTF-8"):
         Permissions(file)
 
 
-def test_missing_file_is_refused(tmp_path: Path) -> None:
+def test_missing_permissions_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         Permissions(tmp_path / "permissions")
 
 
-def test_changed_file_is_reloaded(write: Callable[[str], Path]) -> None:
+def test_changed_permissions_file_is_reloaded(write: Callable[[str], Path]) -> None:
     permissions = Permissions(write("admin read\n"))
     assert permissions.of(certified("admin")) is READ
     write("admin operate\n")
@@ -128,7 +130,7 @@ def test_changed_file_is_reloaded(write: Callable[[str], Path]) -> None:
     assert permissions.of(certified("admin")) is None
 
 
-def test_replaced_file_with_the_same_time_is_reloaded(
+def test_replaced_permissions_file_with_the_same_time_is_reloaded(
     write: Callable[[str], Path], tmp_path: Path
 ) -> None:
     file = write("admin  operate\n")
@@ -169,7 +171,7 @@ def test_removed_file_keeps_previous_permissions_and_logs_a_warning(
     assert permissions.of(certified("admin")) is READ
 
 
-def test_unchanged_file_is_not_reloaded(
+def test_unchanged_permissions_file_is_not_reloaded(
     write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     permissions = Permissions(write("admin operate\n"))
@@ -207,7 +209,7 @@ def test_remote_peer_on_plain_tcp_has_no_permission(name: str) -> None:
         (LOCAL[1], "tcp 127.0.0.1:40000"),
     ],
 )
-def test_peer_as_text_is_printable(peer: Peer, text: str) -> None:
+def test_peer_is_shown_as_printable_text(peer: Peer, text: str) -> None:
     assert str(peer) == text
 
 

@@ -161,7 +161,9 @@ def test_invalid_server_address_is_reported_in_one_line(
         ("tcp:port=5099:host=127.0.0.1", ("127.0.0.1", 5099)),
     ],
 )
-def test_client_connects_to_the_given_address(description: str, expected: tuple[str, int]) -> None:
+def test_client_connects_to_the_given_tcp_address(
+    description: str, expected: tuple[str, int]
+) -> None:
     reactor = MemoryReactor()
     client_endpoint(reactor, description).connect(Factory())
     assert reactor.tcpClients[0][:2] == expected
@@ -232,7 +234,7 @@ def test_loopback_addresses_are_recognized(host: str, expected: bool) -> None:
         ("unix:/run/tracker/control.sock:mode=0600", "unix:/run/tracker/control.sock"),
     ],
 )
-def test_advertised_address_lacks_the_files_of_the_server(
+def test_advertised_address_contains_no_file_paths_of_the_server(
     monkeypatch: pytest.MonkeyPatch, files: dict[str, Path], description: str, address: str
 ) -> None:
     monkeypatch.setattr("socket.getfqdn", lambda: "vm1.example")

@@ -45,7 +45,7 @@ async def rows(pages: Any) -> list[str]:
     return [row["device_id"] async for row in pages]
 
 
-def test_client_requests_all_pages(bench: Bench) -> None:
+def test_client_requests_all_pages_of_a_list(bench: Bench) -> None:
     devices = [f"{number:03}" for number in range(450)]
     for device_id in devices:
         bench.port.instance.connect(device_id)
@@ -74,7 +74,7 @@ def test_client_requests_all_pages_of_the_lag(bench: Bench) -> None:
     assert len(bench.ask(bench.client.lag(["s"]))) == 450
 
 
-def test_methods_of_the_client_send_their_commands(bench: Bench) -> None:
+def test_each_method_of_the_client_sends_its_command(bench: Bench) -> None:
     client, port = bench.client, bench.port
     port.instance.connect(DEVICE)
     port.redis.replies = {
@@ -151,7 +151,7 @@ def test_unknown_error_code_raises_control_error(
     assert bench.ask(bench.client.info())
 
 
-def test_reply_has_a_timeout(bench: Bench) -> None:
+def test_client_does_not_wait_longer_than_the_timeout_for_a_reply(bench: Bench) -> None:
     waiting = delay_get_device(bench.port)
     asked = bench.begin(bench.client.device(DEVICE))
     bench.clock.advance(REPLY_TIMEOUT)

@@ -92,7 +92,7 @@ def test_command_fails_if_connecting_takes_too_long() -> None:
     assert str(error) == "not connected within 10 s"
 
 
-def test_failed_attempt_is_final_without_retry() -> None:
+def test_client_without_retry_connects_only_once() -> None:
     bench = Bench(retry=False)
     asked = bench.begin(bench.client.info())
     bench.endpoint.fail(refusal())
@@ -103,7 +103,7 @@ def test_failed_attempt_is_final_without_retry() -> None:
     assert bench.stop() == [None]
 
 
-def test_lost_connection_is_final_without_retry() -> None:
+def test_client_without_retry_does_not_reconnect() -> None:
     bench = Bench(retry=False)
     bench.endpoint.succeed()
     delay_get_device(bench.port)
@@ -269,7 +269,7 @@ def test_refused_watch_does_not_prevent_a_reconnect(
     assert len(bench.port.instance.watched) == MAX_WATCHED
 
 
-def test_watcher_can_be_replaced(bench: Bench) -> None:
+def test_second_watcher_of_a_device_replaces_the_first(bench: Bench) -> None:
     first: list[DeviceEvent] = []
     second: list[DeviceEvent] = []
     bench.ask(bench.client.watch(DEVICE, first.append))
@@ -306,7 +306,7 @@ def test_command_in_progress_fails_when_the_connection_is_lost(bench: Bench) -> 
 # Stopping.
 
 
-def test_stop_disconnects(bench: Bench) -> None:
+def test_stop_closes_the_connection_and_fails_commands_in_progress(bench: Bench) -> None:
     delay_get_device(bench.port)
     asked = bench.begin(bench.client.device(DEVICE))
     assert bench.stop() == [None]
@@ -386,7 +386,7 @@ def test_event_without_arguments_is_refused_without_logging(
     assert not logged
 
 
-def test_repeated_page_raises_an_error(bench: Bench) -> None:
+def test_page_that_an_instance_repeats_raises_an_error(bench: Bench) -> None:
     async def walk() -> None:
         async for _ in bench.client.device_registry():
             pass

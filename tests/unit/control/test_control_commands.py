@@ -221,7 +221,7 @@ def test_malformed_command_is_refused(
     assert not port.redis.sent
 
 
-def test_command_status_is_read_from_the_record(port: Port, client: Client) -> None:
+def test_command_status_is_read_from_the_record_in_redis(port: Port, client: Client) -> None:
     port.redis.replies = {"GET": b"delivered commands:outbound:two 1-1"}
     reply = client.ask(CommandStatus, command_id="c1")
     assert (reply["status"], reply["instance_id"]) == ("delivered", "two")
@@ -239,7 +239,9 @@ def test_command_status_is_read_from_the_record(port: Port, client: Client) -> N
     }
 
 
-def test_command_status_of_a_queued_and_of_an_unknown_command(port: Port, client: Client) -> None:
+def test_queued_command_is_reported_and_unknown_command_is_an_error(
+    port: Port, client: Client
+) -> None:
     port.instance.held.add("c1")
     port.redis.replies = {"XRANGE": [], "HMGET": [None]}
     reply = client.ask(CommandStatus, command_id="c1")
@@ -261,14 +263,16 @@ def test_command_status_of_a_queued_and_of_an_unknown_command(port: Port, client
         b"a b c",
     ],
 )
-def test_malformed_record_counts_as_unknown_command(
+def test_command_with_a_malformed_record_is_unknown(
     port: Port, client: Client, value: bytes
 ) -> None:
     port.redis.replies = {"GET": value}
     assert isinstance(client.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
 
 
-def test_malformed_response_leaves_the_status_of_the_record(port: Port, client: Client) -> None:
+def test_malformed_response_does_not_hide_the_status_in_the_record(
+    port: Port, client: Client
+) -> None:
     port.redis.replies = {
         "GET": b"done responded 1-1",
         "XRANGE": [[b"1-1", [b"status", b"well"]]],
@@ -276,7 +280,7 @@ def test_malformed_response_leaves_the_status_of_the_record(port: Port, client: 
     assert client.ask(CommandStatus, command_id="c1")["status"] == "responded"
 
 
-def test_drop_connection_returns_the_address(port: Port, client: Client) -> None:
+def test_drop_connection_returns_the_address_of_the_device(port: Port, client: Client) -> None:
     port.instance.connect(DEVICE)
     assert client.ask(DropConnection, device_id=DEVICE) == {"address": "192.0.2.1:40000"}
     assert port.instance.dropped == [DEVICE]
@@ -322,7 +326,9 @@ def test_drain_replies_when_it_is_complete(port: Port, client: Client) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-0.1, MAX_DRAIN_SECONDS + 1, float("nan"), float("inf")])
-def test_drain_outside_its_limits_is_refused(port: Port, client: Client, seconds: float) -> None:
+def test_drain_with_a_duration_out_of_range_is_refused(
+    port: Port, client: Client, seconds: float
+) -> None:
     error = client.refusal(Drain, seconds=seconds)
     assert isinstance(error, BadArgument)
     assert str(error) == "seconds must be between 0 and 3600"

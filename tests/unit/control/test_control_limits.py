@@ -229,7 +229,7 @@ def test_log_lines_for_garbage_are_limited(port: Port, logged: Sequence[LogEvent
     assert log_lines(logged, LogLevel.warn)[-1].endswith(f"(and {50 - MAX_LINES} more, not shown)")
 
 
-def test_box_may_arrive_in_pieces(client: Client) -> None:
+def test_command_may_arrive_byte_by_byte(client: Client) -> None:
     data = command_box(ListConnections, prefix=b"1")
     for byte in data[:-1]:
         client.send(bytes((byte,)))
@@ -248,7 +248,9 @@ def test_number_of_connections_is_limited(port: Port, logged: Sequence[LogEvent]
     assert port.factory.buildProtocol(None) is None
 
 
-def test_silent_client_is_closed_for_a_new_one(port: Port, logged: Sequence[LogEvent]) -> None:
+def test_client_without_hello_is_disconnected_when_a_new_client_needs_its_slot(
+    port: Port, logged: Sequence[LogEvent]
+) -> None:
     greeted = port.client()
     silent = [port.connect() for _ in range(MAX_CONNECTIONS - 1)]
     one, two = port.client(), port.client()

@@ -92,7 +92,7 @@ def test_other_commands_are_refused_before_hello(
     client.hello()
 
 
-def test_errors_before_hello_reveal_no_commands_and_arguments(port: Port) -> None:
+def test_errors_before_hello_do_not_name_commands_or_arguments(port: Port) -> None:
     client = port.connect()
     unknown = amp.AmpBox(_ask=b"1", _command=b"Unknown").serialize()
     for data in (command_box(GetDevice), command_box(GetDevice, device_id=b"\xff"), unknown):
@@ -109,7 +109,7 @@ def test_errors_before_hello_reveal_no_commands_and_arguments(port: Port) -> Non
         pytest.param(10**4000, "not 100000000000000…; upgrade the instance", id="4001 digits"),
     ],
 )
-def test_other_version_is_refused_with_the_side_to_upgrade(
+def test_error_for_another_version_names_the_side_to_upgrade(
     port: Port, version: int, message: str
 ) -> None:
     client = port.connect()
@@ -175,7 +175,9 @@ def test_client_without_a_permission_is_disconnected(
     assert port.timers == 0
 
 
-def test_log_contains_the_name_of_the_client(port: Port, logged: Sequence[LogEvent]) -> None:
+def test_audit_line_contains_the_escaped_name_of_the_client(
+    port: Port, logged: Sequence[LogEvent]
+) -> None:
     for name, shown in (("admin", "admin"), ("a\nb{c}", r"'a\nb{c}'"), ("x" * 100, "x" * 64)):
         client = port.connect()
         client.ask(Hello, version=VERSION, client=name)
@@ -240,7 +242,7 @@ def test_client_is_disconnected_when_its_permission_is_removed(
     assert no_traceback(logged)
 
 
-def test_operating_commands_declare_not_permitted() -> None:
+def test_only_operating_commands_and_hello_declare_not_permitted() -> None:
     assert set(OPERATE) == {SendCommand, DropConnection, SetLogLevel, Drain}
     for command in COMMANDS:
         assert (NotPermitted in command.errors) == (command.operates or command is Hello)
@@ -292,7 +294,9 @@ async def _reply_with(text: str) -> dict[str, Any]:
     return {"text": text}
 
 
-def test_audit_line_is_short(client: Client, logged: Sequence[LogEvent]) -> None:
+def test_audit_line_with_a_long_argument_is_short(
+    client: Client, logged: Sequence[LogEvent]
+) -> None:
     client.refusal(DropConnection, device_id="\n" * 60_000)
     (line,) = log_lines(logged)
     assert len(line) < 200

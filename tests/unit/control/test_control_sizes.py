@@ -80,7 +80,7 @@ def test_list_connections_with_maximum_values_is_paged(port: Port, client: Clien
     assert [row["device_id"] for row in found] == devices
 
 
-def test_list_connections_with_usual_values_needs_one_page(port: Port, client: Client) -> None:
+def test_list_connections_with_usual_values_fits_one_page(port: Port, client: Client) -> None:
     figures = ConnectionFigures(1_700_000_000.123456, 1_700_000_000.123456, "16", 2**40, 2**45)
     address = "[2001:db8:1234:5678:9abc:def0:1234:5678%enp0s31f6]:65535"
     for number in range(MAX_ROWS):
@@ -102,7 +102,7 @@ def test_device_registry_with_maximum_values_is_paged(port: Port, client: Client
     assert {len(row["instance_id"]) for row in found} == {MAX_NAME}
 
 
-def test_device_registry_with_usual_values_needs_one_page(port: Port, client: Client) -> None:
+def test_device_registry_with_usual_values_fits_one_page(port: Port, client: Client) -> None:
     scanned = [b"%015d" % (number // 2) for number in range(2 * MAX_ROWS)]
     scanned[1::2] = [b"i" * 64] * MAX_ROWS
     port.redis.replies = {
@@ -305,6 +305,6 @@ def test_reason_of_an_event_may_contain_any_bytes(data: bytes, kind: Traffic) ->
         assert shown[:900] == text.decode(errors="replace")[:900]
 
 
-def test_long_argument_raises_the_error_of_its_command(client: Client) -> None:
+def test_overlong_argument_raises_an_error_of_its_command(client: Client) -> None:
     assert isinstance(client.refusal(Unwatch, device_id=LONG), NoSuchDevice)
     assert isinstance(client.refusal(SetLogLevel, level=LONG), BadArgument)

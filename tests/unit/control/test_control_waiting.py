@@ -120,7 +120,7 @@ def test_client_does_not_wait_if_submitting_fails(port: Port, client: Client) ->
 
 
 @pytest.mark.parametrize(("offline", "waits"), [(None, 1), ("wait", 1), ("fail", 0)])
-def test_option_offline_decides_whether_the_command_waits(
+def test_option_offline_decides_whether_a_command_waits_for_its_device(
     port: Port, client: Client, offline: str | None, waits: int
 ) -> None:
     submitted: list[tuple[Any, ...]] = []
@@ -158,7 +158,7 @@ def holding(port: Port, *streams: str) -> None:
     port.redis.replies["XRANGE"] = lambda stream, *_: entry if stream in streams else []
 
 
-def test_command_is_found_in_the_streams_of_its_device(port: Port, client: Client) -> None:
+def test_status_finds_a_command_in_the_streams_of_its_device(port: Port, client: Client) -> None:
     port.redis.replies["HMGET"] = [b"two"]
     holding(port, outbound("two"))
     assert status(client, device_id=DEVICE) == ("queued", "two")
@@ -169,13 +169,15 @@ def test_command_is_found_in_the_streams_of_its_device(port: Port, client: Clien
         assert isinstance(error, NoSuchCommand)
 
 
-def test_command_claimed_during_the_search_is_found(port: Port, client: Client) -> None:
+def test_status_finds_a_command_that_is_claimed_during_the_search(
+    port: Port, client: Client
+) -> None:
     statuses = iter([None, b"sent commands:outbound:two 1-1"])
     port.redis.replies |= {"GET": lambda _: next(statuses), "HMGET": [b"two"], "XRANGE": []}
     assert status(client, device_id=DEVICE) == ("sent", "two")
 
 
-def test_key_of_another_type_does_not_hide_a_command(port: Port, client: Client) -> None:
+def test_key_of_another_type_does_not_hide_a_queued_command(port: Port, client: Client) -> None:
     port.redis.replies["HMGET"] = [b"two"]
     port.redis.replies["XRANGE"] = lambda stream, *_: (
         WRONG_TYPE if stream == waiting_commands(DEVICE) else [[b"1-1", [b"command_id", b"c1"]]]

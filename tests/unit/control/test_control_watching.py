@@ -68,7 +68,7 @@ def test_watcher_receives_nothing_after_its_permission_is_removed(
     assert not port.instance.watched
 
 
-def test_watching_twice_has_no_further_effect(port: Port, client: Client) -> None:
+def test_second_watch_of_a_device_has_no_further_effect(port: Port, client: Client) -> None:
     port.instance.connect(DEVICE)
     for _ in range(2):
         assert client.ask(Watch, device_id=DEVICE) == {"here": True}

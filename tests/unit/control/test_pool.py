@@ -72,7 +72,7 @@ def test_each_advertised_port_has_one_client(network: UnreachableNetwork) -> Non
     assert network.cancelled == [TWO, ONE]
 
 
-def test_given_port_is_kept_and_has_one_client(
+def test_configured_port_is_kept_and_has_one_client(
     network: UnreachableNetwork,
 ) -> None:
     pool = network.pool(FILES, WHOLE, ONE)
@@ -83,7 +83,7 @@ def test_given_port_is_kept_and_has_one_client(
     assert not network.cancelled
 
 
-def test_advertised_tls_port_is_completed_with_the_credentials(
+def test_own_credentials_are_added_to_an_advertised_tls_port(
     network: UnreachableNetwork,
 ) -> None:
     network.pool().update([TLS])
@@ -97,7 +97,7 @@ def test_advertised_tls_port_is_completed_with_the_credentials(
         ("bad", "must begin with unix:PATH"),
     ],
 )
-def test_bad_address_is_the_error_of_its_client(
+def test_bad_address_is_reported_as_the_error_of_its_port(
     network: UnreachableNetwork, address: str, why: str
 ) -> None:
     pool = network.pool(Credentials())
@@ -109,7 +109,7 @@ def test_bad_address_is_the_error_of_its_client(
     assert pool.usable == []
 
 
-def test_preferred_port_is_first(network: UnreachableNetwork) -> None:
+def test_preferred_port_is_used_first(network: UnreachableNetwork) -> None:
     pool = network.pool()
     pool.update([ONE, TWO])
     pool.prefer(TWO)
@@ -117,7 +117,7 @@ def test_preferred_port_is_first(network: UnreachableNetwork) -> None:
     assert list(pool.clients) == [TWO, ONE]
 
 
-def test_excess_ports_are_tried_in_turn(network: UnreachableNetwork) -> None:
+def test_ports_beyond_the_maximum_are_tried_in_turn(network: UnreachableNetwork) -> None:
     pool = network.pool()
     advertised = [f"tcp:127.0.0.1:{number}" for number in range(1, 2 * MAX_PORTS + 11)]
     for _ in range(3):
@@ -126,7 +126,7 @@ def test_excess_ports_are_tried_in_turn(network: UnreachableNetwork) -> None:
     assert set(network.attempts) == set(advertised)
 
 
-def test_nothing_is_connected_to_after_a_stop(network: UnreachableNetwork) -> None:
+def test_stopped_pool_connects_to_no_port(network: UnreachableNetwork) -> None:
     pool = network.pool()
     pool.update([ONE])
     stopped: list[Any] = []
