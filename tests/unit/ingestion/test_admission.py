@@ -98,7 +98,7 @@ def test_reserved_slot_counts_as_used(clock: Clock) -> None:
     assert limiter.admit(HOST) is None
 
 
-def test_reserved_files_are_not_used_as_slots(clock: Clock) -> None:
+def test_reserved_file_descriptors_are_not_used_as_slots(clock: Clock) -> None:
     limiter = ConnectionLimiter(clock, Limits(connections_per_address=2), RESERVED_FILES + 2)
     assert [limiter.admit(HOST) is None for _ in range(3)] == [True, True, False]
 
@@ -164,7 +164,7 @@ def test_oldest_silent_connection_is_closed_when_no_slot_is_free(clock: Clock) -
     assert limiter.admit(OTHER) is None
 
 
-def test_used_up_share_closes_only_silent_connections_of_its_address(
+def test_address_at_its_share_loses_only_its_own_silent_connections(
     clock: Clock,
 ) -> None:
     limiter = DrivenLimiter(clock, share=2)
@@ -187,7 +187,7 @@ def test_silent_connection_stays_open_while_slots_are_free(clock: Clock) -> None
     assert limiter.given_up == []
 
 
-def test_logged_in_and_closed_connections_are_not_remembered(clock: Clock) -> None:
+def test_limiter_forgets_connections_that_logged_in_or_closed(clock: Clock) -> None:
     limiter = DrivenLimiter(clock)
     for number in range(100):
         connection = limiter.enter(f"192.0.2.{number}")
@@ -197,7 +197,7 @@ def test_logged_in_and_closed_connections_are_not_remembered(clock: Clock) -> No
     assert (limiter._silent, limiter._silent_by_group, limiter.used) == ({}, {}, 0)
 
 
-def test_reserved_files_suffice_for_the_connections_of_other_ports() -> None:
+def test_reserved_file_descriptors_suffice_for_other_ports() -> None:
     others = HEALTH_LIMITS.connections + MAX_CONNECTIONS
     assert others + 64 <= RESERVED_FILES
     standalone = StandaloneOptions()
@@ -272,7 +272,7 @@ def test_refused_addresses_are_not_remembered(clock: Clock) -> None:
         max_size=60,
     )
 )
-def test_limits_hold_for_any_order_of_events(events: list[str | float]) -> None:
+def test_connection_limits_hold_for_any_order_of_events(events: list[str | float]) -> None:
     clock = Clock()
     limiter = DrivenLimiter(clock, connections=6, rate=4, per_address=2, share=3)
     connections: list[FakeConnection] = []

@@ -78,7 +78,7 @@ def test_every_device_is_served_without_an_allow_list(device_id: str) -> None:
 # Before the first copy.
 
 
-def test_admission_is_undecided_before_the_first_copy(listed: Listed) -> None:
+def test_admission_is_undecided_before_the_first_read_of_the_list(listed: Listed) -> None:
     assert listed.admissions() == [LATER] * 3
     listed.reply(ALLOWED)
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
@@ -109,7 +109,7 @@ def test_failed_first_read_is_reported_and_retried(listed: Listed, error: Except
 # Copies.
 
 
-def test_empty_set_is_reported_and_not_used(listed: Listed) -> None:
+def test_empty_allow_list_is_reported_and_not_used(listed: Listed) -> None:
     listed.reply()
     assert listed.admissions() == [LATER] * 3
     listed.clock.advance(INTERVAL)
@@ -124,7 +124,7 @@ def test_empty_set_is_reported_and_not_used(listed: Listed) -> None:
     ]
 
 
-def test_empty_set_is_used_if_unknown_devices_are_served() -> None:
+def test_empty_allow_list_is_used_if_unknown_devices_are_served() -> None:
     listed = Listed(unknown=SERVED)
     listed.reply()
     assert listed.admissions() == [SERVED] * 3
@@ -149,14 +149,14 @@ def test_no_device_is_withdrawn_if_unknown_devices_are_served() -> None:
     assert not listed.list.withdrawn(ALLOWED)
 
 
-def test_only_a_changed_list_is_reported(listed: Listed) -> None:
+def test_only_changes_of_the_allow_list_are_reported(listed: Listed) -> None:
     for members, changes in (((ALLOWED,), 1), ((ALLOWED,), 1), ((ALSO_ALLOWED,), 2)):
         listed.reply(*members)
         assert listed.changes == changes
         listed.clock.advance(INTERVAL)
 
 
-def test_set_is_read_at_every_interval(listed: Listed) -> None:
+def test_allow_list_is_read_at_every_interval(listed: Listed) -> None:
     listed.reply(ALLOWED)
     listed.clock.advance(INTERVAL - 0.1)
     assert listed.redis.commands == []
@@ -165,7 +165,7 @@ def test_set_is_read_at_every_interval(listed: Listed) -> None:
     assert listed.admissions() == [REFUSED, SERVED, REFUSED]
 
 
-def test_set_is_not_read_again_before_the_reply(listed: Listed) -> None:
+def test_allow_list_is_not_read_again_before_the_reply(listed: Listed) -> None:
     listed.clock.advance(INTERVAL)
     listed.clock.advance(INTERVAL)
     assert len(listed.redis.commands) == 1
@@ -198,7 +198,7 @@ def test_last_good_copy_stays_in_use_while_redis_is_unavailable(listed: Listed) 
     assert listed.admissions() == [REFUSED, SERVED, REFUSED]
 
 
-def test_members_that_are_not_text_are_ignored(listed: Listed) -> None:
+def test_members_of_the_allow_list_that_are_not_text_are_ignored(listed: Listed) -> None:
     ((_, answer),) = listed.redis.commands
     answer.callback([b"\xff\xfe", ALLOWED.encode()])
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
@@ -248,7 +248,7 @@ def test_stop_before_the_first_connection_leaves_no_timer() -> None:
 
 
 @pytest.mark.parametrize("imei", [ALLOWED[:14] + "0", "000000000000001", "111111111111111"])
-def test_wrong_check_digit_is_refused(imei: str) -> None:
+def test_device_with_a_wrong_check_digit_is_refused(imei: str) -> None:
     listed = Listed(SERVED)
     checked = CheckedImei(listed.list)
     assert checked.admission(imei) is REFUSED
@@ -257,7 +257,7 @@ def test_wrong_check_digit_is_refused(imei: str) -> None:
     assert listed.list.unknown_devices == 0
 
 
-def test_right_check_digit_is_left_to_the_next_authority(listed: Listed) -> None:
+def test_next_authority_decides_about_a_right_check_digit(listed: Listed) -> None:
     checked = CheckedImei(listed.list)
     assert checked.admission(ALLOWED) is LATER
     listed.reply(ALLOWED)

@@ -207,7 +207,7 @@ def gateway_for(clock: Clock, limits: Limits) -> Gateway:
     return gateway
 
 
-def test_silent_connections_lose_their_slots_and_devices_do_not(clock: Clock) -> None:
+def test_silent_connection_loses_its_slot_and_a_device_keeps_its_own(clock: Clock) -> None:
     gateway = gateway_for(clock, Limits(connections=2))
     device, silent = FakeConnection(gateway), FakeConnection(gateway, host="192.0.2.2")
     connect(gateway, device)
@@ -233,7 +233,7 @@ def test_slot_reserved_by_a_proxied_port_is_used_until_released(clock: Clock) ->
     assert not gateway.reserve(ADDRESS)
 
 
-def test_broken_limit_is_reported_and_only_admitted_connections_count(clock: Clock) -> None:
+def test_exceeded_connection_limit_is_reported_and_uses_no_slot(clock: Clock) -> None:
     gateway = gateway_for(clock, Limits(connections=1))
     first = FakeConnection(gateway)
     connect(gateway, first)
@@ -246,7 +246,7 @@ def test_broken_limit_is_reported_and_only_admitted_connections_count(clock: Clo
     assert gateway.admits(ADDRESS)
 
 
-def test_detached_entries_are_published_and_bounded(publishing: Publishing) -> None:
+def test_detached_entries_are_published_up_to_a_limit_of_bytes(publishing: Publishing) -> None:
     gateway = publishing.gateway
     entry = Entry("ts", "a", "12", "x" * (MAX_DETACHED_BYTES // 4))
     appended = [gateway.publish_detached([entry]) for _ in range(4)]
@@ -313,7 +313,7 @@ def test_device_that_moved_to_another_instance_is_disconnected(gateway: Gateway)
     assert connection.closed
 
 
-def test_notice_gives_the_number_of_suppressed_ones(gateway: Gateway, clock: Clock) -> None:
+def test_notice_gives_the_number_of_suppressed_notices(gateway: Gateway, clock: Clock) -> None:
     connection = FakeConnection(gateway)
     with capturedLogs() as events:
         for _ in range(MAX_LINES + 3):

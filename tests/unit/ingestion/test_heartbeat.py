@@ -12,7 +12,7 @@ from tracker.ingestion.identity import Identity
 from tracker.observe.health import Watchdog
 
 
-def test_heartbeat_without_attempts_is_stuck() -> None:
+def test_watchdog_expires_if_the_heartbeat_is_not_attempted() -> None:
     clock, redis = Clock(), FakeRedis()
     watchdog = Watchdog(heartbeat.WATCHDOG_TIMEOUT, clock.seconds)
     service = Heartbeat(

@@ -39,5 +39,5 @@ def test_identity_distinguishes_processes() -> None:
     ],
     ids=lambda heartbeat: repr(heartbeat[-30:]),
 )
-def test_heartbeat_may_have_no_identity(heartbeat: bytes) -> None:
+def test_heartbeat_without_an_identity_is_accepted(heartbeat: bytes) -> None:
     assert Identity.in_heartbeat(heartbeat) is None

@@ -202,7 +202,7 @@ def test_instance_provides_the_interface(bench: Bench) -> None:
     assert verifyObject(IVendor, Vendor("x"))
 
 
-def test_instance_gives_its_facts(bench: Bench) -> None:
+def test_instance_reports_id_start_time_streams_and_draining(bench: Bench) -> None:
     assert bench.instance.instance_id == "one"
     assert bench.instance.started_at == "2023-11-14T22:13:20.000Z"
     assert bench.instance.streams == ["telemetry:teltonika"]
@@ -232,7 +232,7 @@ def test_instance_lists_its_devices(bench: Bench) -> None:
     assert bench.instance.connection(THIRD) is None
 
 
-def test_instance_knows_its_commands(bench: Bench) -> None:
+def test_instance_reports_the_commands_that_it_holds(bench: Bench) -> None:
     bench.delivery.loads[DEVICE] = (3, True)
     bench.delivery.commands.add("c1")
     assert bench.instance.commands(DEVICE) == (3, True)
@@ -241,7 +241,7 @@ def test_instance_knows_its_commands(bench: Bench) -> None:
     assert not bench.instance.holds_command("c2")
 
 
-def test_vendor_describes_traffic(bench: Bench) -> None:
+def test_traffic_is_described_by_the_vendor_of_the_device(bench: Bench) -> None:
     bench.login(OTHER, "other")
     describe = bench.instance.describe
     assert describe(OTHER, b"\x01", Traffic.SENT) == {"other": "01", "kind": "sent"}
@@ -249,7 +249,7 @@ def test_vendor_describes_traffic(bench: Bench) -> None:
     assert describe(THIRD, b"\x01", Traffic.SENT) == {"teltonika": "01", "kind": "sent"}
 
 
-def test_connection_is_dropped(bench: Bench) -> None:
+def test_instance_drops_the_connection_of_a_device(bench: Bench) -> None:
     connection, staying = bench.login(DEVICE), bench.login(OTHER)
     assert bench.instance.drop(DEVICE) == "192.0.2.1:40000"
     assert (connection.closed, staying.closed) == (True, False)
@@ -469,7 +469,7 @@ def test_drain_continues_when_its_caller_cancels(drained: Bench) -> None:
     assert drained.timers == 0
 
 
-def test_second_drain_may_be_shorter(drained: Bench) -> None:
+def test_second_drain_may_be_shorter_than_the_first(drained: Bench) -> None:
     connections = [drained.login(one) for one in (DEVICE, OTHER, THIRD)]
     first, second = drained.drain(60), drained.drain(0)
     drained.pass_time(0.2)

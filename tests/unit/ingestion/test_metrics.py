@@ -223,7 +223,7 @@ def test_frame_counts_as_appended_once_redis_has_confirmed_it(ingest: Ingest) ->
     assert ingest.of_stream("append_batch_records_bucket", le="5.0") == 1
 
 
-def test_frame_of_a_device_that_disconnects_counts_as_given_up(ingest: Ingest) -> None:
+def test_frame_of_a_device_that_disconnects_is_counted_as_given_up(ingest: Ingest) -> None:
     appended = ingest.gateway.publish(frame(2))
     appended.addErrback(lambda _: None)
     ingest.clock.advance(0)
@@ -271,7 +271,7 @@ def test_frame_without_records_counts_as_empty(ingest: Ingest) -> None:
     assert ingest.frames("empty", "unknown") == 1
 
 
-def test_counts_of_the_protocols_are_reported(ingest: Ingest) -> None:
+def test_bytes_and_datagrams_counted_by_protocols_are_reported(ingest: Ingest) -> None:
     tally = ingest.gateway.tally
     tally.bytes_received, tally.bytes_sent = 100, 20
     tally.repeated, tally.dropped, tally.not_served = 1, 2, 3
@@ -326,7 +326,7 @@ def test_time_of_the_last_heartbeat_is_reported(ingest: Ingest) -> None:
     assert ingest.value("heartbeat_timestamp_seconds") == 1234.5
 
 
-def test_no_label_grows_with_what_peers_send(ingest: Ingest) -> None:
+def test_rejected_peers_add_no_label_values(ingest: Ingest) -> None:
     def series() -> int:
         return sum(len(family.samples) for family in ingest.metrics_registry.collect())
 

@@ -81,7 +81,7 @@ def test_frames_of_one_reactor_turn_are_sent_in_one_call(publishing: Publishing)
     assert results == [[None], [None], [None]]
 
 
-def test_call_is_bounded_and_never_splits_a_frame(publishing: Publishing) -> None:
+def test_call_is_limited_in_records_and_never_splits_a_frame(publishing: Publishing) -> None:
     half = MAX_RECORDS // 2 + 1
     for name in "abc":
         publishing.publish(name, half)
@@ -100,7 +100,7 @@ def test_full_call_is_sent_before_the_reactor_turn_ends(publishing: Publishing) 
     assert [set(call) for call in publishing.calls()] == [{"a", "b"}, {"c"}]
 
 
-def test_full_call_waits_after_a_refusal(publishing: Publishing) -> None:
+def test_full_call_waits_for_the_retry_delay_after_a_refusal(publishing: Publishing) -> None:
     publishing.publish("a")
     publishing.run_turn()
     publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
@@ -133,7 +133,7 @@ def test_new_connection_sends_one_call_until_its_first_reply(publishing: Publish
     assert [set(call) for call in publishing.calls()] == [{"b"}, {"c"}]
 
 
-def test_lost_connection_confirms_nothing_and_all_frames_are_appended_again(
+def test_unconfirmed_frames_are_appended_again_after_a_lost_connection(
     publishing: Publishing,
 ) -> None:
     first = publishing.publish("a")
@@ -194,7 +194,7 @@ def test_failed_calls_are_retried_in_order(publishing: Publishing) -> None:
     assert sent == names
 
 
-def test_stop_ends_with_the_last_frame(publishing: Publishing) -> None:
+def test_stop_ends_when_the_last_frame_is_cancelled(publishing: Publishing) -> None:
     publishing.publish("a")
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
@@ -203,7 +203,7 @@ def test_stop_ends_with_the_last_frame(publishing: Publishing) -> None:
     assert stopped == [None]
 
 
-def test_refusal_ends_when_no_frame_waits(publishing: Publishing) -> None:
+def test_refusal_is_no_longer_reported_when_no_frame_waits(publishing: Publishing) -> None:
     publishing.publish("a")
     publishing.run_turn()
     publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
@@ -214,7 +214,7 @@ def test_refusal_ends_when_no_frame_waits(publishing: Publishing) -> None:
     assert not publishing.redis.commands
 
 
-def test_call_is_bounded_in_bytes(publishing: Publishing) -> None:
+def test_call_is_limited_in_bytes(publishing: Publishing) -> None:
     for name in "abc":
         entry = Entry("ts", name, "8", "x" * (MAX_BYTES // 2))
         publishing.publisher.publish([entry])
@@ -303,7 +303,7 @@ def test_stop_without_redis_gives_up_waiting_frames(publishing: Publishing, late
     assert stopped == [None]
 
 
-def test_stop_gives_up_all_frames_though_some_cancel_others(publishing: Publishing) -> None:
+def test_stop_gives_up_all_frames_although_one_cancels_another(publishing: Publishing) -> None:
     publishing.redis.lose()
     publishing.publish("message")
     message = publishing.last

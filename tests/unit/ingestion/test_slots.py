@@ -79,7 +79,7 @@ def test_readiness_does_not_flap_at_the_limit(watched: Watched) -> None:
     assert watched.ready_after(SETTLE_TIME)
 
 
-def test_used_up_share_is_a_detail_and_not_a_reason(watched: Watched) -> None:
+def test_address_at_its_share_is_a_detail_and_does_not_affect_readiness(watched: Watched) -> None:
     while watched.limiter.admit("192.0.2.1") is None:
         pass
     assert watched.ready_after(60)

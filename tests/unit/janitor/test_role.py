@@ -35,7 +35,7 @@ class Trimmer:
         raise AssertionError("the sweep never ends")
 
 
-def test_watchdog_expires_during_a_hanging_step_but_not_in_a_long_round() -> None:
+def test_watchdog_expires_in_a_hanging_step_but_not_in_a_long_round() -> None:
     clock = Clock()
     watchdog = Watchdog(janitor.WATCHDOG_TIMEOUT, clock.seconds)
     sweeper = Sweeper()

@@ -36,7 +36,7 @@ def test_read_exceeds_its_bytes_by_at_most_one_step(lengths: list[int]) -> None:
     assert len(taken) == len(lengths) or sum(taken) >= 64_000
 
 
-def test_one_entry_of_any_length_is_read() -> None:
+def test_entry_that_exceeds_the_allowance_is_read_alone() -> None:
     assert read(Allowance(["s"], 10, 1), "s", [1000]) == [1000]
 
 
@@ -46,7 +46,7 @@ def test_step_after_a_long_entry_requests_one_entry() -> None:
     assert allowance.step(["s"]) == 1
 
 
-def test_next_read_starts_with_the_known_length() -> None:
+def test_next_read_starts_with_the_known_length_of_entries() -> None:
     lengths: dict[str, float] = {}
     Allowance(["s"], 1000, 64_000, lengths).take("s", [[b"x" * 40_000], [b""]])
     assert Allowance(["s"], 1000, 64_000, lengths).step(["s"]) == 3
@@ -59,7 +59,7 @@ def test_number_of_entries_is_limited() -> None:
     assert allowance.open() == []
 
 
-def test_long_stream_leaves_the_share_of_another() -> None:
+def test_stream_of_long_entries_leaves_its_share_to_another_stream() -> None:
     allowance = Allowance(["long", "short"], 1000, 100_000)
     assert len(read(allowance, "long", [40_000] * 100)) <= STEPS
     assert allowance.open() == ["short"]
@@ -76,5 +76,7 @@ def test_deleted_entries_are_counted() -> None:
     ("contents", "size"),
     [([], 0), ([None], 0), ([[b"", b""]], 2 * OVERHEAD), ([[b"ab", b"c"]] * 2, 4 * OVERHEAD + 6)],
 )
-def test_empty_names_and_values_have_a_size(contents: list[list[bytes] | None], size: int) -> None:
+def test_empty_names_and_values_count_with_their_overhead(
+    contents: list[list[bytes] | None], size: int
+) -> None:
     assert size_of(contents) == size

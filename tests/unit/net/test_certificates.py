@@ -37,7 +37,9 @@ def test_all_certificates_of_a_file_are_loaded(authorities: list[Path], tmp_path
     assert names(both) == ["CN=test 192.0.2.1", "CN=test 192.0.2.2"]
 
 
-def test_other_content_of_a_file_is_ignored(authorities: list[Path], tmp_path: Path) -> None:
+def test_keys_and_comments_in_a_certificate_file_are_ignored(
+    authorities: list[Path], tmp_path: Path
+) -> None:
     one, _ = authorities
     commented = tmp_path / "commented.pem"
     commented.write_bytes(

@@ -172,7 +172,7 @@ def test_malformed_request_gets_400_and_is_closed(
 
 
 @pytest.mark.parametrize("value", ["a\x0bb", "multipart/form-data", "a\x85b", "x" * 4000])
-def test_type_of_a_body_is_not_parsed(served: ServedSite, value: str) -> None:
+def test_content_type_is_not_parsed(served: ServedSite, value: str) -> None:
     data = post("Content-Length: 2", f"Content-Type: {value}").decode().encode("latin-1")
     wire = served.connect().send(data + b"{}")
     assert wire.statuses == [200]
@@ -396,7 +396,7 @@ def test_connections_of_an_address_are_limited(hosts: list[str], other: str) -> 
     assert not served.connect(hosts[0]).refused
 
 
-def test_longest_wait_of_an_address_is_closed_for_a_new_connection() -> None:
+def test_longest_waiting_connection_of_an_address_makes_room_for_a_new_one() -> None:
     served = ServedSite(HTTPLimits(100, 10, 0))
     elsewhere = waiting(served, 1, "192.0.2.2")
     busy = in_progress(served, 5)
@@ -409,7 +409,7 @@ def test_longest_wait_of_an_address_is_closed_for_a_new_connection() -> None:
     assert served.reports.refusals == []
 
 
-def test_longest_wait_is_closed_for_a_new_connection() -> None:
+def test_longest_waiting_connection_makes_room_for_a_new_one() -> None:
     served = ServedSite(HTTPLimits(40, 40, 0))
     first = waiting(served, 1)[0]
     for number in range(100):
@@ -434,7 +434,7 @@ def test_connections_in_one_reactor_turn_are_limited() -> None:
     assert served.connect().send(GET).statuses == [200]
 
 
-def test_closed_connections_leave_nothing_behind() -> None:
+def test_closed_connections_leave_no_timers_and_no_entries() -> None:
     served = ServedSite(HTTPLimits(40, 10, BODY))
     for number in range(300):
         wire = served.connect(f"192.0.2.{number % 7}")
@@ -447,7 +447,7 @@ def test_closed_connections_leave_nothing_behind() -> None:
     assert all(served.site._shares.take("192.0.2.1") for _ in range(10))
 
 
-def test_only_one_request_is_served_without_persistence() -> None:
+def test_connection_that_is_not_persistent_serves_one_request() -> None:
     served = ServedSite(HTTPLimits(40, 40, 0, persistent=False))
     wire = served.connect().send(GET + GET)
     assert (wire.statuses, wire.closed) == ([200], True)

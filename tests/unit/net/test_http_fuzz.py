@@ -167,7 +167,7 @@ def test_mutated_request_gets_a_response_or_is_disconnected(make: Callable[[], T
     assert statuses & {200, 202}
 
 
-def test_metrics_are_written_for_every_accepted_header() -> None:
+def test_metrics_are_served_for_every_accept_header_that_is_accepted() -> None:
     """An error of Prometheus' client would be logged with a traceback, by a thread."""
     app = make_wsgi_app(make_metrics_registry())
     chance = random.Random("metrics")

@@ -38,7 +38,7 @@ def connection(pool: type[HTTPConnectionPool]) -> Any:
 
 
 @pytest.mark.parametrize(("pool", "lines"), [(HTTPConnectionPool, 2), (QuietPool, 0)])
-def test_pool_logs_nothing_about_its_connections(
+def test_connection_pool_logs_nothing_about_its_connections(
     pool: type[HTTPConnectionPool], lines: int
 ) -> None:
     with capturedLogs() as logged:
@@ -88,7 +88,7 @@ def connected_channel() -> Channel:
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
     ],
 )
-def test_malformed_request_is_reported(data: bytes) -> None:
+def test_channel_reports_a_malformed_request(data: bytes) -> None:
     channel = connected_channel()
     channel.dataReceived(data)
     assert channel.error == "the request is malformed"
@@ -96,7 +96,7 @@ def test_malformed_request_is_reported(data: bytes) -> None:
     assert channel.transport.value() == b""
 
 
-def test_too_long_line_is_reported() -> None:
+def test_channel_reports_a_line_that_is_too_long() -> None:
     channel = connected_channel()
     channel.dataReceived(b"GET /" + b"x" * channel.MAX_LENGTH)
     assert channel.error == "a line of the head is too long"

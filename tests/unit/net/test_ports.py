@@ -286,7 +286,7 @@ def test_refused_connection_gets_no_handshake(server: Path) -> None:
     assert encrypted.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40_000)) is None
 
 
-def test_tls_port_can_be_a_named_argument(server: Path, authority: Path) -> None:
+def test_port_of_a_tls_endpoint_can_be_a_named_argument(server: Path, authority: Path) -> None:
     reactor = MemoryReactor()
     description = f"ssl:privateKey={key_of(server)}:port=5028:certKey={server}"
     tls_endpoint(reactor, description, authority).listen(Factory())

@@ -30,7 +30,7 @@ def get(path: str, health: Health) -> tuple[int, str, str]:
     return int(status.split()[1]), headers.get("content-type", ""), body
 
 
-def test_healthz_is_alive() -> None:
+def test_healthz_answers_200_while_the_process_runs() -> None:
     assert get("/healthz", Health())[::2] == (200, "alive\n")
 
 
@@ -74,7 +74,7 @@ def test_head_gets_the_headers_of_get_and_logs_nothing(path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS", "TRACE", "NONE"])
-def test_other_methods_are_refused(method: str) -> None:
+def test_methods_other_than_get_and_head_are_refused(method: str) -> None:
     wire = connect().send(f"{method} /healthz HTTP/1.1\r\nHost: here\r\n\r\n".encode())
     assert wire.statuses == [405]
     assert b"Allow: GET, HEAD" in wire.text
@@ -85,6 +85,6 @@ def test_other_methods_are_refused(method: str) -> None:
     [b"Content-Length: 1\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n200000\r\n" + b"x" * 100],
 )
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-def test_bodies_are_refused(method: bytes, body: bytes) -> None:
+def test_request_with_a_body_is_refused(method: bytes, body: bytes) -> None:
     wire = connect().send(method + b" /healthz HTTP/1.1\r\nHost: here\r\n" + body)
     assert (wire.statuses, wire.closed) == ([413], True)

@@ -178,7 +178,7 @@ def test_connection_without_a_free_slot_is_closed_unread(connection: Connection)
     ("header", "client"), [(TEXT, CLIENT), (BINARY, CLIENT), (TEXT_6, CLIENT_6)]
 )
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_client_is_served_under_its_address_for_any_segmentation(
+def test_client_is_served_under_its_own_address_for_segments_of_any_size(
     connection: Connection, header: bytes, client: IAddress, size: int
 ) -> None:
     data = header + DATA
@@ -195,7 +195,7 @@ def test_client_is_served_under_its_address_for_any_segmentation(
     assert device.lost is not None
 
 
-def test_written_bytes_pass_through_to_the_client(connection: Connection) -> None:
+def test_device_protocol_controls_the_transport_to_the_client(connection: Connection) -> None:
     connection.protocol.dataReceived(TEXT)
     assert ITransport.providedBy(connection.device.transport)
     transport: Any = connection.device.transport
@@ -289,7 +289,7 @@ def test_health_check_that_stays_open_is_closed_without_a_rejection(
 
 @pytest.mark.parametrize("header", [LOCAL, UNKNOWN])
 @pytest.mark.parametrize("at_once", [True, False])
-def test_proxy_is_served_as_client_if_the_header_names_none(
+def test_proxy_is_served_under_its_address_if_the_header_names_no_client(
     connection: Connection, header: bytes, at_once: bool
 ) -> None:
     for data in [header + DATA] if at_once else [header, DATA]:

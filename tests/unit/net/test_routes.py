@@ -97,7 +97,7 @@ def test_path_is_matched_after_decoding(served: RoutedSite, path: str, expected:
 
 
 @pytest.mark.parametrize("path", ["/a", "/a/", "/a//b", "/a/b/", "/a/b%2fc", "/a/b/c", "/b/"])
-def test_other_path_is_not_found(served: RoutedSite, path: str) -> None:
+def test_path_without_a_route_is_not_found(served: RoutedSite, path: str) -> None:
     wire = served.request(path)
     assert wire.statuses == [NOT_FOUND]
     assert body(wire) == b"404 not found"
@@ -107,7 +107,7 @@ def test_other_path_is_not_found(served: RoutedSite, path: str) -> None:
     ("path", "method", "allowed"),
     [("/a/b", "PUT", b"GET, POST, HEAD"), ("/b", "GET", b"POST"), ("/b", "post", b"POST")],
 )
-def test_405_lists_the_allowed_methods(
+def test_response_405_lists_the_allowed_methods(
     served: RoutedSite, path: str, method: str, allowed: bytes
 ) -> None:
     wire = served.request(path, method)

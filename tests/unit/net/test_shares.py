@@ -15,7 +15,7 @@ def test_limit_of_one_address_does_not_affect_others() -> None:
     assert shares.take(OTHER)
 
 
-def test_release_frees_a_connection() -> None:
+def test_released_connection_can_be_taken_again() -> None:
     shares = AddressShares(1)
     assert shares.take(HOST)
     shares.release(HOST)

@@ -57,7 +57,7 @@ class LagBench:
         return self.health.details["lag"]
 
 
-def test_figures_are_absent_before_the_first_read() -> None:
+def test_lag_metrics_are_absent_before_the_first_read() -> None:
     bench = LagBench()
     assert bench.health.ready
     assert bench.lag == {}
@@ -80,7 +80,7 @@ def test_lag_is_read_on_connection_and_at_an_interval() -> None:
     assert not bench.redis.commands
 
 
-def test_figures_are_exported_as_metrics() -> None:
+def test_lag_is_exported_as_metrics() -> None:
     bench = LagBench()
     bench.service.startService()
     bench.reply(script_reply())
@@ -95,7 +95,7 @@ def test_figures_are_exported_as_metrics() -> None:
     assert bench.value("tracker_group_consumer_idle_seconds", **consumer) == 1.5
 
 
-def test_figures_are_reported_in_the_health_details() -> None:
+def test_lag_is_reported_in_the_health_details() -> None:
     bench = LagBench()
     bench.service.startService()
     bench.reply(script_reply(pending=0))
@@ -194,7 +194,7 @@ def test_stream_without_the_group_has_no_live_consumers() -> None:
     assert bench.value("tracker_group_live_consumers", group="processor") == 0
 
 
-def test_other_streams_need_no_group() -> None:
+def test_stream_of_another_kind_needs_no_group() -> None:
     bench = LagBench()
     other = LagMetrics(
         bench.clock,
