@@ -66,7 +66,7 @@ def test_order_of_the_fields_does_not_matter() -> None:
     assert Command.from_entry(flat(dict(reversed(VALID.items())))) == COMMAND
 
 
-def test_command_has_the_fields_of_the_contract() -> None:
+def test_command_is_written_with_the_fields_of_the_contract() -> None:
     assert COMMAND.to_fields() == (
         *("command_id", "0b6f3c1e-8a53-4f8e-9d59-6a1f0f6f2a11"),
         *("device_id", "356307042441013", "payload", "getinfo", "codec", "14"),
@@ -104,7 +104,7 @@ def test_fields_must_be_utf_8(name: bytes, raw: bytes) -> None:
 
 
 @each_field
-def test_last_value_of_a_repeated_name_counts(name: bytes) -> None:
+def test_last_value_of_a_repeated_field_is_used(name: bytes) -> None:
     assert Command.from_entry([name, b"\xff", *flat(VALID)]) == COMMAND
     assert rejection([*flat(VALID), name, b"\xff"]) == f"{name.decode()} is not UTF-8"
 
@@ -347,7 +347,7 @@ commands = st.builds(
 
 
 @given(commands)
-def test_any_command_survives_a_round_trip(command: Command) -> None:
+def test_any_command_is_parsed_from_its_own_fields(command: Command) -> None:
     fields = command.to_fields()
     assert Command.from_entry([part.encode() for part in fields]) == command
     assert Command.from_entry([part.encode() for part in fields]).to_fields() == fields
@@ -379,13 +379,13 @@ def parsed(content: list[bytes]) -> Command | str:
 
 
 @given(st.lists(st.one_of(names, values), max_size=16))
-def test_any_entry_is_a_command_or_a_bad_command(content: list[bytes]) -> None:
+def test_any_entry_is_parsed_or_raises_bad_command(content: list[bytes]) -> None:
     result = parsed(content)
     assert isinstance(result, Command) or result.isprintable()
 
 
 @given(names, values)
-def test_any_field_value_is_a_command_or_a_bad_command(name: bytes, value: bytes) -> None:
+def test_any_field_value_is_parsed_or_raises_bad_command(name: bytes, value: bytes) -> None:
     result = parsed(flat({**VALID, name: value}))
     if isinstance(result, str):
         assert name in VALID

@@ -44,7 +44,7 @@ def test_unknown_fields_of_a_response_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("status", list(Status))
-def test_only_delivered_is_not_final(status: Status) -> None:
+def test_every_status_except_delivered_is_final(status: Status) -> None:
     response = Response.from_fields({**RESPONSE, b"status": status.encode()})
     assert response.update.status is status
     assert response.final is (status is not Status.DELIVERED)
@@ -75,7 +75,7 @@ def test_response_that_is_not_utf_8_is_parsed(name: bytes) -> None:
 
 
 @given(st.dictionaries(st.one_of(st.sampled_from([*RESPONSE]), st.binary()), st.binary()))
-def test_any_fields_are_a_response_or_a_value_error(fields: dict[bytes, bytes]) -> None:
+def test_any_fields_are_parsed_or_raise_a_value_error(fields: dict[bytes, bytes]) -> None:
     try:
         status = Response.from_fields(fields).update.status
     except ValueError:
@@ -84,7 +84,7 @@ def test_any_fields_are_a_response_or_a_value_error(fields: dict[bytes, bytes]) 
         assert status.encode() == fields[b"status"]
 
 
-def test_failed_update_has_a_reason() -> None:
+def test_failed_status_update_has_a_reason() -> None:
     assert StatusUpdate.failed(Reason.OFFLINE) == StatusUpdate(Status.FAILED, "offline", "")
     assert StatusUpdate.failed(Reason.MALFORMED, "why") == StatusUpdate(
         Status.FAILED, "malformed", "why"
@@ -108,7 +108,7 @@ def test_failed_update_has_a_reason() -> None:
         *((b"", False), (b"356307042441013\n", False), (b"35630704244101\xff", False)),
     ],
 )
-def test_claimed_identity_contains_only_valid_ids(
+def test_identity_read_from_a_malformed_entry_contains_only_valid_ids(
     command_id: bytes, usable: bool, device_id: bytes, known: bool
 ) -> None:
     fields = {b"command_id": command_id, b"device_id": device_id, b"payload": b"\xff"}
@@ -118,13 +118,15 @@ def test_claimed_identity_contains_only_valid_ids(
     )
 
 
-def test_claimed_identity_of_no_fields_is_empty() -> None:
+def test_identity_read_from_an_entry_without_ids_is_empty() -> None:
     assert claimed_identity({}) == ("", "")
     assert claimed_identity({b"\xff": b"\xff"}) == ("", "")
 
 
 @given(st.binary(max_size=70), st.binary(max_size=20))
-def test_any_claimed_identity_is_valid_or_empty(command_id: bytes, device_id: bytes) -> None:
+def test_identity_read_from_any_entry_is_valid_or_empty(
+    command_id: bytes, device_id: bytes
+) -> None:
     claimed = claimed_identity({b"command_id": command_id, b"device_id": device_id})
     assert claimed[0].encode() in (b"", command_id)
     assert claimed[1].encode() in (b"", device_id)

@@ -49,7 +49,7 @@ def test_listen_may_be_given_several_times_and_keeps_its_order() -> None:
     ]
 
 
-def test_no_listen_value_gives_no_port() -> None:
+def test_missing_listen_option_opens_no_port() -> None:
     assert parse_listen([], ["teltonika"]) == ()
 
 
@@ -147,7 +147,7 @@ def test_name_of_allowed_characters_is_accepted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 65, "eu 1", "eu:1", "eu/1", "ë", "eu\n", "٣", "eu*"])
-def test_any_other_name_is_rejected(name: str) -> None:
+def test_name_with_other_characters_or_too_long_is_rejected(name: str) -> None:
     with pytest.raises(ConfigError) as raised:
         stable_name("--instance-id", name, {}, "INSTANCE_ID")
     assert str(raised.value).startswith("--instance-id: ")
@@ -181,18 +181,18 @@ def test_each_vendor_has_its_own_stream(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("pinned", ["gps", " gps ", "gps\n"])
-def test_pinned_name_applies_to_teltonika(pinned: str) -> None:
+def test_stream_name_without_a_placeholder_applies_to_teltonika(pinned: str) -> None:
     environ = {VARIABLE: pinned}
     assert ingest_streams(environ, BOTH) == {"teltonika": "gps", "queclink": "telemetry:queclink"}
     assert process_streams(environ, BOTH) == {"gps": "teltonika", "telemetry:queclink": "queclink"}
 
 
-def test_pinned_name_without_teltonika_has_no_effect() -> None:
+def test_stream_name_without_a_placeholder_is_ignored_without_teltonika() -> None:
     assert ingest_streams({VARIABLE: "gps"}, ["queclink"]) == {"queclink": "telemetry:queclink"}
     assert process_streams({VARIABLE: "gps"}, ["queclink"]) == {"telemetry:queclink": "queclink"}
 
 
-def test_template_applies_to_every_vendor() -> None:
+def test_stream_name_with_a_placeholder_applies_to_every_vendor() -> None:
     environ = {VARIABLE: "eu:{vendor}:positions"}
     assert ingest_streams(environ, BOTH) == {
         "teltonika": "eu:teltonika:positions",
@@ -214,7 +214,7 @@ def test_processor_reads_several_streams(names: str) -> None:
     }
 
 
-def test_processor_reads_template_and_name_together() -> None:
+def test_processor_reads_streams_of_a_template_and_of_a_fixed_name() -> None:
     assert process_streams({VARIABLE: "telemetry:{vendor},old"}, BOTH) == {
         "telemetry:teltonika": "teltonika",
         "telemetry:queclink": "queclink",
@@ -222,7 +222,7 @@ def test_processor_reads_template_and_name_together() -> None:
     }
 
 
-def test_stream_named_after_a_vendor_belongs_to_it() -> None:
+def test_stream_with_the_default_name_of_a_vendor_belongs_to_it() -> None:
     streams = process_streams({VARIABLE: "telemetry:teltonika,telemetry:queclink"}, BOTH)
     assert streams == {"telemetry:teltonika": "teltonika", "telemetry:queclink": "queclink"}
 
@@ -232,7 +232,7 @@ def test_empty_list_of_names_gives_the_default(names: str) -> None:
     assert process_streams({VARIABLE: names}, ["teltonika"]) == {"telemetry:teltonika": "teltonika"}
 
 
-def test_no_vendors_give_no_streams() -> None:
+def test_no_stream_is_configured_without_a_vendor() -> None:
     assert ingest_streams({}, []) == {}
     assert process_streams({}, []) == {}
 

@@ -79,7 +79,7 @@ def test_every_option_sets_the_limit_of_its_name() -> None:
     }
 
 
-def test_other_options_are_ignored() -> None:
+def test_options_that_set_no_limit_are_ignored() -> None:
     assert settings(Limits, {**options(), "redis": None, "listen": []}) == Limits()
 
 

@@ -39,7 +39,9 @@ def test_secret_is_read_from_the_variable(read: Read, variable: str, form: str) 
 
 
 @pytest.mark.parametrize(("read", "variable", "form"), CASES)
-def test_file_precedes_the_variable(read: Read, variable: str, form: str, file: Path) -> None:
+def test_secret_in_a_file_precedes_the_variable(
+    read: Read, variable: str, form: str, file: Path
+) -> None:
     file.write_text(form.format("two") + "\n")
     environ = {variable: form.format("one"), f"{variable}_FILE": str(file)}
     assert read(None, environ) == "two"
@@ -47,7 +49,7 @@ def test_file_precedes_the_variable(read: Read, variable: str, form: str, file: 
 
 @pytest.mark.parametrize("content", ["", "\n", " \n"])
 @pytest.mark.parametrize(("read", "variable", "form"), CASES)
-def test_empty_file_is_ignored(
+def test_empty_secret_file_is_ignored(
     read: Read, variable: str, form: str, content: str, file: Path
 ) -> None:
     file.write_text(content)
@@ -56,7 +58,7 @@ def test_empty_file_is_ignored(
 
 
 @pytest.mark.parametrize(("read", "variable", "form"), CASES)
-def test_unreadable_file_is_reported_with_its_variable(
+def test_unreadable_secret_file_is_reported_with_its_variable(
     read: Read, variable: str, form: str, file: Path
 ) -> None:
     environ = {variable: form.format("one"), f"{variable}_FILE": str(file)}
@@ -67,19 +69,19 @@ def test_unreadable_file_is_reported_with_its_variable(
         read(None, environ)
 
 
-def test_option_precedes_the_environment(file: Path) -> None:
+def test_option_precedes_environment_variables(file: Path) -> None:
     environ = {"REDIS_URL": "redis://one", "REDIS_URL_FILE": str(file), "TRACKER_SINK": "x:y"}
     assert redis_host("redis://given", environ) == "given"
     assert sink_url("sqlite:x", environ | {"TRACKER_SINK_FILE": str(file)}) == "sqlite:x"
 
 
-def test_empty_file_of_an_option_is_rejected(file: Path) -> None:
+def test_empty_secret_file_given_as_an_option_is_rejected(file: Path) -> None:
     file.write_text("\n")
     with pytest.raises(ConfigError, match=r"^--token-file: .*TOKEN"):
         token(str(file), {"TOKEN": "one"})
 
 
-def test_sink_is_required_and_redis_defaults_to_this_machine() -> None:
+def test_sink_is_required_and_redis_defaults_to_localhost() -> None:
     with pytest.raises(ConfigError, match="--sink"):
         sink_url(None, {})
     assert redis_host(None, {}) == "127.0.0.1"

@@ -39,7 +39,7 @@ def test_one_check_digit_of_ten_is_valid(digits: str) -> None:
     st.integers(0, 13),
     st.integers(1, 9),
 )
-def test_one_wrong_digit_is_detected(digits: str, index: int, difference: int) -> None:
+def test_check_digit_detects_any_wrong_digit(digits: str, index: int, difference: int) -> None:
     wrong = str((int(digits[index]) + difference) % 10)
     changed = digits[:index] + wrong + digits[index + 1 :]
     assert not has_valid_check_digit(changed + check_digit(digits))

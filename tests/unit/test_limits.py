@@ -26,7 +26,7 @@ def test_default_limits_exceed_the_longest_frames_of_devices() -> None:
     assert Limits().frame_bytes > 2 * 1280
 
 
-def test_largest_frame_fits_the_buffer() -> None:
+def test_default_buffer_holds_the_largest_frame() -> None:
     assert Limits().buffer_bytes >= Limits().frame_bytes + 12
 
 

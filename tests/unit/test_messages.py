@@ -244,7 +244,7 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
 
 
 @pytest.mark.parametrize(("trigger", "text"), MESSAGES, ids=[text for _, text in MESSAGES])
-def test_message_of_an_invalid_input(
+def test_invalid_input_raises_the_catalogued_message(
     trigger: Callable[[Path], Any], text: str, tmp_path: Path
 ) -> None:
     with pytest.raises((ValueError, OSError, BadAddress, SinkUnusable, click.UsageError)) as raised:

@@ -132,7 +132,7 @@ def test_entry_repeats_time_and_device_of_the_payload() -> None:
         (b"\x00\xff", {"__buffer_b64": "AP8="}),
     ],
 )
-def test_attributes_are_exact_for_every_json_reader(value: int | bytes, expected: object) -> None:
+def test_large_integers_and_bytes_are_tagged_in_json(value: int | bytes, expected: object) -> None:
     assert attribute(value) == expected
 
 
@@ -158,7 +158,7 @@ def test_year_without_four_digits_is_rejected(timestamp_ms: int) -> None:
 
 
 @given(st.integers(0, MAX_TIMESTAMP_MS), st.integers(0, MAX_TIMESTAMP_MS))
-def test_times_sort_as_text_like_numbers(first: int, second: int) -> None:
+def test_iso_texts_sort_like_the_times_they_stand_for(first: int, second: int) -> None:
     assert (iso_milliseconds(first) < iso_milliseconds(second)) == (first < second)
 
 
@@ -316,7 +316,7 @@ def test_texts_must_be_short_and_ascii(field: str, value: object) -> None:
         "2024-03-15T121000.00000Z",
     ],
 )
-def test_time_must_have_the_one_form(timestamp: str) -> None:
+def test_time_in_another_form_than_ours_is_a_bad_entry(timestamp: str) -> None:
     reason = rejection(payload_with(timestamp=timestamp))
     assert "timestamp is not of the form 2026-11-22T10:00:00.000Z" in reason
 
@@ -336,7 +336,7 @@ def test_degrees_must_be_finite(field: str, number: str) -> None:
 
 @pytest.mark.parametrize("value", ["1", "", True, False, 1.0, 1.5, [1], {}, 2**63, -(2**63) - 1])
 @pytest.mark.parametrize("field", ["altitude", "angle", "speed", "satellites", "priority", "event"])
-def test_numbers_must_be_integers_of_64_bits(field: str, value: object) -> None:
+def test_number_that_is_not_a_64_bit_integer_is_a_bad_entry(field: str, value: object) -> None:
     assert f"{field} is not an integer" in rejection(payload_with(**{field: value}))
 
 
@@ -427,7 +427,7 @@ def both_paths(payload: str) -> tuple[object, object]:
 
 
 @given(_RECORDS)
-def test_record_is_parsed_by_the_fast_path(record: Position) -> None:
+def test_fast_and_general_path_parse_every_record_alike(record: Position) -> None:
     payload = record.to_payload()
     fast, general = both_paths(payload)
     assert fast == general == record
@@ -438,7 +438,7 @@ def test_record_is_parsed_by_the_fast_path(record: Position) -> None:
 
 
 @given(_RECORDS, st.data())
-def test_damaged_record_is_parsed_alike_by_both_paths(
+def test_fast_and_general_path_parse_every_damaged_record_alike(
     record: Position, data: st.DataObject
 ) -> None:
     payload = record.to_payload()
@@ -452,7 +452,7 @@ def test_damaged_record_is_parsed_alike_by_both_paths(
 
 
 @pytest.mark.parametrize("text", ["{}", '{"1":2}', '{"b":{"a":1}}', '{"message":"\\"a\\":"}'])
-def test_encoded_attributes_are_a_mapping(text: str) -> None:
+def test_encoded_attributes_behave_like_the_decoded_mapping(text: str) -> None:
     encoded, decoded = EncodedAttributes(text), json.loads(text)
     assert [key in encoded for key in ("1", "message", "a", 'ä"')] == [
         key in decoded for key in ("1", "message", "a", 'ä"')

@@ -67,7 +67,7 @@ def test_deepest_parsed_value_can_be_encoded_again() -> None:
     assert json.dumps(parse_json(text)) == text
 
 
-def test_half_a_surrogate_pair_is_not_unicode() -> None:
+def test_text_with_half_a_surrogate_pair_is_not_unicode() -> None:
     assert is_unicode("telemetry:ü\U0001f600")
     assert not is_unicode("telemetry:\ud800")
 
@@ -108,7 +108,7 @@ def test_long_text_is_cut_and_its_length_is_given(text: Any, expected: str) -> N
     assert is_unicode(shown(text, 10))
 
 
-def test_long_list_is_cut() -> None:
+def test_long_list_is_cut_and_the_omitted_items_are_counted() -> None:
     assert listed(["a", "b\n"]) == "a, b\\n"
     assert listed([]) == ""
     assert listed(map(str, range(1000)), 3) == "0, 1, 2 and 997 more"

@@ -31,7 +31,7 @@ def test_negative_value_is_counted_as_zero(value: float) -> None:
     assert spread.sum == 0
 
 
-def test_duration_bounds_ascend() -> None:
+def test_duration_bounds_are_ascending_and_distinct() -> None:
     assert list(DURATION_BOUNDS) == sorted(set(DURATION_BOUNDS))
 
 
@@ -46,7 +46,7 @@ class Collector:
         yield from (things, some, histogram("waits", "Waits.", ["who"], {("me",): spread}))
 
 
-def test_families_are_exposed_as_text() -> None:
+def test_metric_families_are_exposed_as_text() -> None:
     metrics_registry = CollectorRegistry()
     metrics_registry.register(Collector())
     text = generate_latest(metrics_registry).decode()

@@ -124,7 +124,7 @@ def test_listener_is_called_at_each_report() -> None:
     assert reports == ["connection refused", "connection refused", None]
 
 
-def test_listener_of_a_health_condition_is_called(logged: list[Any]) -> None:
+def test_listener_of_a_condition_of_health_is_called(logged: list[Any]) -> None:
     health = Health()
     condition = health.condition("redis")
     reports: list[str | None] = []
@@ -135,7 +135,7 @@ def test_listener_of_a_health_condition_is_called(logged: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("reason", ["connection refused", None])
-def test_reported_fires_at_the_next_report_only(reason: str | None) -> None:
+def test_deferred_of_reported_fires_at_the_next_report_only(reason: str | None) -> None:
     condition = Condition()
     known: list[str | None] = []
     condition.reported().addCallback(known.append)
@@ -152,7 +152,7 @@ def test_report_after_cancellation_is_ignored() -> None:
     condition.met()
 
 
-def test_reasons_are_a_copy() -> None:
+def test_change_of_the_returned_reasons_does_not_affect_health() -> None:
     health = Health()
     health.condition("redis")
     health.reasons.clear()
@@ -186,7 +186,7 @@ def test_detail_is_reported_and_does_not_affect_readiness(logged: list[Any]) -> 
     assert take_lines(logged) == []
 
 
-def test_detail_can_share_the_name_of_a_condition_only() -> None:
+def test_detail_can_have_the_name_of_a_condition_but_not_of_another_detail() -> None:
     health = Health()
     health.condition("redis")
     health.detail("redis", lambda: None)

@@ -40,7 +40,7 @@ class Log:
         return ""
 
 
-def test_levels_are_those_of_twisted() -> None:
+def test_log_levels_are_those_of_twisted() -> None:
     assert LEVELS == ("debug", "info", "warn", "error", "critical")
     assert DEFAULT in LEVELS
 
@@ -86,7 +86,7 @@ def test_namespace_can_have_its_own_level() -> None:
     assert log.lowest("tracker") == "error"
 
 
-def test_set_returns_the_inherited_level_of_a_namespace() -> None:
+def test_setting_a_level_returns_the_former_or_inherited_level() -> None:
     levels = LogLevels("warn")
     assert levels.set("debug", "tracker.ingestion.gateway") == "warn"
     levels.set("error", "tracker")

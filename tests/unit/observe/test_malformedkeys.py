@@ -44,7 +44,7 @@ def test_suppressed_key_is_logged_later() -> None:
     assert {event["key"] for event in logged} == set(map(str, range(2 * MAX_LINES)))
 
 
-def test_memory_is_bounded() -> None:
+def test_number_of_remembered_keys_is_limited() -> None:
     clock = Clock()
     log = MalformedKeyLog(clock, Logger())
     for number in range(MAX_KEYS + 100):

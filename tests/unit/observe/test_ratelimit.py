@@ -85,14 +85,14 @@ def test_unused_admissions_do_not_accumulate() -> None:
     assert admitted(limit, 3) == [0, 0, None]
 
 
-def test_limits_are_independent() -> None:
+def test_rate_limits_are_independent() -> None:
     clock = Clock()
     one, other = RateLimit(clock, 1, 60), RateLimit(clock, 1, 60)
     assert admitted(one, 2) == [0, None]
     assert admitted(other, 2) == [0, None]
 
 
-def test_line_gives_the_number_suppressed_before_it() -> None:
+def test_log_line_gives_the_number_of_suppressed_lines_before_it() -> None:
     clock = Clock()
     limited = LimitedLog(clock, Logger("tracker.test"))
     with capturedLogs() as captured:
@@ -108,7 +108,7 @@ def test_line_gives_the_number_suppressed_before_it() -> None:
     ]
 
 
-def test_line_has_the_level_of_its_method_and_its_fields() -> None:
+def test_log_line_has_the_level_of_its_method_and_its_fields() -> None:
     log = Logger("tracker.test")
     with capturedLogs() as captured:
         LimitedLog(Clock(), log).info("{line}", line="{braces}")

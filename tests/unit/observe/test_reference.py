@@ -92,7 +92,7 @@ def described() -> dict[Metric, set[str]]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_page_lists_exactly_the_metrics_of_each_role(role: str, tmp_path: Path) -> None:
+def test_documentation_lists_exactly_the_metrics_of_each_role(role: str, tmp_path: Path) -> None:
     exposed = {
         metric
         for metric in registered(registry_of(role, tmp_path))

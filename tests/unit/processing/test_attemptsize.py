@@ -16,7 +16,7 @@ def test_timeouts_halve_the_size_down_to_one() -> None:
     assert size.limit == 1
 
 
-def test_timeout_halves_the_size_of_the_attempt_not_the_limit() -> None:
+def test_timeout_of_a_small_attempt_sets_the_limit_to_half_of_its_size() -> None:
     size = AttemptSize(4000)
     size.timed_out(85, 30)
     assert size.limit == 42

@@ -90,7 +90,7 @@ def test_incomplete_batch_waits_for_more_entries(bench: ConsumerBench) -> None:
     assert len(bench.sink.batches) == 1
 
 
-def test_checkpoints_are_the_last_and_the_oldest_unfinished_entry(
+def test_batch_stores_its_last_and_the_oldest_unfinished_entry_as_checkpoints(
     bench: ConsumerBench,
 ) -> None:
     bench.append(100)
@@ -182,7 +182,7 @@ def test_stop_leaves_invalid_entries_of_later_batches_to_the_next_start(
     assert list(bench.stream.pending) == entry_ids[OPTIONS.batch_size :]
 
 
-def test_entries_of_an_idle_member_are_claimed(bench: ConsumerBench) -> None:
+def test_entries_of_an_idle_consumer_are_claimed(bench: ConsumerBench) -> None:
     times = bench.append(2)
     bench.stream.joined, bench.stream.delivered = True, 2
     bench.stream.pending = {"1-0": "gone", "2-0": "gone"}

@@ -80,7 +80,7 @@ def test_stream_without_a_live_consumer_is_unread(consumers: Any, unread: bool) 
         assert bench.reports == [None, None]
 
 
-def test_refusal_is_reported_until_the_next_check() -> None:
+def test_check_that_redis_refuses_is_reported_until_the_next_one() -> None:
     bench = UnreadBench("NOPERM this user has no permissions")
     assert "NOPERM" in str(bench.reports[-1])
     bench.redis.replies = {**(bench.redis.replies or {}), "XINFO": [consumer(0)]}
@@ -88,7 +88,7 @@ def test_refusal_is_reported_until_the_next_check() -> None:
     assert bench.reports[-1] is None
 
 
-def test_lost_connection_keeps_the_last_report() -> None:
+def test_last_report_is_kept_while_redis_is_disconnected() -> None:
     bench = UnreadBench([])
     bench.redis.connected = False
     bench.clock.advance(CHECK_INTERVAL)

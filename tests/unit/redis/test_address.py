@@ -206,7 +206,7 @@ def test_malformed_url_is_refused_with_one_line(url: str, message: str) -> None:
         "redis+sentinel://s1/main?sentinel_password=12#s3cret",
     ],
 )
-def test_message_about_malformed_url_hides_the_password(url: str) -> None:
+def test_error_about_a_malformed_url_hides_the_password(url: str) -> None:
     with pytest.raises(ValueError, match="Redis URL: ") as raised:
         RedisAddress.from_url(url)
     assert "s3" not in str(raised.value)
@@ -232,7 +232,7 @@ def test_message_about_malformed_url_hides_the_password(url: str) -> None:
         ("rediss+sentinel://:s3cret@s1/main/3?ca=/x", "rediss+sentinel://s1:26379/main/3"),
     ],
 )
-def test_text_of_address_is_a_url_without_password(url: str, text: str) -> None:
+def test_address_is_shown_as_a_url_without_password(url: str, text: str) -> None:
     address = RedisAddress.from_url(url)
     assert str(address) == text
     assert f"{address}" == text
@@ -268,7 +268,7 @@ def test_percent_encoded_password_is_decoded_and_hidden(password: str, form: str
         "redis+sentinel://s1:26379,[::1]:5/main/0",
     ],
 )
-def test_text_of_address_without_password_parses_to_the_same_address(url: str) -> None:
+def test_shown_address_without_password_parses_to_the_same_address(url: str) -> None:
     assert str(RedisAddress.from_url(url)) == url
     assert RedisAddress.from_url(str(RedisAddress.from_url(url))) == RedisAddress.from_url(url)
 
@@ -286,14 +286,14 @@ def test_text_of_address_without_password_parses_to_the_same_address(url: str) -
         ("rediss+sentinel://s1,s2/main", SentinelEndpoint),
     ],
 )
-def test_endpoint_matches_the_scheme(url: str, kind: type) -> None:
+def test_scheme_of_the_url_selects_the_endpoint(url: str, kind: type) -> None:
     endpoint = RedisAddress.from_url(url).endpoint(cast("Any", MemoryReactorClock()))
     assert isinstance(endpoint, kind)
     assert verifyObject(IStreamClientEndpoint, endpoint)
 
 
 @pytest.mark.parametrize("url", ["rediss://cache.example", "rediss://127.0.0.1:6380"])
-def test_tls_wraps_the_endpoint(url: str) -> None:
+def test_endpoint_of_a_tls_url_uses_tls(url: str) -> None:
     endpoint = RedisAddress.from_url(url).endpoint(cast("Any", MemoryReactorClock()))
     assert verifyObject(IStreamClientEndpoint, endpoint)
     assert not isinstance(endpoint, HostnameEndpoint)

@@ -120,7 +120,7 @@ def test_connection_lost_during_login_reconnects() -> None:
     assert server.connection.connected
 
 
-def test_server_without_reply_is_disconnected() -> None:
+def test_server_that_does_not_reply_to_the_login_is_disconnected() -> None:
     server = Server()
     server.reactor.advance(CONNECT_TIMEOUT)
     assert server.transport.disconnecting

@@ -61,7 +61,7 @@ def conversation() -> Conversation:
     return Conversation()
 
 
-def test_silence_closes_the_connection(conversation: Conversation) -> None:
+def test_connection_without_a_reply_is_closed(conversation: Conversation) -> None:
     conversation.ping()
     conversation.ping()
     conversation.clock.advance(TIMEOUT - 0.1)
@@ -72,7 +72,7 @@ def test_silence_closes_the_connection(conversation: Conversation) -> None:
     assert not conversation.clock.getDelayedCalls()
 
 
-def test_silence_after_some_bytes_closes_the_connection(conversation: Conversation) -> None:
+def test_connection_with_an_incomplete_reply_is_closed(conversation: Conversation) -> None:
     conversation.ping()
     conversation.clock.advance(3)
     conversation.protocol.dataReceived(b"$100\r\nabc")

@@ -102,7 +102,7 @@ def test_sentinel_endpoint_provides_its_interface(bench: SentinelBench) -> None:
     assert verifyObject(IStreamClientEndpoint, bench.endpoint)
 
 
-def test_two_agreeing_sentinels_of_three_decide(bench: SentinelBench) -> None:
+def test_two_agreeing_sentinels_of_three_determine_the_master(bench: SentinelBench) -> None:
     bench.connect()
     assert bench.sentinels[0].transport.value() == (
         b"*3\r\n$8\r\nSENTINEL\r\n$23\r\nGET-MASTER-ADDR-BY-NAME\r\n$4\r\nmain\r\n"
@@ -177,7 +177,9 @@ def test_lost_connection_to_a_sentinel_is_reported(bench: SentinelBench) -> None
     ("failure", "reason"),
     [(ConnectTimeout(), "the connection timed out"), (ValueError("broken"), "broken")],
 )
-def test_unreachable_master_is_named(bench: SentinelBench, failure: Exception, reason: str) -> None:
+def test_error_names_a_master_that_cannot_be_reached(
+    bench: SentinelBench, failure: Exception, reason: str
+) -> None:
     bench.server.failure = failure
     bench.connect()
     for sentinel in bench.sentinels[:2]:
@@ -205,7 +207,7 @@ def test_password_is_sent_before_the_query() -> None:
         ((UNKNOWN, UNKNOWN, UNKNOWN), None),
     ],
 )
-def test_master_is_confirmed_unless_another_one_is_named(
+def test_master_is_confirmed_unless_sentinels_name_another_one(
     bench: SentinelBench, replies: tuple[bytes, ...], reason: str | None
 ) -> None:
     bench.connect()

@@ -30,7 +30,7 @@ def logged() -> Iterator[Sequence[LogEvent]]:
     globalLogPublisher.removeObserver(observer)
 
 
-def test_stop_waits_for_the_call_under_way() -> None:
+def test_stop_waits_for_the_call_in_progress() -> None:
     doing: list[Deferred[None]] = []
 
     def do() -> Deferred[None]:

@@ -37,7 +37,7 @@ def test_retry_after_is_added_to_the_delay() -> None:
     assert backoff.failed(retry_after=1e9) == MAX_RETRY_AFTER + 2
 
 
-def test_left_is_the_time_until_the_next_attempt() -> None:
+def test_backoff_reports_the_time_left_until_the_next_attempt() -> None:
     clock = Clock()
     backoff = Backoff(clock, first_delay=4, random=lambda: 1.0)
     assert backoff.left == 0

@@ -80,7 +80,7 @@ class BusyEndpoint(TCP4ServerEndpoint):
         return fail(CannotListenError("", 5027, OSError(98, "Address already in use")))
 
 
-def test_port_in_use_aborts_once() -> None:
+def test_port_in_use_aborts_the_process_once() -> None:
     reasons: list[str] = []
     endpoint = BusyEndpoint(MemoryReactor(), 5027)
     listener = Listener("teltonika=tcp:5027", endpoint, Factory(), reasons.append)

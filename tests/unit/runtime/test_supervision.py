@@ -110,7 +110,7 @@ def test_stopping_is_the_last_notification(supervised: Supervised) -> None:
     assert not supervised.clock.getDelayedCalls()
 
 
-def test_watchdog_notification_is_sent_twice_per_timeout(supervised: Supervised) -> None:
+def test_watchdog_notification_is_sent_twice_in_each_timeout(supervised: Supervised) -> None:
     supervised.systemd.take_lines()
     assert supervised.watchdog_notifications(10 * WATCHDOG) == 20
 
@@ -144,7 +144,7 @@ def test_late_loop_resumes_watchdog_notifications_at_once(supervised: Supervised
     assert supervised.watchdog_notifications(1.5) == 1
 
 
-def test_no_watchdog_notifications_without_a_systemd_watchdog() -> None:
+def test_watchdog_notifications_are_not_sent_without_a_systemd_watchdog() -> None:
     one = Supervised()
     one.systemd.watchdog = None
     one.service.startService()

@@ -21,7 +21,7 @@ def begin(coroutine: Coroutine[Deferred[Any], Any, Any]) -> list[Any]:
     return ended
 
 
-def test_result_is_returned() -> None:
+def test_wait_returns_the_result() -> None:
     deferred: Deferred[int] = Deferred()
     ended = begin(Waits(Clock()).result(deferred))
     assert not ended
@@ -29,7 +29,7 @@ def test_result_is_returned() -> None:
     assert ended == [3]
 
 
-def test_failure_is_raised() -> None:
+def test_wait_raises_the_failure() -> None:
     deferred: Deferred[int] = Deferred()
     ended = begin(Waits(Clock()).result(deferred))
     deferred.errback(ValueError())
@@ -65,7 +65,7 @@ def test_wait_after_a_stop_ends_at_once() -> None:
     assert not clock.getDelayedCalls()
 
 
-def test_any_exception_of_an_interrupted_wait_becomes_stopped() -> None:
+def test_interrupted_wait_raises_stopped_for_any_exception() -> None:
     waits = Waits(Clock())
 
     def cancel(deferred: Deferred[Any]) -> None:
@@ -76,7 +76,7 @@ def test_any_exception_of_an_interrupted_wait_becomes_stopped() -> None:
     assert isinstance(ended[0], Stopped)
 
 
-def test_cancellation_by_others_is_not_stopped() -> None:
+def test_wait_that_another_party_cancels_raises_cancelled_error() -> None:
     deferred: Deferred[int] = Deferred()
     ended = begin(Waits(Clock()).result(deferred))
     deferred.cancel()

@@ -85,7 +85,7 @@ def test_unknown_command_is_rejected_and_changes_nothing(
     assert interpreter == CommandInterpreter(IMEI, NOON)
 
 
-def test_outputs_keep_their_last_state(interpreter: CommandInterpreter) -> None:
+def test_digital_outputs_keep_their_last_state(interpreter: CommandInterpreter) -> None:
     interpreter.execute("setdigout 10", MOMENT)
     interpreter.execute("setdigout ?1", MOMENT)
     assert str(interpreter.execute("getio", MOMENT)).endswith("DO1:1 DO2:1")
@@ -93,14 +93,14 @@ def test_outputs_keep_their_last_state(interpreter: CommandInterpreter) -> None:
     assert str(interpreter.execute("getio", MOMENT)).endswith("DO1:0 DO2:1")
 
 
-def test_getparam_returns_the_last_value(interpreter: CommandInterpreter) -> None:
+def test_getparam_returns_the_last_value_set(interpreter: CommandInterpreter) -> None:
     for value in ("one", "two"):
         interpreter.execute(f"setparam 2004:{value}", MOMENT)
     assert interpreter.execute("getparam 2004", MOMENT) == "Param ID:2004 Val:two"
     assert interpreter.execute("getparam 2005", MOMENT) == "Param ID:2005 Val:0"
 
 
-def test_restart_keeps_only_the_parameters(interpreter: CommandInterpreter) -> None:
+def test_simulated_restart_keeps_only_the_parameters(interpreter: CommandInterpreter) -> None:
     interpreter.execute("setparam 2004:example.org", MOMENT)
     interpreter.execute("setdigout 11", MOMENT)
     assert interpreter.execute("cpureset", MOMENT) is None

@@ -208,7 +208,7 @@ def test_records_of_the_same_millisecond_have_different_timestamps() -> None:
     assert times == sorted(times)
 
 
-def test_elements_agree_with_the_speed() -> None:
+def test_odometer_and_movement_agree_with_the_speed() -> None:
     bench = switch_on(records=200)
     bench.record(200)
     records = bench.log_in().packet().records

@@ -153,7 +153,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("parts", STREAMS.values(), ids=STREAMS)
-def test_commands_and_acknowledgements_may_be_split_and_joined(parts: list[bytes]) -> None:
+def test_commands_and_acknowledgements_may_arrive_in_any_segments(parts: list[bytes]) -> None:
     expected = run(parts)
     stream = b"".join(parts)
     assert run([stream]) == expected

@@ -162,7 +162,7 @@ def test_device_has_one_connection_at_a_time() -> None:
     assert bench.endpoint.attempts == 1
 
 
-def test_connected_counts_the_devices_that_are_logged_in() -> None:
+def test_counter_connected_is_the_number_of_devices_logged_in() -> None:
     bench = switch_on()
     assert bench.counters.connected == 0
     connection = bench.log_in()
@@ -191,7 +191,7 @@ def test_parked_device_sends_a_last_packet_that_is_not_full() -> None:
     assert bench.counters == Counters(connected=1, recorded=7, sent=7, acknowledged=7)
 
 
-def test_parking_sends_saved_records_at_once() -> None:
+def test_device_that_is_parked_sends_its_saved_records_at_once() -> None:
     bench = switch_on(records=5)
     connection = bench.log_in()
     bench.record(2)

@@ -110,7 +110,7 @@ def test_imeis_of_a_fleet_start_at_the_given_number() -> None:
         make_fleet(3, first=IMEI_COUNT - 2)
 
 
-def test_fleets_with_different_numbers_drive_like_one_fleet() -> None:
+def test_two_fleets_of_consecutive_numbers_drive_like_one_fleet() -> None:
     assert drives(0, count=2) + drives(0, count=3, first=2) == drives(0, count=5)
 
 
@@ -121,7 +121,7 @@ def test_empty_fleet_does_nothing() -> None:
     assert fleet.unacknowledged == 0
 
 
-def test_counters_are_sums_over_the_fleet() -> None:
+def test_counters_are_sums_over_all_devices() -> None:
     fleet, clock, endpoint = make_fleet(3)
     connections = connect_all(endpoint)
     clock.pump([1.0, 1.0])

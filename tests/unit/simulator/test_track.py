@@ -144,7 +144,7 @@ def test_vehicle_does_not_move_in_zero_seconds() -> None:
     assert track.advance(0) == fix
 
 
-def test_fractions_of_a_second_add_up_to_the_same_speed() -> None:
+def test_speed_does_not_depend_on_fractions_of_a_second() -> None:
     track = Track(Random(5), HOME)
     before = track.advance(0)
     for _ in range(4 * HOUR):

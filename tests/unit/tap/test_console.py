@@ -48,7 +48,7 @@ def tls(tmp_path: Path) -> str:
     ],
     ids=" ".join,
 )
-def test_console_is_built(arguments: tuple[str, ...]) -> None:
+def test_console_is_built_from_valid_options(arguments: tuple[str, ...]) -> None:
     assert isinstance(service("console", *arguments), MultiService)
 
 
@@ -79,7 +79,9 @@ def test_remote_access_is_allowed_with_tls_and_operators(operators: Path, tls: s
         (("--redis", "http://x"), "redis"),
     ],
 )
-def test_invalid_option_is_reported_in_one_line(arguments: tuple[str, ...], expected: str) -> None:
+def test_invalid_option_of_the_console_is_reported_in_one_line(
+    arguments: tuple[str, ...], expected: str
+) -> None:
     with pytest.raises(SystemExit) as caught:
         service("console", *arguments)
     text = str(caught.value)
@@ -112,7 +114,9 @@ def test_console_of_standalone_requires_tls_for_remote_access(tmp_path: Path) ->
         service("standalone", "--data", str(tmp_path), "--console", "tcp:9121:interface=0.0.0.0")
 
 
-def test_sink_can_be_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sink_of_the_console_can_be_read_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "sink"
     monkeypatch.setenv("TRACKER_SINK_FILE", str(file))
     file.write_text("\n")

@@ -87,7 +87,7 @@ def test_listen_accepts_proxied_endpoints(certificate: Path) -> None:
     assert found.count(TLSEndpoint) == 1
 
 
-def test_tls_works_without_client_certificates(certificate: Path) -> None:
+def test_tls_endpoint_works_without_client_certificates(certificate: Path) -> None:
     assert TLSEndpoint in part_types("ingest", "--listen", tls(certificate))
 
 
@@ -119,7 +119,7 @@ def test_allow_list_is_read_only_with_device_authority_redis(
     ],
 )
 @pytest.mark.parametrize("role", ["ingest", "standalone"])
-def test_limits_are_options_of_roles_that_serve_devices(
+def test_roles_that_serve_devices_accept_options_for_limits(
     role: str, arguments: tuple[str, ...]
 ) -> None:
     assert Process in part_types(role, *arguments)
@@ -160,7 +160,7 @@ def usage_error(*arguments: str) -> str:
     ],
 )
 @pytest.mark.parametrize("role", ["ingest", "standalone"])
-def test_invalid_option_is_reported_in_one_line(
+def test_invalid_option_for_devices_is_reported_in_one_line(
     role: str, arguments: tuple[str, ...], expected: str
 ) -> None:
     assert expected in usage_error(role, *arguments)
@@ -223,7 +223,7 @@ def test_invalid_names_map_is_reported_in_one_line(
 
 
 @pytest.mark.parametrize("arguments", [("--names",), ("--names", "--names-map", "A=a.csv"), ()])
-def test_attributes_are_named_only_with_names(arguments: tuple[str, ...]) -> None:
+def test_attributes_are_named_only_with_option_names(arguments: tuple[str, ...]) -> None:
     Path("a.csv").write_text("id,name,size,signed,multiplier,unit,models\n1,A,1,0,1,,x\n")
     found = part_types("process", "--sink", "sqlite:x", *arguments)
     assert (Namer in found) is bool(arguments)

@@ -41,7 +41,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=" ".join,
 )
-def test_role_is_built_without_opening_anything(
+def test_role_is_built_without_starting_it_or_creating_files(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -98,7 +98,9 @@ def test_role_imports_no_modules_of_other_roles() -> None:
         (("process", "--sink", "sqlite:x", "--retain", "24h"), "retain"),
     ],
 )
-def test_invalid_option_is_reported_in_one_line(arguments: tuple[str, ...], expected: str) -> None:
+def test_invalid_option_of_a_role_is_reported_in_one_line(
+    arguments: tuple[str, ...], expected: str
+) -> None:
     with pytest.raises(SystemExit) as exit_:
         service(*arguments)
     message = str(exit_.value)

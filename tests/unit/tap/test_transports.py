@@ -43,7 +43,7 @@ def test_encrypted_key_is_reported_without_a_prompt(certificate: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["key", "certificate"])
-def test_file_without_key_or_certificate_is_reported_in_words(
+def test_error_for_a_file_without_key_or_certificate_has_no_openssl_terms(
     certificate: Path, tmp_path: Path, kind: str
 ) -> None:
     junk = tmp_path / "junk.pem"
