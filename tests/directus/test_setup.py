@@ -224,7 +224,7 @@ def test_existing_collections_are_completed_and_otherwise_kept(
     exit_code, found = findings(prepared)
     assert exit_code == 1
     seen = failures(found)
-    assert "different: role Tracker bridge: remove other policy" in seen
+    assert "different: role Tracker bridge: remove another policy" in seen
     assert "has more rights than needed: delete commands: *" in seen
     assert "lacks the right to update commands: instance, reason" in seen
     exit_code, lines = setup(prepared)
@@ -234,12 +234,12 @@ def test_existing_collections_are_completed_and_otherwise_kept(
 
 DAMAGE = [
     "~ policy Tracker bridge: app_access",
-    "~ policy Tracker bridge: update of commands",
-    "~ policy Tracker bridge: remove delete of commands",
-    "~ role Tracker bridge: remove other policy",
+    "~ policy Tracker bridge: permission to update commands",
+    "~ policy Tracker bridge: remove permission to delete commands",
+    "~ role Tracker bridge: remove another policy",
     "~ flow Tracker: new commands: status",
-    "~ flow Tracker: new commands: its operation: url, headers",
-    "+ flow Tracker: changed devices: its operation",
+    "~ flow Tracker: new commands: change its operation: url, headers",
+    "+ flow Tracker: changed devices: add its operation",
 ]
 
 
@@ -296,11 +296,14 @@ def test_token_is_replaced_and_token_of_another_user_is_refused(
     exit_code, found = findings(directus, *options)
     assert (exit_code, failures(found)) == (
         1,
-        ["different: user Tracker bridge: its token", "Directus refuses the token"],
+        ["different: user Tracker bridge: set its token", "Directus refuses the token"],
     )
-    assert setup(directus, *options) == (0, ["~ user Tracker bridge: its token", "1 change made."])
+    assert setup(directus, *options) == (
+        0,
+        ["~ user Tracker bridge: set its token", "1 change made."],
+    )
     assert directus.server.ask("GET", "/users/me", token=BRIDGE_TOKEN)[0] == 401
-    assert setup(directus) == (0, ["~ user Tracker bridge: its token", "1 change made."])
+    assert setup(directus) == (0, ["~ user Tracker bridge: set its token", "1 change made."])
     file.write_text(UNPRIVILEGED_TOKEN)
     exit_code, lines = setup(directus, *options)
     assert exit_code == 1
@@ -311,8 +314,8 @@ def test_new_secret_is_written_into_the_flows(directus: Prepared, tmp_path: Path
     file = tmp_path / "secret"
     file.write_text("a-new-one")
     new = [
-        "~ flow Tracker: new commands: its operation: headers",
-        "~ flow Tracker: changed devices: its operation: headers",
+        "~ flow Tracker: new commands: change its operation: headers",
+        "~ flow Tracker: changed devices: change its operation: headers",
         "2 changes made.",
     ]
     assert setup(directus, "--secret-file", str(file)) == (0, new)

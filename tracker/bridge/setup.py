@@ -296,7 +296,7 @@ async def _policy(client: DirectusClient, wanted: Policy) -> list[Change]:
         changes += _permission(part, wanted.id, one, found.pop(key, None))
     if wanted.exact:
         for row in (*surplus, *found.values()):
-            text = f"~ {part}: remove {row['action']} of {row['collection']}"
+            text = f"~ {part}: remove permission to {row['action']} {row['collection']}"
             request = ("DELETE", f"/permissions/{row['id']}", None)
             changes.append(Change(part, text, (request,)))
     return changes
@@ -305,7 +305,7 @@ async def _policy(client: DirectusClient, wanted: Policy) -> list[Change]:
 def _permission(
     part: str, policy: str, wanted: Mapping[str, Any], found: Mapping[str, Any] | None
 ) -> list[Change]:
-    title = f"{part}: {wanted['action']} of {wanted['collection']}"
+    title = f"{part}: permission to {wanted['action']} {wanted['collection']}"
     if found is None:
         request: Request = ("POST", "/permissions", {**wanted, "policy": policy})
         return [Change(part, f"+ {title}", (request,))]
@@ -329,12 +329,12 @@ async def _access(client: DirectusClient) -> list[Change]:
     changes = []
     if not ours:
         body = {"role": BRIDGE_ROLE, "policy": BRIDGE_POLICY, "sort": 1}
-        text = f"+ {part}: its policy"
+        text = f"+ {part}: attach its policy"
         changes.append(Change(part, text, (("POST", "/access", body),)))
     for row in rows:
         if row not in ours[:1]:
             request = ("DELETE", f"/access/{row['id']}", None)
-            changes.append(Change(part, f"~ {part}: remove other policy", (request,)))
+            changes.append(Change(part, f"~ {part}: remove another policy", (request,)))
     return changes
 
 
@@ -345,7 +345,7 @@ async def _token(as_bridge: DirectusClient, token: str) -> list[Change]:
         me = await as_bridge.request("GET", "/users/me", params={"fields": "id"})
     except DirectusDenied as error:
         if error.status == 401:
-            return [Change(part, f"~ {part}: its token", (setting,))]
+            return [Change(part, f"~ {part}: set its token", (setting,))]
         me = None  # the user lacks the permission to read itself
     if me is not None and me.get("id") != BRIDGE_USER:
         text = "! the token in the bridge's file belongs to another user; remove the file"
@@ -360,7 +360,9 @@ async def _flow(client: DirectusClient, wanted: Flow, keep_headers: bool) -> lis
     found = await _find(client, path)
     if found is None:
         body = {"id": wanted.operation_id, **wanted.operation}
-        changes.append(Change(part, f"+ {part}: its operation", (("POST", "/operations", body),)))
+        changes.append(
+            Change(part, f"+ {part}: add its operation", (("POST", "/operations", body),))
+        )
     else:
         options = dict(wanted.operation["options"])
         if keep_headers:
@@ -370,7 +372,7 @@ async def _flow(client: DirectusClient, wanted: Flow, keep_headers: bool) -> lis
             key: value for key, value in operation.items() if not _matches(value, found.get(key))
         }
         if changed:
-            text = f"~ {part}: its operation: {_differing_names(changed, found)}"
+            text = f"~ {part}: change its operation: {_differing_names(changed, found)}"
             changes.append(Change(part, text, (("PATCH", path, changed),)))
     flow = await _find(client, f"/flows/{wanted.id}", {"fields": "operation"})
     if flow is None or flow["operation"] != wanted.operation_id:
