@@ -71,7 +71,7 @@ def _flow(
         {
             "name": f"Tracker: {title}",
             "icon": icon,
-            "description": "Notifies the bridge at once; without this Flow it polls for changes",
+            "description": "Notifies the bridge at once; without it, the next poll finds changes",
             "status": "active",
             "trigger": "event",
             # Otherwise Directus logs each run, with the secret.

@@ -109,7 +109,7 @@ class Instances(Service):
 
         :raises NoInstance: if no instance accepts commands now.
         :raises BadArgument: if the instance rejects an argument.
-        :raises ControlError: if all instances that accept commands have failed with this one.
+        :raises ControlError: if all instances that accept commands have failed with this command.
         """
         await self._wait_for_connection()
         errors: dict[str, ControlError] = {}
@@ -163,7 +163,7 @@ class Instances(Service):
             deferred.callback(None)
 
     def _connection_changed(self, reason: ControlError | None) -> None:
-        """Report the health after a connection was made (no reason) or lost."""
+        """Report the health after a connection was made (``reason`` is None) or lost."""
         if self.running:
             self._report_health()
             if reason is None:

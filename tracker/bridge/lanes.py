@@ -1,4 +1,4 @@
-"""Run tasks of many devices: a few at a time, and those of one device one after another."""
+"""Run tasks for many devices: a few at a time, and one at a time for each device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted.internet.defer import (
 
 #: Tasks that run at the same time.
 MAX_RUNNING: Final = 8
-#: Tasks that run or wait; beyond this, callers should wait for :attr:`Lanes.room`.
+#: Running and queued tasks; at this number, callers should wait for :attr:`Lanes.room`.
 MAX_STARTED: Final = 200
 
 #: A task; returns True if its row was changed.
@@ -27,20 +27,20 @@ class Lanes:
 
     def __init__(self) -> None:
         self.room: Deferred[None] = succeed(None)
-        """Fires when fewer than :data:`MAX_STARTED` tasks run or wait."""
+        """Fires when fewer than :data:`MAX_STARTED` tasks are running or queued."""
         self._running = DeferredSemaphore(MAX_RUNNING)
         self._lanes: dict[str, DeferredLock] = {}
         self._started: dict[str, Deferred[bool]] = {}
 
     @property
     def keys(self) -> Collection[str]:
-        """Keys of the tasks that run or wait."""
+        """Keys of the tasks that are running or queued."""
         return self._started.keys()
 
     def start(self, key: str, device: str, task: Task) -> Deferred[bool]:
-        """Queue a task in the lane of its device; do nothing if its key runs or waits already.
+        """Queue a task in the lane of its device, unless a task with its key is running or queued.
 
-        :return: fires with the result of the task of this key.
+        :return: fires with the result of the task with this key.
         """
         if key in self._started:
             return self._started[key]
@@ -60,7 +60,7 @@ class Lanes:
         return result.addBoth(done)
 
     def all_done(self) -> Deferred[Any]:
-        """Return a Deferred that fires when all tasks that run or wait now have ended."""
+        """Return a Deferred that fires when all tasks that are now running or queued have ended."""
         return DeferredList(list(self._started.values()), consumeErrors=True)
 
     def _in_lane(self, device: str, task: Task) -> Deferred[bool]:

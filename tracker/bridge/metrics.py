@@ -50,14 +50,14 @@ class BridgeMetrics:
         )
         self.commands = Counter(
             "tracker_bridge_commands",
-            "Pending commands: routed to an instance, waiting for their device, ended at once "
-            "(expired or malformed), or not sent and retried.",
+            "Pending commands, by result: routed to an instance, waiting for their device, ended "
+            "at once (expired or malformed), or not sent and retried.",
             ["result"],
             registry=metrics_registry,
         )
         self.responses = Counter(
             "tracker_bridge_responses",
-            "Responses to commands: written to Directus, without a row that accepts them, or held "
+            "Responses to commands, by result: written to Directus, accepted by no row, or held "
             "and retried.",
             ["result"],
             registry=metrics_registry,
@@ -75,7 +75,8 @@ class BridgeMetrics:
         )
         self._synced = Gauge(
             "tracker_bridge_devices_timestamp_seconds",
-            "Time of the last copy of the devices to Redis, in seconds since 1970; 0 before it.",
+            "Time of the last copy of the devices to Redis, in seconds since 1970; 0 before the "
+            "first one.",
             registry=metrics_registry,
         )
         self._begin_at_zero()

@@ -1,7 +1,7 @@
 """Write the final status of commands for which the response stream has no response.
 
 Each command that an instance has accepted gets a response soon after it expires, unless Redis
-loses data. After a flush, or a restart with older data, its row would stay "routed" for ever.
+loses data. After a flush, or a restart with older data, its row would stay "routed" forever.
 Commands that expired long ago are therefore looked up in Redis, and their rows get the final status
 that is recorded there, or ``in_doubt``.
 

@@ -195,7 +195,7 @@ class ResponseWriter(Service):
         await self._write(unwritten)
 
     def _parse(self, entry: StreamEntry) -> tuple[str, dict[str, Any] | None]:
-        """Return a row ID and the fields to write; None instead of fields without a row."""
+        """Return a row ID and the fields to write; None instead if no row belongs to the entry."""
         if entry.content is None:  # deleted
             return "", None
         try:
@@ -309,7 +309,7 @@ class ResponseWriter(Service):
         key, one = next(iter(self._held.items()))
         commands = "1 command" if len(self._held) == 1 else f"{len(self._held)} commands"
         self._condition.fails(
-            f"Directus refuses the responses of {commands}, for example {key}: {one.error}"
+            f"Directus refuses the responses to {commands}, for example {key}: {one.error}"
         )
 
     async def _acknowledge(self, entry_ids: Sequence[str]) -> None:
@@ -325,7 +325,7 @@ class ResponseWriter(Service):
         try:
             await self._reader.keep(RESPONSES, entry_ids)
         except (Refused, Unavailable) as error:
-            self._log.debug("cannot keep claims of responses: {error}", error=error)
+            self._log.debug("cannot renew claims on responses: {error}", error=error)
 
 
 def _is_uuid(text: str) -> bool:

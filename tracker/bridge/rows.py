@@ -123,4 +123,4 @@ def _default_expiry(created: Any) -> str:
         start = datetime.fromisoformat(str(created))
         return (start + timedelta(seconds=DEFAULT_EXPIRY)).isoformat()
     except (ValueError, OverflowError):
-        raise BadCommand("expires_at: is missing, and date_created is not a time") from None
+        raise BadCommand("expires_at: must be set, because date_created is not a time") from None

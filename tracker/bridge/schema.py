@@ -235,7 +235,7 @@ _COMMAND_FIELDS: Final = (
         schema={"max_length": 255},
         readonly=True,
         conditions=_HIDDEN_UNTIL_ROUTED,
-        note="The ingest instance with the connection of the device.",
+        note="The ingest instance that handles the command.",
     ),
     _field(
         "response",
@@ -254,18 +254,22 @@ _COMMAND_FIELDS: Final = (
         readonly=True,
         width="full",
         conditions=_HIDDEN_UNTIL_ROUTED,
-        note="The reason why the command waits or has failed.",
+        note="The reason why the command is waiting or has failed.",
     ),
-    _time("routed_at", "The time when an instance accepted it.", conditions=_HIDDEN_UNTIL_ROUTED),
     _time(
-        "delivered_at",
-        "The time when it was written to the device's connection.",
+        "routed_at",
+        "The time when an instance accepted the command.",
         conditions=_HIDDEN_UNTIL_ROUTED,
     ),
-    _time("finished_at", "The time when it got its final status.", conditions=_HIDDEN_UNTIL_ROUTED),
+    _time(
+        "delivered_at",
+        "The time when the command was written to the device's connection.",
+        conditions=_HIDDEN_UNTIL_ROUTED,
+    ),
+    _time("finished_at", "The time when the command ended.", conditions=_HIDDEN_UNTIL_ROUTED),
     _time(
         "date_created",
-        "The time when it was created.",
+        "The time when the command was created.",
         special=["date-created"],
         label="Created At",
         conditions=_HIDDEN_UNTIL_SAVED,
@@ -312,7 +316,7 @@ _DEVICE_FIELDS: Final = (
         "input",
         options={"iconLeft": "local_shipping", "placeholder": "AA 123 BB"},
         schema={"max_length": 255},
-        note="A name for people, for example a number plate.",
+        note="A name that people recognise, for example the number plate.",
     ),
     _field(
         "model",
@@ -332,8 +336,8 @@ _DEVICE_FIELDS: Final = (
         "input-multiline",
         width="full",
     ),
-    _time("date_created", "The time when it was added.", special=["date-created"]),
-    _time("date_updated", "The time of its last change.", special=["date-updated"]),
+    _time("date_created", "The time when the device was added.", special=["date-created"]),
+    _time("date_updated", "The time of the last change of this row.", special=["date-updated"]),
 )
 
 COLLECTIONS: Final = (

@@ -56,7 +56,7 @@ class Hook:
 
 @frozen
 class BridgePace:
-    """Intervals of the polls for rows that the webhook has not announced; each is an option."""
+    """Intervals of the polls, which find what the webhook missed. Each is an option."""
 
     poll_commands: float = setting(
         INTERVAL, 0.1, 3600, "Seconds between two polls for pending commands."
