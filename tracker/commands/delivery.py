@@ -162,7 +162,7 @@ class CommandDelivery(Service):
         return command_id in self.entries.commands
 
     def stopService(self) -> Deferred[None]:
-        """Stop writing commands; fires when all have ended or were passed on, or after a limit."""
+        """Stop writing commands; fires when all have ended or were passed on, or on timeout."""
         super().stopService()
         self._shared.stopping = True
         self._watchdog.suspend()
@@ -192,7 +192,7 @@ class CommandDelivery(Service):
                 try:
                     await self._read(backoff)
                 except (Refused, Unavailable) as error:
-                    self._note("reading", f"commands cannot be read: {error}")
+                    self._note("reading", f"cannot read commands: {error}")
                     self._watchdog.reset()
                     backoff.failed()
                     await self._waits.result(backoff.wait())
@@ -291,7 +291,7 @@ class CommandDelivery(Service):
         self._note("loop", f"delivery of commands failed: {failure.getErrorMessage()}")
 
     def _note(self, part: str, reason: str | None) -> None:
-        """Set or clear the reason for which a part fails, and report the oldest reason."""
+        """Set or clear the reason why a part fails, and report the oldest reason."""
         self._reasons.pop(part, None)
         if reason is not None:
             self._reasons[part] = reason

@@ -113,13 +113,13 @@ class CommandLedger:
         return self._redis.when_connected()
 
     async def claim(self, entry: StreamEntry, command: Command) -> Effect:
-        """Claim the exclusive right to write the command: WON, else OVER or GONE."""
+        """Claim the exclusive right to write the command; return WON, OVER or GONE."""
         return await self._apply(CLAIM, entry, command)
 
     async def recover(self, entry: StreamEntry, command: Command) -> Effect:
-        """Check a command that may have been claimed before: OPEN, else OVER or GONE.
+        """Check a command that may have been claimed before; return OPEN, OVER or GONE.
 
-        If it was claimed, it may or may not have been written: the command then fails with the
+        A command that was claimed may or may not have been written; it then fails with the
         reason ``in_doubt``.
         """
         return await self._apply(RECOVER, entry, command)
@@ -132,7 +132,7 @@ class CommandLedger:
     async def finish(
         self, entry: StreamEntry, command: Command, update: StatusUpdate, written: bool = False
     ) -> Effect:
-        """Give the final response: FINISHED, else OVER or GONE.
+        """Give the final response; return FINISHED, OVER or GONE.
 
         :param written: True if the command was written to the device.
         """
@@ -159,7 +159,7 @@ class CommandLedger:
         :param waits: True: it waits if its device is not connected anywhere; False: it fails.
         :param unwritten: True if this instance has claimed the command and certainly not written
             it.
-        :return: MOVED, WAITS or FINISHED, else OVER or GONE.
+        :return: MOVED, WAITS, FINISHED, OVER or GONE.
         """
         arguments = (self._instance, int(waits), int(unwritten))
         effect = await self._apply(OFFER, entry, command, *arguments)

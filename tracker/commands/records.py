@@ -52,7 +52,7 @@ class CommandRecord:
 async def read_record(redis: RedisConnection, command_id: str) -> CommandRecord | None:
     """Return the record of a command.
 
-    :return: None if the command was never claimed or ended, and after the record has expired.
+    :return: None if the command was neither claimed nor ended, or if the record has expired.
     """
     try:
         value = await redis.execute("GET", command_record(command_id))

@@ -1,8 +1,8 @@
 """Registration of an instance's devices in the device registry.
 
 ``connections:registry`` maps each device to the instance that it is connected to. The changes of
-one reactor turn are sent to Redis in one call. It contains the present state of the devices and
-not their changes, so it can be delayed or repeated.
+one reactor turn are sent to Redis in one call. The call contains the present state of the devices
+and not their changes, so it can be delayed or repeated.
 """
 
 from __future__ import annotations

@@ -62,11 +62,11 @@ class RetryingLedger:
         return self._ledger.responses
 
     async def recover(self, held: HeldCommand) -> Effect:
-        """Return OPEN if the command was not claimed before; else it has ended."""
+        """Return OPEN if the command was not claimed before; any other effect has ended it."""
         return await self._retry(held.entry, lambda: self._ledger.recover(held.entry, held.command))
 
     async def claim(self, held: HeldCommand) -> Effect:
-        """Return WON if this instance may write the command; else it no longer owns it."""
+        """Return WON if this instance may write the command; else it has lost the command."""
         effect = await self._retry(held.entry, lambda: self._ledger.claim(held.entry, held.command))
         if effect is not Effect.WON:
             self._log_lost(held, effect)
@@ -144,7 +144,7 @@ class RetryingLedger:
             except Refused as error:
                 self._refused.add(entry.id)
                 self._condition.fails(
-                    f"command cannot be processed: {entry.stream} {entry.id}: {error}"
+                    f"{entry.stream}: entry {entry.id} cannot be processed: {error}"
                 )
             except Unavailable as error:
                 self._log.debug("operation on a command failed, retrying: {error}", error=error)

@@ -145,7 +145,7 @@ class CommandSender:
             self._held.update = StatusUpdate(status, response=answer.text)
             self._resume()
         elif self._late.pop(answer.codec, None) is not None:
-            self._log.info("late answer of {device} dropped", device=self.connection.device_id)
+            self._log.info("late answer from {device} discarded", device=self.connection.device_id)
             if self.state is State.HELD_BACK and self._held.frame.codec == answer.codec:
                 self._resume()
 
