@@ -252,7 +252,9 @@ def secret(option: str, given: str | None, environ: Environment, variable: str) 
     """
     found = maybe_secret(environ, variable) if given is None else _content(option, given)
     if not found:
-        raise ConfigError(f"{option}: no secret given; name a file with it, or set {variable}")
+        raise ConfigError(
+            f"{option}: no secret given; give a file that contains it, or set {variable}"
+        )
     return found
 
 
@@ -272,9 +274,8 @@ def _content(name: str, file: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8"
+        reason = getattr(error, "strerror", None) or "not UTF-8"
         raise ConfigError(f"{name} {file}: {reason}") from None
-
 
 def data_folder(given: str | None, environ: Environment) -> Path:
     """Return the folder for the data of the role standalone."""

@@ -156,8 +156,8 @@ class IConnection(IPeer):
     def when_free(silence_limit: float = 0) -> Deferred[None]:  # noqa: N805
         """Wait until a command may be written; at most one caller at a time.
 
-        A command may be written while no frame of the device waits for its ACK, and none is half
-        received. The caller has to write in the callback of the Deferred, or not at all.
+        A command may be written while no frame of the device waits for its ACK, and no frame is
+        partly received. The caller has to write in the callback of the Deferred, or not at all.
 
         :param silence_limit: seconds of silence after which the device may not listen; the
             command then waits for the next frame of the device. 0: it always listens.
@@ -168,7 +168,7 @@ class IConnection(IPeer):
     def write_command(data: bytes) -> None:  # noqa: N805
         """Write a command, in the callback of :meth:`when_free`.
 
-        The next message that may be its answer is exempt from the device's rate of messages.
+        The next message that may be its answer is exempt from the device's rate limit of messages.
 
         :param data: the bytes that :meth:`command_frame` has returned.
         """
@@ -244,7 +244,7 @@ class Tally:
 
 
 class IDeviceAuthority(Interface):
-    """The decision which devices are served."""
+    """Decides which devices are served."""
 
     def admission(device_id: str) -> Admission:  # noqa: N805
         """Decide on a device that logs in or sends a datagram."""
@@ -277,7 +277,7 @@ class IGateway(Interface):
         """Append the entries of one frame or datagram to the log, all of them or none.
 
         :return: fires when the log has confirmed the entries. Send the ACK only then. Fails with
-            :class:`NotAppended` if this process gives the entries up. Cancel it when the
+            :class:`NotAppended` if this process stops trying to append them. Cancel it when the
             connection ends.
         """
 
@@ -285,8 +285,9 @@ class IGateway(Interface):
         """Append entries that the device never repeats; the append outlives the connection.
 
         :return: fires when the log has confirmed the entries; fails with :class:`NotAppended` if
-            they are given up. None if too many bytes are under way already, or the instance
-            stops: then call :meth:`publish`, and handle no later frame until it fires.
+            this process stops trying to append them. None if too many bytes are under way
+            already, or the instance is stopping: then call :meth:`publish`, and handle no later
+            frame until it fires.
         """
 
     def command_answered(connection: IConnection, answer: Answer) -> None:  # noqa: N805
@@ -332,8 +333,8 @@ class ConnectionFacts:
 class IInstance(Interface):
     """An ingest instance, as its control port and its metrics see it."""
 
-    instance_id: str = Attribute("Its ID.")
-    started_at: str = Attribute("Time of its start, ISO 8601 UTC; empty before it has started.")
+    instance_id: str = Attribute("The ID of the instance.")
+    started_at: str = Attribute("Time of the start, ISO 8601 UTC; empty before it.")
     streams: Sequence[str] = Attribute("The streams to which it appends positions.")
     draining: bool = Attribute("True if it refuses new connections.")
 

@@ -38,6 +38,6 @@ def _between(low: float, high: float) -> Any:
     def check(instance: Any, attribute: Attribute[Any], value: float) -> None:
         if not low <= value <= high:
             shown = f"{value:,}".removesuffix(".0")
-            raise ValueError(f"must be between {low:,} and {high:,}: {shown}")
+            raise ValueError(f"must be between {low:,} and {high:,}, not {shown}")
 
     return check

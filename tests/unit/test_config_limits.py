@@ -95,7 +95,7 @@ def test_limit_out_of_bounds_is_reported_with_its_option(name: str, value: float
         settings(Limits, options(**{name: value}))
     message = str(raised.value)
     assert message.startswith(f"--{name}: ")
-    assert message.endswith(f": {value:,}")
+    assert message.endswith(f", not {value:,}")
     assert "\n" not in message
 
 

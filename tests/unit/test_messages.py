@@ -91,11 +91,11 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     (
         lambda at: sink_url(None, {"TRACKER_SINK_FILE": str(file_of(at, b"\xff"))}),
-        "TRACKER_SINK_FILE {}/file: is not UTF-8",
+        "TRACKER_SINK_FILE {}/file: not UTF-8",
     ),
     (
         lambda at: secret("--token-file", str(file_of(at, b"\n")), {}, "TOKEN"),
-        "--token-file: no secret given; name a file with it, or set TOKEN",
+        "--token-file: no secret given; give a file that contains it, or set TOKEN",
     ),
     (
         lambda _: ingest_streams({"REDIS_TELEMETRY_STREAM": "a,b"}, ["teltonika"]),

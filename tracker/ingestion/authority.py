@@ -110,7 +110,7 @@ class AllowList(RedisTimer):
             members = await self._redis.execute("SMEMBERS", ALLOWED_DEVICES)
         except (Refused, Unavailable) as error:
             if self._allowed is None:
-                self._condition.fails(f"the allow-list cannot be read: {error}")
+                self._condition.fails(f"cannot read the allow-list: {error}")
             else:
                 self._log.warn(
                     "allow-list not refreshed: {error}. The last copy with {devices} stays in use",
@@ -134,7 +134,9 @@ class AllowList(RedisTimer):
         if not allowed and self._unknown is Admission.REFUSED:
             count = len(self._allowed or ())
             devices = plural(count, "device")
-            effect = f"the last copy with {devices} stays in use" if count else "devices must wait"
+            effect = (
+                f"the last copy with {devices} stays in use" if count else "no device can log in"
+            )
             self._condition.fails(f"{ALLOWED_DEVICES} is empty: {effect}")
             return
         self._condition.met()

@@ -54,7 +54,7 @@ class Drain:
             connection for gateway in self._gateways for connection in gateway.devices.values()
         ]
         self._log.info(
-            "draining: {devices} within {seconds:g} s",
+            "draining: closing the connections of {devices} within {seconds:g} s",
             devices=plural(len(connections), "device"),
             seconds=seconds,
         )

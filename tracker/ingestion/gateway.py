@@ -213,8 +213,8 @@ class Gateway(Service):
         """See IGateway."""
         self.figures.lost += count
         self._losses.warn(
-            "{vendor}: {messages} of {device} lost: the device is over its rate, too many messages "
-            "wait for Redis, or the instance stops",
+            "{vendor}: {messages} from {device} lost: the device is over its rate, too many "
+            "messages wait for Redis, or the instance is stopping",
             vendor=self.vendor,
             count=count,
             messages=plural(count, "message"),
@@ -247,7 +247,7 @@ class Gateway(Service):
         """Close the connection of a device that is connected to another instance."""
         connection = self._by_device.get(device_id)
         if connection is not None:
-            reason = f"the device is connected to instance {shown(owner)} now"
+            reason = f"the device is now connected to instance {shown(owner)}"
             self.rejected(connection, reason, Rejection.MOVED)
             connection.close()
 
@@ -278,7 +278,7 @@ class Gateway(Service):
         super().stopService()
         if self._detached_given_up:
             self._log.warn(
-                "{vendor}: {messages} lost: they were not appended before the stop",
+                "{vendor}: {messages} lost: not appended before the stop",
                 vendor=self.vendor,
                 count=self._detached_given_up,
                 messages=plural(self._detached_given_up, "message"),

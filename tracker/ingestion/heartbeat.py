@@ -62,7 +62,7 @@ class Heartbeat(RedisTimer):
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._renew)
         self.last_renewed = 0.0
-        """Time at which the heartbeat was last renewed, in seconds since 1970 (UTC); 0 before."""
+        """Time of the last renewal, in seconds since 1970 (UTC); 0 before the first one."""
         identity = identity or Identity.of(os.getpid())
         self._clock = clock
         self._redis = redis

@@ -120,7 +120,7 @@ class Instance(Service):
                     try:
                         one(kind, data)
                     except Exception:  # noqa: BLE001 - must not end the device's connection
-                        self._log.failure("an observer of {device} has failed", device=device_id)
+                        self._log.failure("observer of {device} failed", device=device_id)
 
             for gateway in self._gateways.values():
                 gateway.watch(device_id, notify_all)

@@ -65,7 +65,8 @@ class IngestMetrics:
         yield from self._commands()
         heartbeat = gauge(
             "tracker_heartbeat_timestamp_seconds",
-            "Time at which the heartbeat of this instance was last renewed, since 1970; 0 before.",
+            "Time of the last renewal of this instance's heartbeat, in seconds since 1970; 0 "
+            "before the first one.",
         )
         heartbeat.add_metric([], self._heartbeat.last_renewed)
         yield heartbeat
@@ -73,14 +74,14 @@ class IngestMetrics:
     def _connections(self) -> Iterator[Metric]:
         now = gauge(
             "tracker_connections",
-            "Open connections, by whether their device has logged in.",
+            "Open connections, by state: logged in or not.",
             "vendor",
             "state",
         )
         opened = counter("tracker_connections_opened", "Connections that were admitted.", "vendor")
         checks = counter(
             "tracker_connections_health_checks",
-            "Connections of proxies that named no client and sent nothing: health checks.",
+            "Connections from proxies that named no client and sent nothing (health checks).",
             "vendor",
         )
         replaced = counter(
@@ -90,13 +91,14 @@ class IngestMetrics:
         )
         logins = counter(
             "tracker_logins",
-            "Logins: served, refused, later (undecided, or the instance drains), malformed.",
+            "Logins, by result: served, refused, later (undecided, or the instance is draining), "
+            "or malformed.",
             "vendor",
             "result",
         )
         rejections = counter(
             "tracker_rejections",
-            "Connections, frames and datagrams that were rejected.",
+            "Rejected connections, frames and datagrams, by reason.",
             "vendor",
             "reason",
         )
@@ -203,7 +205,7 @@ class IngestMetrics:
         yield from (received, sent, lost, dropped, pauses, truncated)
         yield histogram(
             "tracker_ack_latency_seconds",
-            "Time from a complete frame to its ACK, after Redis had confirmed its records.",
+            "Time from the end of a frame to its ACK, which follows the confirmation by Redis.",
             ["vendor"],
             {(name,): each.publisher.figures.waits for name, each in self._gateways.items()},
         )
@@ -217,7 +219,7 @@ class IngestMetrics:
             "result",
         )
         in_flight = gauge(
-            "tracker_append_in_flight_calls", "Calls that wait for a reply of Redis.", "stream"
+            "tracker_append_in_flight_calls", "Calls that wait for a reply from Redis.", "stream"
         )
         waiting = gauge(
             "tracker_append_waiting_frames",
@@ -265,7 +267,7 @@ class IngestMetrics:
         yield held
         yield histogram(
             "tracker_command_answer_seconds",
-            "Time from the writing of a command to its answer.",
+            "Time from the writing of a command to the device's answer.",
             (),
             {(): self._delivery.answers},
         )

@@ -83,8 +83,7 @@ class Ownership:
         suspect, self._suspect = self._suspect, (found_value, expires)
         if suspect is None:
             self._log.warn(
-                "heartbeat of {id} found that this process did not write: waiting to see if it "
-                "is renewed",
+                "heartbeat of {id} was written by another process: waiting to see if it is renewed",
                 id=self._instance_id,
             )
             return False
@@ -121,5 +120,6 @@ class Ownership:
 
     def _owned_by(self, owner: str) -> OwnedElsewhere:
         return OwnedElsewhere(
-            f"another instance has the ID {self._instance_id} ({owner}); give each instance its own"
+            f"another instance has the ID {self._instance_id} ({owner}); "
+            "give each instance its own ID"
         )

@@ -98,7 +98,7 @@ def test_admission_is_undecided_before_redis_is_connected() -> None:
 @pytest.mark.parametrize("error", [Refused("WRONGTYPE not a set"), Unavailable("Lost connection")])
 def test_failed_first_read_is_reported_and_retried(listed: Listed, error: Exception) -> None:
     listed.fail(error)
-    assert listed.reports == [f"the allow-list cannot be read: {error}"]
+    assert listed.reports == [f"cannot read the allow-list: {error}"]
     assert listed.admissions() == [LATER] * 3
     listed.clock.advance(INTERVAL)
     listed.reply(ALLOWED)
@@ -118,7 +118,7 @@ def test_empty_allow_list_is_reported_and_not_used(listed: Listed) -> None:
     listed.reply()
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
     assert listed.reports == [
-        "devices:allowed is empty: devices must wait",
+        "devices:allowed is empty: no device can log in",
         None,
         "devices:allowed is empty: the last copy with 1 device stays in use",
     ]

@@ -350,7 +350,7 @@ def test_failing_observer_affects_neither_the_device_nor_other_observers(bench: 
     assert events == [(Traffic.SENT, b"1")]
     assert not connection.closed
     (event,) = logged
-    assert formatEvent(event) == f"an observer of {DEVICE} has failed"
+    assert formatEvent(event) == f"observer of {DEVICE} failed"
     assert event["log_level"] is LogLevel.critical
 
 

@@ -152,7 +152,7 @@ def usage_error(*arguments: str) -> str:
         (("--device-authority", "mongo"), "--device-authority: must be all or redis"),
         (("--unknown-devices", "drop"), "--unknown-devices: must be refuse or accept"),
         (("--imei-check", "md5"), "--imei-check: must be digits or luhn"),
-        (("--frame-bytes", "63"), "--frame-bytes: must be between 64 and 1,048,576: 63"),
+        (("--frame-bytes", "63"), "--frame-bytes: must be between 64 and 1,048,576, not 63"),
         (("--records", "256"), "--records: must be between 1 and 255"),
         (("--idle-timeout", "0"), "--idle-timeout: must be between"),
         (("--idle-timeout", "nan"), "--idle-timeout: must be between"),
