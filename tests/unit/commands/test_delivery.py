@@ -152,7 +152,7 @@ def test_refusal_delays_only_the_commands_of_the_same_device(one: DeliveryBench)
     assert device.written == ["c1"]
     device.answer("an answer")
     assert one.ended == {"c1": "responded"}
-    assert "commands:outbound:one: entry 1-0 cannot be processed: WRONGTYPE" in (one.reports[-1] or "")
+    assert "outbound:one: entry 1-0 cannot be processed: WRONGTYPE" in (one.reports[-1] or "")
     one.clock.advance(MAX_RETRY_DELAY)
     assert one.reports[-1] is not None
     one.clock.advance(MAX_RETRY_DELAY)
