@@ -43,7 +43,7 @@ Source = tuple[str, int]
 class Bucket:
     """A token bucket that may go into debt, because the cost of work is known only afterwards.
 
-    :param rate: tokens a second.
+    :param rate: tokens per second.
     :param burst: the maximum number of tokens, the initial number, and the largest debt.
     :param now: seconds, of any clock that all calls share.
     """
@@ -83,7 +83,7 @@ class Bucket:
 
 
 class MessageBudget:
-    """Number and bytes of the unsolicited messages that one peer may send."""
+    """Budget of unsolicited messages of one peer, in number and in bytes."""
 
     __slots__ = ("_bytes", "_number")
 

@@ -39,7 +39,7 @@ class CommandSlot:
         return self.waiter
 
     def offer(self, last_heard: float) -> None:
-        """Let the waiting caller write, because the connection is free, unless it is too early.
+        """Let the waiting caller write, unless it is too early; call this on a free connection.
 
         :param last_heard: time of the device's last frame.
         """

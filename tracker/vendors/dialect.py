@@ -21,7 +21,7 @@ from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
 from tracker.position import Entry
 
 #: Reason for closing a connection on which a second device logs in.
-OTHER_DEVICE = "a second login, of another device"
+OTHER_DEVICE = "second login, with another device ID"
 
 
 class LogIn(NamedTuple):
@@ -44,7 +44,7 @@ class Append(NamedTuple):
     """Records that the device repeats until it has received ``ack``.
 
     The connection handles no later frame until the log has confirmed the records. If the
-    connection ends before that, it gives the records up.
+    connection ends first, the records are given up; the device sends them again.
     """
 
     entries: Sequence[Entry]
@@ -52,7 +52,7 @@ class Append(NamedTuple):
 
 
 class AppendDetached(NamedTuple):
-    """Entries that the device never repeats, and that outlive the connection on their way.
+    """Entries that the device never repeats; the append outlives the connection.
 
     The connection handles later frames meanwhile, unless too many detached entries are under
     way.

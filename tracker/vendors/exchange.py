@@ -8,7 +8,7 @@ Frames that a device never sends again are *detached*: on their way to the log t
 connection. The number of detached frames under way is limited for each connection and for the
 port, and so is their rate. The answer to a command overtakes detached frames that are held.
 
-A command is written only while no frame waits for its ACK and none is half received.
+A command is written only while no frame waits for its ACK and no frame is partly received.
 """
 
 from __future__ import annotations

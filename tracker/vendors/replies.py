@@ -67,7 +67,7 @@ class Replies:
     def append_detached(self, entries: Sequence[Entry], ack: bytes) -> None:
         """Append entries that outlive the connection, then write their ACK, if any.
 
-        The connection is read on meanwhile, unless too much is under way.
+        Later frames are handled meanwhile, unless too much is under way.
         """
         appended = self._gateway.publish_detached(entries)
         if appended is None:

@@ -56,7 +56,7 @@ class Workload:
         self._messages: OrderedDict[str, MessageBudget] = OrderedDict()
 
     def may_use_spare(self, now: float) -> bool:
-        """Return True if a connection over its own share may work now, as no other one waits."""
+        """Return True if a connection over its own share may work now; queued ones come first."""
         return not self._waiting and self._spare.level(now) > 0
 
     def charge(self, work: float) -> None:
@@ -211,7 +211,7 @@ class Throttle:
 
     @property
     def too_many_under_way(self) -> bool:
-        """True if the connection has to be held, for Hold.DETACHED, until a message has ended."""
+        """True if the connection must be held (Hold.DETACHED) until a message was appended."""
         if self._under_way == 0:
             return False
         crowded = self._work.messages_under_way >= MAX_PORT_MESSAGES_UNDER_WAY

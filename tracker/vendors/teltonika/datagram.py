@@ -139,7 +139,7 @@ def _check_header(datagram: bytes) -> Rejected | None:
 
 
 def resembles_datagram(data: bytes) -> bool | None:
-    """Return True if bytes of unknown kind are a datagram, be it an invalid one.
+    """Return True if bytes of unknown kind are a datagram, valid or not.
 
     :return: None if they may be an invalid login as well.
     """

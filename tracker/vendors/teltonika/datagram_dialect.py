@@ -22,8 +22,8 @@ class TeltonikaDatagramDialect:
     """The server's side of the protocol, for one UDP port."""
 
     def __init__(self, limits: Limits, layouts: Layouts) -> None:
-        # One reader serves all devices: the sender of a datagram may be forged, therefore nothing
-        # is remembered about it.
+        # One reader serves all devices: nothing is remembered about the sender of a
+        # datagram, which may be forged.
         self._reader = EntryReader(layouts, limits.records, limits.message_bytes)
 
     def open(self, datagram: bytes) -> Decoded[Envelope] | Rejected:

@@ -2,7 +2,7 @@
 
 Numbers in a document are those of the wire. For the reader, a document also has values that are
 derived from them: lengths, checksums, times, degrees, names. These are ignored when a document
-is encoded (see :data:`DERIVED`), therefore a document can be edited and encoded again.
+is encoded (see :data:`DERIVED`). A document can therefore be edited and encoded again.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def _kind_of(data: bytearray, alone: bool) -> Kind | Fatal:
 
 
 def _unrecognised(expected: str, found: str) -> Fatal:
-    reason = "unknown kind of frame: its first bytes match none"
+    reason = "unknown kind of frame: the first bytes match no kind"
     return Fatal(0, reason, field="frame", expected=expected, found=found)
 
 

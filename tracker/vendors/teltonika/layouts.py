@@ -5,7 +5,7 @@ with those of a layout in one step. If they are equal, one ``struct.Struct`` unp
 one text template formats them. The text is the same as that of
 :mod:`~tracker.vendors.teltonika.positions`, in a quarter of the time.
 
-The configuration of a device determines its layouts, therefore a fleet shares a few.
+The configuration of a device determines its layouts. A fleet therefore shares a few.
 """
 
 from __future__ import annotations

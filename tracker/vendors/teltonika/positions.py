@@ -74,7 +74,7 @@ def position(device_id: str, record: Record) -> Position:
     """Return a record as a position.
 
     A year above 9999 cannot be written in four digits. The record is not refused, because the
-    device would repeat it for ever: it gets the last possible time, and the original number is
+    device would repeat it forever: it gets the last possible time, and the original number is
     kept as an attribute.
     """
     attributes: dict[str, Any] = {}

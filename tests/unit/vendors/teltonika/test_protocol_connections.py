@@ -164,7 +164,7 @@ def test_repeated_login_may_arrive_byte_by_byte(online: Conversation) -> None:
 @pytest.mark.parametrize(
     ("again", "reason"),
     [
-        (encode_login(OTHER), "a second login, of another device"),
+        (encode_login(OTHER), "second login, with another device ID"),
         (
             b"\x00\x0f35630704244101X",
             "invalid second login: IMEI has invalid characters: an IMEI has 15 digits",

@@ -119,7 +119,7 @@ REASONS: Final[list[tuple[Callable[[bytes], object], bytes, str]]] = [
         OVER_8.datagram[:8] + b"X" + OVER_8.datagram[9:],
         "IMEI has invalid characters: an IMEI has 15 digits",
     ),
-    (captured, b"GET /", "unknown kind of frame: its first bytes match none"),
+    (captured, b"GET /", "unknown kind of frame: the first bytes match no kind"),
     (captured, LOGIN[:-1], "imei is truncated"),
     (
         captured,
