@@ -30,7 +30,8 @@ class IRecordWriter(Interface):
     def when_connected() -> Deferred[None]:
         """Wait until the log is connected.
 
-        :return: can be cancelled. Fails with Unavailable if the connection is closed for good.
+        :return: fires when it is connected; may be cancelled. Fails with Unavailable if the
+            connection is closed for good.
         """
 
     def append(entries: Iterable[Entry]) -> Deferred[int]:  # noqa: N805
@@ -64,14 +65,15 @@ class IRecordReader(Interface):
     def when_connected() -> Deferred[None]:
         """Wait until the log is connected.
 
-        :return: can be cancelled. Fails with Unavailable if the connection is closed for good.
+        :return: fires when it is connected; may be cancelled. Fails with Unavailable if the
+            connection is closed for good.
         """
 
     async def join(stream: str, after: str = BEGINNING) -> bool:  # noqa: N805
         """Create the group and the stream if they are missing. An existing group stays unchanged.
 
         :param after: the ID of the entry after which a new group starts. If the stream's last ID
-            is smaller, it is another stream, and the group starts at the first entry.
+            is smaller, the stream was replaced, and the group starts at the first entry.
         :return: True if the group was created.
         """
 
@@ -100,8 +102,8 @@ class IRecordReader(Interface):
     def claim_idle(stream: str, idle: float) -> AsyncIterator[list[StreamEntry]]:  # noqa: N805
         """Claim entries that were delivered to any member at least ``idle`` seconds ago.
 
-        Yields non-empty batches, oldest entries first. Deleted entries have no content. Entries
-        of this member are included: see :meth:`keep`.
+        Yields non-empty batches, oldest entries first. Deleted entries have no content. This
+        member's own entries are claimed too, unless :meth:`keep` has reset their idle time.
         """
 
     async def keep(stream: str, entry_ids: Sequence[str]) -> None:  # noqa: N805

@@ -208,7 +208,7 @@ class Consumer(Service):
         # Entries of a read that was under way when the log failed are pending now.
         await self._batches.discard()
         async for entries in self._reader.unfinished(self._joiner.streams):
-            self._log.info("pending entries delivered before: {count}", count=len(entries))
+            self._log.info("pending entries read again: {count}", count=len(entries))
             await self._storer.process(self._decoder.decode(entries))
         return State.CONSUMING
 

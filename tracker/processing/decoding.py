@@ -1,4 +1,4 @@
-"""Decoding of entries to rows for the sink."""
+"""Decoding of entries into rows for the sink."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class EntryDecoder:
             if entry.content is None:
                 decoded.deleted[entry.stream].append(entry.id)
                 self._metrics.deleted.labels(entry.stream).inc()
-                self.report("lost: deleted before it was stored", entry)
+                self.report("is lost: deleted before it was stored", entry)
                 continue
             try:
                 stored = stored_position(entry, self._vendors[entry.stream])
@@ -82,15 +82,21 @@ class EntryDecoder:
                 decoded.dead.append((entry, str(error)))
             except Exception as error:  # noqa: BLE001 - one entry must not block the others
                 self._log.failure(
-                    "{stream} {id}: cannot be decoded", stream=entry.stream, id=entry.id
+                    "{stream}: entry {id} cannot be decoded", stream=entry.stream, id=entry.id
                 )
                 decoded.dead.append((entry, shown(repr(error))))
         return decoded
 
     def report(self, what: str, entry: StreamEntry) -> None:
-        """Log a message about an entry, with a rate limit."""
+        """Log an event of an entry, with a rate limit.
+
+        :param what: the predicate of the sentence, such as ``was moved``.
+        """
         self._rejections.error(
-            "{stream} {id}: {what}", stream=entry.stream, id=entry.id, what=shown(what, MAX_LINE)
+            "{stream}: entry {id} {what}",
+            stream=entry.stream,
+            id=entry.id,
+            what=shown(what, MAX_LINE),
         )
 
 

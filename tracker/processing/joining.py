@@ -82,7 +82,7 @@ class GroupJoiner:
             return
         self._next_check = self._clock.seconds() + CHECK_INTERVAL
         left_out = listed(refusals)
-        self._condition.fails(f"keys that are not streams: {left_out}. Rename or delete them.")
+        self._condition.fails(f"keys that are not streams: {left_out}; rename or delete them")
 
     async def _join(self, stream: str) -> None:
         unfinished = await self._storer.unfinished(stream)
@@ -93,7 +93,7 @@ class GroupJoiner:
             after = f"{max(0, entry_order(unfinished)[0] - 1)}-0"
         if await self._reader.join(stream, after):
             self._log.warn(
-                "{stream}: group {group} created after entry {after}",
+                "{stream}: group {group} created; it starts after entry {after}",
                 stream=stream,
                 group=PROCESSOR_GROUP,
                 after=after,

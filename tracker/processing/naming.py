@@ -58,7 +58,7 @@ class Namer(RedisTimer):
         try:
             fields = await self._redis.execute("HGETALL", DEVICE_MODELS)
         except (Refused, Unavailable) as error:
-            self._log.warn("{key} cannot be read: {error}", key=DEVICE_MODELS, error=error)
+            self._log.warn("cannot read {key}: {error}", key=DEVICE_MODELS, error=error)
             return
         # A longer text is neither a device ID nor a model.
         texts = [field[:MAX_SHOWN].decode(errors="replace") for field in fields]

@@ -41,7 +41,7 @@ class Storer:
     :param reader: the consumer's membership in the group.
     :param size: the maximum number of positions in one attempt.
     :param condition: met while entries are stored.
-    :param report_entry: called with a message about an entry, and the entry.
+    :param report_entry: logs an event of an entry; see :meth:`EntryDecoder.report`.
     :param watchdog: reset at each attempt.
     """
 
@@ -235,7 +235,7 @@ class Storer:
             return
         self._metrics.processed.labels(entry.stream).inc()
         self._metrics.dead.labels(entry.stream).inc()
-        self._report_entry(f"moved to dead letters: {reason}", entry)
+        self._report_entry(f"was moved to dead letters: {reason}", entry)
 
 
 def _ids(parts: Iterable[Sequence[tuple[StreamEntry, Any]]]) -> _Ids:

@@ -125,7 +125,7 @@ async def streams_by_instance(redis: RedisConnection) -> dict[str, list[str]]:
 
 
 async def control_ports(redis: RedisConnection) -> dict[str, str]:
-    """Return live instance → the address of its control port, without instances without one."""
+    """Return instance → the address of its control port, for live instances that have one."""
     found = {}
     async for page in _pages(redis):
         for instance_id, facts in page.items():
@@ -230,7 +230,7 @@ def _facts(instance_id: str, value: bytes, malformed: dict[str, str] | None) -> 
 
 
 def _streams_in(facts: Mapping[str, Any]) -> tuple[list[str], str]:
-    """Return the valid names of streams, and the error in the others or an empty text."""
+    """Return the valid names of streams, and the error in the others; empty if all are valid."""
     streams = facts.get("streams", [])
     if not isinstance(streams, list):
         return [], '"streams" is not an array'

@@ -120,7 +120,7 @@ class LagMetrics(RedisTimer):
         )
         age = gauge(
             "tracker_stream_oldest_unprocessed_age_seconds",
-            "Age of the oldest entry that the group has not acknowledged; 0 if it has finished.",
+            "Age of the oldest entry that the group has not acknowledged; 0 if there is none.",
             *_GROUP,
         )
         consumer_pending = gauge(

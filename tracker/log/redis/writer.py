@@ -30,8 +30,8 @@ return #ARGV / 4
 class RedisWriter:
     """Writer of one Redis stream.
 
-    After a restart Redis does not know the script of the first call, which is then sent again.
-    Calls that are made before its reply may overtake it.
+    After a restart, Redis does not know the script: the first call is sent again, with the
+    script, and calls that were made before its reply may overtake it.
     """
 
     def __init__(self, redis: RedisConnection, stream: str) -> None:
