@@ -277,6 +277,7 @@ def _content(name: str, file: str) -> str:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise ConfigError(f"{name} {file}: {reason}") from None
 
+
 def data_folder(given: str | None, environ: Environment) -> Path:
     """Return the folder for the data of the role standalone."""
     return Path(given or environ.get("TRACKER_DATA") or DEFAULT_DATA).absolute()

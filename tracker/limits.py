@@ -75,14 +75,14 @@ class Limits:
         "connection over either rate is not read.",
     )
     message_burst: float = setting(
-        10.0, 0.1, 3600, "Maximum burst of messages, in seconds of both rates."
+        10.0, 0.1, 3600, "Maximum burst of messages, in seconds at the maximum rates."
     )
     message_bytes: int = setting(
         MESSAGE_BYTES,
         64,
         1 << 20,
-        "Maximum number of bytes of a message that are stored. A longer message is cut, and its "
-        "full length is stored.",
+        "Maximum number of bytes of a message that are stored. A longer message is truncated, and "
+        "its full length is stored.",
     )
     peer_work: float = setting(
         0.05,
@@ -91,10 +91,13 @@ class Limits:
         "Seconds of decoding per second that one connection or UDP sender may always use.",
     )
     spare_work: float = setting(
-        0.1, 0.001, 1, "Seconds of decoding per second that all peers over --peer-work share."
+        0.1,
+        0.001,
+        1,
+        "Seconds of decoding per second that all peers together may use beyond --peer-work.",
     )
     login_timeout: float = setting(
-        30.0, 0.1, 3600, "Maximum number of seconds from connection to login."
+        30.0, 0.1, 3600, "Maximum time from connection to login, in seconds."
     )
     idle_timeout: float = setting(
         600.0,

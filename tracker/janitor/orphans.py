@@ -2,7 +2,7 @@
 
 An instance is gone if it has no heartbeat. Each script that moves or ends a command, or removes a
 device from the device registry, checks the heartbeat again. Any number of janitors may therefore
-work at the same time, and beside live traffic.
+work at the same time, and while devices are served.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class StreamTrimmer:
             action = "Rename or delete the key, or stop what writes it."
             self._malformed_keys.report(stream, f"cannot be trimmed: {error}", action)
         except Exception:  # noqa: BLE001 - a failure must not affect the other streams
-            reason = f"{shown(stream)}: internal error, see the log"
+            reason = f"{shown(stream)}: internal error; see the log"
             self._log.failure("{stream}: cannot be trimmed", stream=shown(stream))
         if reason is not None:
             reasons.append(reason)
@@ -216,7 +216,7 @@ class _Metrics:
 
         self._measured: set[str] = set()
         self._bytes = gauge(
-            "tracker_stream_bytes", "Memory of the stream, estimated from a sample."
+            "tracker_stream_bytes", "Memory that the stream uses, estimated from a sample."
         )
         self._held = gauge(
             "tracker_stream_retention_exceeded",

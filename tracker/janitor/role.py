@@ -91,7 +91,7 @@ class Janitor(RedisTimer):
             return
         except Exception:  # noqa: BLE001 - an exception would stop the timer for good
             self._log.failure("cleanup failed")
-            self._condition.fails("the last cleanup failed, see the log")
+            self._condition.fails("the last cleanup failed; see the log")
             return
         finally:
             self._metrics.count(counts)
@@ -139,7 +139,7 @@ class _Metrics:
         )
         self._commands = Counter(
             "tracker_janitor_commands",
-            "Commands that an instance that is gone has left, or that waited for a device.",
+            "Commands left by instances that are gone, and commands that waited for a device.",
             ["result"],
             registry=metrics_registry,
         )
@@ -147,7 +147,7 @@ class _Metrics:
             self._commands.labels(result)
         self._streams = Counter(
             "tracker_janitor_outbound_streams_removed",
-            "Command streams of instances that are gone, which were removed.",
+            "Removed command streams of instances that are gone.",
             registry=metrics_registry,
         )
         self.waiting = Gauge(

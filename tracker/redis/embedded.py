@@ -56,7 +56,9 @@ def socket_address(folder: Path) -> RedisAddress:
     """
     path = str(folder.absolute() / "redis.sock")
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise ValueError(f"path of the data folder is too long for a Unix socket: {folder}")
+        raise ValueError(
+            f"data folder {folder}: the path is too long for a Unix socket; use a shorter one"
+        )
     return RedisAddress(path=path)
 
 

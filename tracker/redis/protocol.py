@@ -79,7 +79,7 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         super().dataReceived(data, unpause)
 
     def replyReceived(self, reply: Any) -> None:
-        """Handle a complete reply; the time of the next one starts now."""
+        """Handle a complete reply; the timeout of the next one starts now."""
         self._due_since = self._last_byte
         super().replyReceived(reply)
 

@@ -1,4 +1,4 @@
-"""Calls of a function at an interval, from the first connection to Redis on."""
+"""Call a function when Redis is first connected, and then at an interval."""
 
 from __future__ import annotations
 
