@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -75,6 +75,12 @@ def files_of(daemon: Daemon) -> int:
     return len(os.listdir(f"/proc/{daemon.pid}/fd"))
 
 
+def names_of_open_files(daemon: Daemon) -> Iterator[str]:
+    for file in Path(f"/proc/{daemon.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # the process has closed it meanwhile
+            yield os.readlink(file)
+
+
 def test_incomplete_requests_to_the_health_port_use_no_files_of_devices(
     serve: Callable[..., Ingest],
 ) -> None:
@@ -108,8 +114,7 @@ def test_body_sent_to_the_health_port_is_not_stored(
                 connection.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
     assert request(port, "127.0.0.1", "/healthz", "POST")[0] == 405
-    folder = Path(f"/proc/{ingest.daemon.pid}/fd")
-    assert not [one for one in folder.iterdir() if os.readlink(one).endswith(" (deleted)")]
+    assert not [name for name in names_of_open_files(ingest.daemon) if name.endswith("(deleted)")]
 
 
 def test_slow_connections_do_not_block_browsers(tmp_path: Path, redis: RedisServer) -> None:
