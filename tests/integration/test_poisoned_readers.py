@@ -110,7 +110,9 @@ async def test_console_survives_malformed_keys(redis: RedisServer, connected: Co
 
 
 @ensureDeferred
-async def test_console_shows_devices(redis: RedisServer, connected: Connected) -> None:
+async def test_console_shows_devices_despite_malformed_keys(
+    redis: RedisServer, connected: Connected
+) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -158,7 +160,9 @@ async def test_admin_lag_survives_malformed_keys(redis: RedisServer, connected: 
 
 
 @ensureDeferred
-async def test_dead_letters_are_retried(redis: RedisServer, connected: Connected) -> None:
+async def test_dead_letters_are_retried_despite_malformed_ones(
+    redis: RedisServer, connected: Connected
+) -> None:
     for stream in HEALTHY:
         letters = await read_dead(connected.connection, stream)
         retried = await retry_dead(connected.connection, stream, [one.id for one in letters])

@@ -257,7 +257,9 @@ async def test_command_delivery_survives_malformed_keys(
 
 
 @ensureDeferred
-async def test_bridge_reports_responses(redis: RedisServer, bridges: Bridges) -> None:
+async def test_bridge_reports_responses_despite_malformed_ones(
+    redis: RedisServer, bridges: Bridges
+) -> None:
     first, last = bridges.rows(2)
     bridges.respond(first, "responded")
     redis.client.xadd("commands:responses", {"status": HUGE, "command_id": last})

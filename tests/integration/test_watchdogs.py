@@ -149,7 +149,9 @@ async def test_roles_wait_for_redis_for_hours(role: str, redis: RedisServer) -> 
 
 
 @ensureDeferred
-async def test_dead_loop_is_stuck(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_loop_that_has_failed_is_reported_as_stuck(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = ingesting(redis)
     await running.ready()
     running.time.advance(delivery.WATCHDOG_TIMEOUT - 1)

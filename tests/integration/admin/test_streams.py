@@ -245,7 +245,7 @@ def test_replay_reports_the_first_malformed_entries(redis: RedisServer, tmp_path
         (("replay", "--stream", STREAM, "--sink", "sqlite:x", "--to", "20261122"), 2, "'20261122'"),
     ],
 )
-def test_error_is_one_line(
+def test_error_is_reported_in_one_line(
     redis: RedisServer, arguments: tuple[str, ...], code: int, text: str
 ) -> None:
     append(redis, 1)

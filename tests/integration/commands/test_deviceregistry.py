@@ -344,7 +344,7 @@ async def test_device_that_connects_and_disconnects_during_the_scan_is_unregiste
 
 
 @ensureDeferred
-async def test_leftovers_stay_during_an_outage(
+async def test_leftover_devices_stay_registered_during_an_outage(
     one: Instance, redis: RedisServer, connected: Connected
 ) -> None:
     register_leftovers(redis, "one", "a")
@@ -357,7 +357,9 @@ async def test_leftovers_stay_during_an_outage(
 
 
 @ensureDeferred
-async def test_leftovers_stay_after_a_stop(one: Instance, redis: RedisServer) -> None:
+async def test_leftover_devices_stay_registered_after_a_stop(
+    one: Instance, redis: RedisServer
+) -> None:
     register_leftovers(redis, "one", "a")
     await one.registration.stopService()
     await one.registration.unregister_leftovers()

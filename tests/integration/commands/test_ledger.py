@@ -44,7 +44,7 @@ from tracker.commands.ledger import CommandLedger, Effect
 @pytest.mark.parametrize("here", [True, False], ids=["there", "gone"])
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_each_operation_in_each_state(
+async def test_operation_has_its_documented_effect_in_each_state(
     operation: Operation, state: str, here: bool, ledger: CommandLedger, redis: RedisServer
 ) -> None:
     entry, command = queued_command(redis)

@@ -113,7 +113,7 @@ async def test_claim_is_returned_completely_or_not_at_all_when_out_of_memory(
 
 
 @ensureDeferred
-async def test_second_entry_is_dropped_when_out_of_memory(
+async def test_entry_of_an_ended_command_is_dropped_when_out_of_memory(
     ledger: CommandLedger, redis: RedisServer
 ) -> None:
     entry, command = queued_command(redis)

@@ -99,7 +99,7 @@ async def test_dead_letter_is_acknowledged_and_kept_with_its_attempts(
 
 
 @ensureDeferred
-async def test_kept_entry_is_not_idle(redis: RedisServer, reader: RedisReader) -> None:
+async def test_kept_entry_is_not_claimed(redis: RedisServer, reader: RedisReader) -> None:
     one, two = make(redis, STREAM, *[SHORT] * 2)
     redis.client.xreadgroup(GROUP, "gone", {STREAM: ">"}, count=2)
     redis.client.xclaim(STREAM, GROUP, "gone", 0, [one, two], idle=60_000)

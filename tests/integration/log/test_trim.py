@@ -208,7 +208,9 @@ async def test_ids_of_different_lengths_are_ordered(
 
 
 @ensureDeferred
-async def test_largest_possible_id_is_supported(redis: RedisServer, connected: Connected) -> None:
+async def test_stream_that_ends_with_the_largest_id_is_trimmed(
+    redis: RedisServer, connected: Connected
+) -> None:
     last = "18446744073709551615-18446744073709551615"
     append(redis, 5 * HOUR)
     redis.client.xadd(STREAM, {"a": "b"}, id=last)

@@ -87,7 +87,7 @@ class StartingSink(FakeSink):
 
 
 @ensureDeferred
-async def test_full_redis_is_still_processed(redis: RedisServer) -> None:
+async def test_entries_are_processed_while_redis_is_out_of_memory(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink)
     await until(lambda: redis.client.exists(STREAM), "the stream exists")

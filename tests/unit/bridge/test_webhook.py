@@ -130,7 +130,7 @@ def test_number_of_rows_in_one_body_is_limited(server: WebhookServer) -> None:
     assert server.recorder.keys == keys
 
 
-def test_id_is_normalized(server: WebhookServer) -> None:
+def test_row_id_is_converted_to_lower_case(server: WebhookServer) -> None:
     assert server.post({"key": KEY.upper()})[0] == 202
     assert server.recorder.keys == [KEY]
 

@@ -234,7 +234,7 @@ def test_frame_of_a_device_that_disconnects_is_counted_as_given_up(ingest: Inges
     assert ingest.of_vendor("ack_latency_seconds_count") == 0
 
 
-def test_waiting_frame_is_reported(ingest: Ingest) -> None:
+def test_waiting_frame_is_counted_until_it_is_given_up(ingest: Ingest) -> None:
     ingest.redis.connected = False
     appended = ingest.gateway.publish(frame())
     appended.addErrback(lambda _: None)

@@ -142,7 +142,7 @@ def test_malformed_packet_is_rejected_with_its_reason(
     assert outcome.reason == reason
 
 
-def test_packet_without_records_is_legal() -> None:
+def test_packet_without_records_is_decoded() -> None:
     assert decode_packet(data_of(malformed.NO_RECORDS)) == Decoded(Packet(CODEC_8, ()), 3)
     assert encode_packet(CODEC_8, ()) == data_of(malformed.NO_RECORDS)
 
@@ -378,12 +378,12 @@ def check(data: bytes) -> None:
 
 
 @given(st.binary(min_size=3, max_size=200))
-def test_any_bytes_have_an_outcome(data: bytes) -> None:
+def test_any_bytes_are_decoded_or_rejected(data: bytes) -> None:
     check(data)
 
 
 @given(codecs, st.integers(0, 3), st.binary(max_size=150))
-def test_any_bytes_between_equal_counts_have_an_outcome(
+def test_any_bytes_between_equal_counts_are_decoded_or_rejected(
     codec: Codec, count: int, body: bytes
 ) -> None:
     check(bytes((codec.codec_id, count)) + body + bytes((count,)))
@@ -393,7 +393,9 @@ def test_any_bytes_between_equal_counts_have_an_outcome(
     st.sampled_from(GOLDEN),
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4),
 )
-def test_mutated_packet_has_an_outcome(golden: Golden, changes: list[tuple[int, int]]) -> None:
+def test_mutated_packet_is_decoded_or_rejected(
+    golden: Golden, changes: list[tuple[int, int]]
+) -> None:
     data = bytearray(golden.data)
     for offset, byte in changes:
         data[offset % len(data)] = byte

@@ -167,7 +167,7 @@ def test_record_truncated_anywhere_is_rejected(record: Record) -> None:
 
 
 @given(st.integers(0, 3), st.binary(max_size=150))
-def test_any_bytes_between_equal_counts_have_an_outcome(count: int, body: bytes) -> None:
+def test_any_bytes_between_equal_counts_are_decoded_or_rejected(count: int, body: bytes) -> None:
     data = bytes((CODEC_16.codec_id, count)) + body + bytes((count,))
     outcome = decode_packet(data)
     if isinstance(outcome, Decoded):

@@ -198,7 +198,7 @@ def test_value_that_includes_the_second_count_is_rejected() -> None:
     rejection(data[:-2] + data[-1:])
 
 
-def test_packet_without_records_is_legal() -> None:
+def test_packet_without_records_is_decoded() -> None:
     assert decode_codec7(b"\x07\x00\x00") == Decoded(Codec7Packet(()), 3)
 
 
@@ -316,17 +316,17 @@ def check(data: bytes) -> None:
 
 
 @given(st.binary(min_size=2, max_size=200))
-def test_any_bytes_have_an_outcome(rest: bytes) -> None:
+def test_any_bytes_are_decoded_or_rejected(rest: bytes) -> None:
     check(b"\x07" + rest)
 
 
 @given(st.integers(0, 4), st.binary(max_size=80))
-def test_any_bytes_between_equal_counts_have_an_outcome(count: int, body: bytes) -> None:
+def test_any_bytes_between_equal_counts_are_decoded_or_rejected(count: int, body: bytes) -> None:
     check(bytes((CODEC_ID, count)) + body + bytes((count,)))
 
 
 @given(st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 255)), min_size=1, max_size=4))
-def test_mutated_packet_has_an_outcome(changes: list[tuple[int, int]]) -> None:
+def test_mutated_packet_is_decoded_or_rejected(changes: list[tuple[int, int]]) -> None:
     data = bytearray(golden_7.DATA)
     for offset, byte in changes:
         data[1 + offset % (len(data) - 1)] = byte

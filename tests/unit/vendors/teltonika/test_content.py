@@ -105,7 +105,7 @@ def test_packet_without_records_is_within_the_lowest_limit() -> None:
 
 
 @given(st.sampled_from([*KNOWN, 0x00, 0x55]), st.binary(min_size=2, max_size=150))
-def test_any_bytes_have_an_outcome(codec_id: int, rest: bytes) -> None:
+def test_any_bytes_are_decoded_or_rejected(codec_id: int, rest: bytes) -> None:
     data = bytes((codec_id,)) + rest
     outcome = decode_data(data)
     assert outcome.used == len(data)

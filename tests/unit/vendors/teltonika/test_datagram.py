@@ -312,7 +312,7 @@ def check(data: bytes) -> None:
 
 
 @given(st.binary(max_size=100))
-def test_any_bytes_have_an_outcome(data: bytes) -> None:
+def test_any_bytes_are_decoded_or_rejected(data: bytes) -> None:
     check(data)
     check(resized(data) if len(data) >= 2 else data)
 
@@ -321,7 +321,7 @@ def test_any_bytes_have_an_outcome(data: bytes) -> None:
     st.sampled_from(GOLDEN_DATAGRAMS),
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4),
 )
-def test_mutated_datagram_has_an_outcome(
+def test_mutated_datagram_is_decoded_or_rejected(
     golden: GoldenDatagram, changes: list[tuple[int, int]]
 ) -> None:
     data = bytearray(golden.datagram)

@@ -93,7 +93,7 @@ def test_id_with_another_size_is_unknown(table: Dictionary, element_id: int, siz
     assert table.find(element_id, size) is None
 
 
-def test_entries_are_consistent(table: Dictionary) -> None:
+def test_entries_have_valid_fields(table: Dictionary) -> None:
     assert len(table.entries) >= 200
     for entry in table.entries.values():
         assert 0 < entry.id < 1 << 16

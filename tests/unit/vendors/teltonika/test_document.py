@@ -276,5 +276,5 @@ def test_text_is_indented_with_one_line_per_element() -> None:
 
 
 @given(json_values)
-def test_text_is_json(value: Any) -> None:
+def test_rendered_text_is_json_with_the_same_value(value: Any) -> None:
     assert json.loads(render(value)) == value

@@ -169,7 +169,7 @@ def test_huge_length_is_fatal(length: int) -> None:
 
 
 @each_golden
-def test_golden_frame_needs_its_length_as_limit(golden: Golden) -> None:
+def test_limit_of_the_data_length_is_inclusive(golden: Golden) -> None:
     size = len(golden.data)
     assert isinstance(decode_frame(golden.frame, size), Decoded)
     outcome = decode_frame(golden.frame, size - 1)
@@ -234,7 +234,7 @@ def test_mistakes_in_the_data_do_not_affect_the_envelope(frame: bytes) -> None:
 
 
 @given(st.binary(max_size=80) | st.binary(max_size=80).map(lambda tail: bytes(4) + tail))
-def test_any_bytes_have_an_outcome(data: bytes) -> None:
+def test_any_bytes_are_decoded_incomplete_or_fatal(data: bytes) -> None:
     outcome = decode_frame(data, 64)
     if isinstance(outcome, Incomplete):
         assert outcome.missing > 0
@@ -251,7 +251,7 @@ def test_any_bytes_have_an_outcome(data: bytes) -> None:
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4),
     st.integers(0, 300),
 )
-def test_mutated_frame_has_an_outcome(
+def test_mutated_frame_is_decoded_incomplete_or_fatal(
     golden: Golden, changes: list[tuple[int, int]], size: int
 ) -> None:
     frame = bytearray(golden.frame)

@@ -95,7 +95,7 @@ def test_six_pings_and_a_login_are_not_a_datagram() -> None:
 @pytest.mark.parametrize(
     ("data", "kind"), [(LOGIN, "login"), (SMALLEST.frame, "frame"), (DATAGRAM, "datagram")]
 )
-def test_kind_may_be_given(data: bytes, kind: Kind) -> None:
+def test_given_kind_accepts_only_frames_of_that_kind(data: bytes, kind: Kind) -> None:
     assert decode_frames(data, kind) == decode_frames(data)
     for other in {"login", "frame", "datagram"} - {kind}:
         assert isinstance(decode_frames(data, other), Fatal)  # type: ignore[arg-type]

@@ -65,7 +65,7 @@ def test_entries_are_the_same_with_and_without_layouts(known: Packet, packet: Pa
 
 
 @given(codecs.flatmap(lambda codec: st.tuples(st.just(codec), records(codec), records(codec))))
-def test_other_values_of_a_known_layout_give_the_same_entries(
+def test_known_layout_converts_other_values_correctly(
     given_: tuple[Codec, Record, Record],
 ) -> None:
     codec, record, other = given_

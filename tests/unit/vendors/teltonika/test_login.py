@@ -99,7 +99,7 @@ def test_letter_after_the_login_is_ignored() -> None:
 
 
 @given(st.binary(max_size=40))
-def test_any_bytes_have_an_outcome(data: bytes) -> None:
+def test_any_bytes_are_decoded_incomplete_or_invalid(data: bytes) -> None:
     outcome = decode_login(data)
     if isinstance(outcome, Incomplete):
         assert outcome.missing > 0
@@ -111,7 +111,7 @@ def test_any_bytes_have_an_outcome(data: bytes) -> None:
 
 
 @given(st.integers(0, 16), st.integers(0, 255))
-def test_login_with_one_changed_byte_has_an_outcome(offset: int, byte: int) -> None:
+def test_login_with_one_changed_byte_is_decoded_or_invalid(offset: int, byte: int) -> None:
     data = LOGIN[:offset] + bytes((byte,)) + LOGIN[offset + 1 :]
     outcome = decode_login(data)
     digit_kept = offset >= 2 and chr(byte).isdecimal() and byte < 128

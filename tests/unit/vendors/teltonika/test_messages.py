@@ -107,7 +107,7 @@ def test_codecs_have_their_ids_and_names() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 6, 8, 0x01000007, 0xFFFFFFFF])
-def test_wrong_size_is_rejected(size: int) -> None:
+def test_wrong_payload_size_is_rejected(size: int) -> None:
     outcome = rejection(COMMAND_12.data[:3] + size.to_bytes(4, "big") + COMMAND_12.data[7:])
     assert outcome.offset == 3
     assert outcome.reason == f"size {size} does not match the payload of 7 bytes"
@@ -165,7 +165,7 @@ def test_imei_of_sixteen_digits_is_rejected(digit: int) -> None:
 
 @each_golden
 @pytest.mark.parametrize("type_", [0x00, 0x05, 0x06, 0x0B, 0x0D, 0x11, 0xFF])
-def test_any_type_is_decoded(golden: GoldenMessage, type_: int) -> None:
+def test_message_of_any_type_is_decoded(golden: GoldenMessage, type_: int) -> None:
     data = golden.data[:2] + bytes((type_,)) + golden.data[3:]
     expected = attrs.evolve(golden.message, type=type_)
     assert decode_message(data) == Decoded(expected, len(data))
@@ -246,12 +246,12 @@ def check(data: bytes) -> None:
 
 
 @given(st.sampled_from(sorted(MESSAGE_CODECS)), st.binary(max_size=80))
-def test_any_bytes_have_an_outcome(codec_id: int, rest: bytes) -> None:
+def test_any_bytes_are_decoded_or_rejected(codec_id: int, rest: bytes) -> None:
     check(bytes((codec_id,)) + rest)
 
 
 @given(st.sampled_from(sorted(MESSAGE_CODECS)), st.binary(max_size=40))
-def test_any_payload_has_an_outcome(codec_id: int, payload: bytes) -> None:
+def test_any_payload_is_decoded_or_rejected(codec_id: int, payload: bytes) -> None:
     check(with_payload(codec_id, payload))
 
 
@@ -259,7 +259,7 @@ def test_any_payload_has_an_outcome(codec_id: int, payload: bytes) -> None:
     st.sampled_from(GOLDEN_MESSAGES),
     st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 255)), min_size=1, max_size=4),
 )
-def test_mutated_message_has_an_outcome(
+def test_mutated_message_is_decoded_or_rejected(
     golden: GoldenMessage, changes: list[tuple[int, int]]
 ) -> None:
     data = bytearray(golden.data)

@@ -146,7 +146,7 @@ def test_entries_of_a_golden_frame_have_the_expected_payloads(golden: Golden) ->
 
 
 @each_golden
-def test_same_frame_gives_the_same_entries(golden: Golden) -> None:
+def test_conversion_of_a_frame_is_deterministic(golden: Golden) -> None:
     packet = Packet(golden.codec, golden.records)
     assert entries(IMEI, packet) == entries(IMEI, packet)
 

@@ -132,7 +132,7 @@ def test_entries_of_codec_7_have_the_expected_payloads() -> None:
         assert Position.from_payload(entry.payload).to_payload() == entry.payload
 
 
-def test_cell_becomes_named_attributes() -> None:
+def test_cell_of_codec_7_becomes_named_attributes() -> None:
     record = Codec7Record(1_167_609_600_000, 2, cell=(12_345, 65_535), satellites=0)
     assert codec7_position(IMEI, record).to_payload() == (
         '{"device_id":"356307042441013","timestamp":"2007-01-01T00:00:00.000Z",'

@@ -401,7 +401,7 @@ def test_repeated_ids_are_reported_once_per_connection(online: Conversation) -> 
     assert not online.closed
 
 
-def test_distinct_ids_are_not_reported(online: Conversation) -> None:
+def test_io_ids_that_occur_once_are_not_reported(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     online.send(frame(1, 2))
     assert not online.events_of("noticed")

@@ -50,14 +50,14 @@ def test_bytes_of_a_refusal_are_counted() -> None:
         *("crc", "codec", "content", "another device"),
     ],
 )
-def test_rejection_has_a_kind(sent: bytes, kind: Rejection) -> None:
+def test_rejection_is_counted_by_its_kind(sent: bytes, kind: Rejection) -> None:
     talk = Conversation()
     talk.gateway.confirms_immediately = True
     talk.send(sent)
     assert talk.gateway.kinds == [kind]
 
 
-def test_rejection_of_a_datagram_has_a_kind() -> None:
+def test_rejection_of_a_datagram_is_counted_by_its_kind() -> None:
     port = Port(Limits(frame_bytes=64))
     port.receive(b"\x00\x01")
     port.receive(datagram(TWO_RECORDS.data * 2))

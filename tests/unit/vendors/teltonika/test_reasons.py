@@ -130,7 +130,7 @@ REASONS: Final[list[tuple[Callable[[bytes], object], bytes, str]]] = [
 
 
 @pytest.mark.parametrize(("decode", "data", "reason"), REASONS, ids=[case[2] for case in REASONS])
-def test_rejection_has_this_reason(
+def test_malformed_bytes_are_rejected_with_an_exact_reason(
     decode: Callable[[bytes], object], data: bytes, reason: str
 ) -> None:
     outcome = decode(data)
