@@ -10,7 +10,7 @@ from attrs import Attribute, field, fields, validators
 def setting(default: float, low: float, high: float, help: str) -> Any:  # noqa: A002
     """Return an attrs field for a number.
 
-    :param low: minimal value.
+    :param low: minimum value.
     :param high: maximum value.
     :param help: help text of the option.
     """

@@ -29,6 +29,8 @@ PLAINER: Final = {
     r"goes along": "accept, succeed",
     r"lets? go": "release, close, drop",
     r"any ?more|no more": "no longer",
+    r"maximal": "maximum",
+    r"for ever": "forever",
     r"is no (?!longer\b)[a-z]+|are none": "is not a …, no … exist",
 }
 

@@ -23,7 +23,7 @@ from tracker.net.shares import AddressShares, address_group
 #: the health port (HEALTH_LIMITS in tracker/net/probes.py), 64 to the control port
 #: (MAX_CONNECTIONS in tracker/control/server.py), and 64 for Redis, listening sockets and so on.
 RESERVED_FILES: Final = 192
-#: Minimal share of one address, if that leaves slots for others. The NAT of a carrier may hide
+#: Minimum share of one address, if that leaves slots for others. The NAT of a carrier may hide
 #: that many devices behind one address.
 MIN_SHARE: Final = 1000
 #: Seconds to log in while slots are short. A device logs in as soon as it is connected.

@@ -36,7 +36,7 @@ STORE_TIMEOUT: Final = 30.0
 
 # Other defaults of the server or its role are overridden. With synchronous_commit "local" or
 # higher, a commit is on disk when it returns. A transaction that stays open because this process
-# hangs must not hold its locks for ever.
+# hangs must not hold its locks forever.
 _SESSION: Final = """
 SELECT set_config('statement_timeout', '25s', false),
     set_config('lock_timeout', '20s', false),
