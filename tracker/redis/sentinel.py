@@ -45,7 +45,8 @@ def connect_error(error: BaseException | None) -> str:
     """Return the reason of a failed attempt to connect, in one line."""
     if isinstance(error, ConnectTimeout):
         return "the connection timed out"
-    if isinstance(error, ConnectError) and error.osError is not None:
+    # A failed lookup has a negative code, and Twisted passes on whatever code it gets.
+    if isinstance(error, ConnectError) and isinstance(error.osError, int) and error.osError > 0:
         return os.strerror(error.osError).lower()
     return str(error)
 
