@@ -32,8 +32,9 @@ def is_wrong_type(error: Exception) -> bool:
 class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
     """txredisapi's protocol with the errors of ``tracker.errors``.
 
-    The texts of errors are printable, of bounded length, and do not quote the arguments of the
-    command. Replies are bytes and numbers without conversion. The protocol does not log in.
+    The texts of errors are printable, of bounded length and without a final period, and do
+    not quote the arguments of the command. Replies are bytes and numbers without conversion. The
+    protocol does not log in.
 
     :param clock: measures the reply timeout.
     :param reply_timeout: seconds without a byte from Redis, while a reply is due, after which
@@ -120,7 +121,9 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         if not isinstance(r, Exception):
             return r
         if isinstance(r, txredisapi.ResponseError):
-            text = shown(str(r).partition(_QUOTED_ARGUMENTS)[0], MAX_LINE)
+            text = str(r).partition(_QUOTED_ARGUMENTS)[0]
+            # Some errors of Redis end with a period, but the text becomes a part of a longer line.
+            text = shown(text.removesuffix("."), MAX_LINE)
             # If a script was refused, Redis before 7.0 puts READONLY in the middle of the line.
             if "READONLY " not in text:
                 raise Refused(text)

@@ -13,7 +13,7 @@ from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.python.failure import Failure
 
-from tracker.errors import Unanswered, Unavailable
+from tracker.errors import Refused, Unanswered, Unavailable
 from tracker.redis.protocol import MAX_REPLY_TIME, READ_ONLY, RedisProtocol
 
 TIMEOUT = 4.0
@@ -158,6 +158,16 @@ def test_command_is_written_in_the_same_reactor_turn() -> None:
         protocol.makeConnection(transport)
         protocol.execute_command("PING")
         assert theirs.recv(100) == b"*1\r\n$4\r\nPING\r\n"
+
+
+def test_refusal_has_no_final_period(conversation: Conversation) -> None:
+    reply: Deferred[Any] = conversation.protocol.execute_command("SET", "a", "b")
+    refusals = []
+    reply.addErrback(lambda failure: refusals.append(failure.value))
+    conversation.protocol.dataReceived(b"-OOM command not allowed.\r\n")
+    (refusal,) = refusals
+    assert isinstance(refusal, Refused)
+    assert str(refusal) == "OOM command not allowed"
 
 
 def test_read_only_server_is_disconnected(conversation: Conversation) -> None:

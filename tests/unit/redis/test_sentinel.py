@@ -153,7 +153,7 @@ def test_refusing_sentinels_do_not_delay_the_decision(bench: SentinelBench) -> N
     ("reply", "reason"),
     [
         (UNKNOWN, "unknown master main"),
-        (b"-NOAUTH Authentication required.\r\n", "NOAUTH Authentication required."),
+        (b"-NOAUTH Authentication required.\r\n", "NOAUTH Authentication required"),
         (b"+OK\r\n", "not a Sentinel"),
         (b"*1\r\n$1\r\nx\r\n", "not a Sentinel"),
         (b"-ERR unknown command 'SENTINEL'\r\n", "ERR unknown command 'SENTINEL'"),
