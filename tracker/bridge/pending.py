@@ -144,7 +144,7 @@ class PageCursor:
         return {"_and": conditions} if conditions else {}
 
     def advance(self, page: Sequence[Row], left: set[str]) -> bool:
-        """Move behind a page that was processed.
+        """Advance past a page that was processed.
 
         :param left: the IDs of its rows that are still pending.
         :return: True if more rows may follow.

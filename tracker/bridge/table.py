@@ -222,7 +222,7 @@ class CommandTable:
 
 
 def _merged(status: str, updates: Sequence[Fields]) -> Fields:
-    """Return the fields of the updates that apply to a row of this status, one after another."""
+    """Merge the fields of those updates that apply in turn to a row with this status."""
     merged: dict[str, Any] = {}
     for fields in updates:
         if status in predecessors_of(fields["status"]):

@@ -57,7 +57,7 @@ class Identity:
         return cls(*texts, *numbers)
 
     def is_beside(self, other: Identity) -> bool:
-        """Return True if both processes run on one machine, since the same boot."""
+        """Return True if both processes run on the same machine, in the same boot."""
         return (self.host, self.boot) == (other.host, other.boot)
 
 

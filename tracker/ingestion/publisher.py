@@ -104,7 +104,7 @@ class StreamPublisher(Service):
         self._stopped: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Accept frames. The first append shows whether Redis accepts appends."""
+        """Accept frames. The condition counts as met until an append fails."""
         super().startService()
         self._condition.met()
 

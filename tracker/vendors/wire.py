@@ -48,7 +48,7 @@ class Wire:
         self._transport.write(data)
 
     def pause(self, paused: bool) -> None:
-        """Stop reading the transport, or read it again."""
+        """Stop or resume reading the transport."""
         if paused is not self.paused:
             self.paused = paused
             if paused:

@@ -1,6 +1,6 @@
 """Codec 7, decoding only: records of personal trackers of the GH3000 era.
 
-Masks in a record tell which fields it has: coordinates, IO elements, both or neither.
+Masks in a record indicate which fields it has: coordinates, IO elements, both or neither.
 Source: Teltonika wiki, "GH3000 protocols", and captured frames.
 """
 

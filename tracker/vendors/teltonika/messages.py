@@ -147,8 +147,8 @@ def decode_message(data: bytes) -> Decoded[Message] | Rejected:
 def encode_message(message: Message) -> bytes:
     """Return the data of a frame with this message: the inverse of :func:`decode_message`.
 
-    :raises ValueError: if the codec requires a time or an IMEI that is missing, or does not have
-        one that is given, or if a value does not fit its field.
+    :raises ValueError: if a time or an IMEI is missing or superfluous in this codec, or if a value
+        does not fit its field.
     """
     codec = message.codec
     if codec.timed is not (message.timestamp is not None):
