@@ -28,7 +28,7 @@ def test_bucket_is_full_at_first_and_refills_up_to_its_burst() -> None:
     assert bucket.level(200) == 4
 
 
-def test_bucket_in_debt_gives_the_time_until_it_has_tokens() -> None:
+def test_bucket_in_debt_reports_the_time_until_it_has_tokens() -> None:
     bucket = Bucket(rate=2, burst=4, now=0)
     bucket.take(6)
     wait = bucket.wait(0)

@@ -284,7 +284,7 @@ def test_command_answer_is_passed_on_after_its_entry_was_published(online: LineT
     assert online.events_of("answered") == [("answered", Answer("lines", "A"))]
 
 
-def test_notice_is_passed_on(online: LineTalk) -> None:
+def test_notice_about_a_frame_is_passed_to_the_gateway(online: LineTalk) -> None:
     online.send(b"odd A\n")
     assert online.events_of("noticed") == [("noticed", "A")]
 
@@ -359,7 +359,7 @@ def test_command_answer_that_arrives_later_overtakes_messages_over_the_rate() ->
     assert published(talk) == ["A", "B", "D"]
 
 
-def test_command_answer_in_front_is_exempt_from_the_rate() -> None:
+def test_first_command_answer_is_not_delayed_by_the_message_rate() -> None:
     talk = logged_in(SLOW)
     talk.clock.advance(SETTLE_TIME)
     talk.send(b"note A\nnote B\n")
@@ -371,7 +371,7 @@ def test_command_answer_in_front_is_exempt_from_the_rate() -> None:
     assert talk.gateway.tally.paused_for_messages == 1
 
 
-def test_connection_held_for_its_rate_is_not_idle() -> None:
+def test_connection_that_is_paused_for_its_rate_is_not_idle() -> None:
     talk = logged_in(Limits(message_rate=0.1, message_burst=10, idle_timeout=5))
     talk.send(b"note A\nnote B\n")
     talk.clock.pump([0.9] * 10)

@@ -97,7 +97,9 @@ def test_no_command_is_written_to_a_connection_that_retires(online: LineTalk, la
 
 
 @pytest.mark.parametrize("end", ["close", "lose"])
-def test_waiting_caller_fails_when_the_connection_ends(online: LineTalk, end: str) -> None:
+def test_request_to_write_a_command_fails_when_the_connection_ends(
+    online: LineTalk, end: str
+) -> None:
     results = request_slot(online)
     getattr(online.protocol if end == "close" else online, end)()
     assert results == [ConnectionEnded]
@@ -119,7 +121,7 @@ def test_observer_receives_frames_and_replies(online: LineTalk) -> None:
     assert events == [(Traffic.RECEIVED, b"records A\n"), (Traffic.SENT, b"1\n")]
 
 
-def test_figures_are_those_of_the_connection(online: LineTalk) -> None:
+def test_figures_include_records_bytes_and_time_of_the_last_frame(online: LineTalk) -> None:
     online.clock.advance(5)
     online.send(b"records A B\nnote C\n")
     size = len(LOGIN) + len(b"records A B\nnote C\n")
@@ -144,7 +146,7 @@ def test_gateway_that_appends_nothing_closes_the_connection() -> None:
     assert talk.received() == b""
 
 
-def test_no_step_follows_the_one_that_closes_the_connection() -> None:
+def test_frame_is_not_processed_further_after_it_closes_the_connection() -> None:
     talk = logged_in(gateway=StoppingGateway())
     talk.gateway.accepts_detached = False
     talk.send(b"answer A\n")

@@ -226,7 +226,7 @@ def test_invalid_datagram_is_dropped(port: Port) -> None:
     assert port.acks() == []
 
 
-def test_notice_is_passed_on(port: Port) -> None:
+def test_notice_about_a_datagram_is_passed_to_the_gateway(port: Port) -> None:
     port.receive(post(records="odd"))
     assert ("noticed", "odd") in port.gateway.events
     assert port.published == 1

@@ -84,7 +84,7 @@ def test_packet_truncated_anywhere_is_rejected(golden: Golden) -> None:
 
 @each_golden
 @pytest.mark.parametrize("stray", [b"\x00", b"\xff", b"\x00" * 30])
-def test_bytes_before_the_second_count_are_rejected(golden: Golden, stray: bytes) -> None:
+def test_stray_bytes_before_the_second_count_are_rejected(golden: Golden, stray: bytes) -> None:
     outcome = rejection(golden.data[:-1] + stray + golden.data[-1:])
     assert outcome.offset == len(golden.data) - 1
     assert outcome.reason.startswith("unexpected data after the last record")
@@ -154,7 +154,7 @@ def test_unknown_codec_id_is_rejected() -> None:
         assert f"{codec_id:#04x}" in outcome.reason
 
 
-def test_codecs_have_their_ids_and_names() -> None:
+def test_record_codecs_have_their_ids_and_names() -> None:
     names = {codec_id: codec.name for codec_id, codec in CODECS.items()}
     assert names == {0x08: "8", 0x8E: "8E", 0x10: "16"}
 
@@ -166,7 +166,7 @@ def test_data_shorter_than_three_bytes_is_rejected(data: bytes) -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
 @each_codec
-def test_group_that_extends_past_the_end_is_rejected(codec: Codec, width: int) -> None:
+def test_group_of_elements_that_extends_past_the_end_is_rejected(codec: Codec, width: int) -> None:
     whole = encode_packet(codec, [attrs.evolve(RECORD, elements=((5, width, 1),) * 2)])
     outcome = rejection(whole[: -1 - width] + whole[-1:])
     assert outcome.offset >= 2 + 24
@@ -184,14 +184,14 @@ def test_variable_element_that_extends_past_the_end_is_rejected(claimed: int) ->
     assert "past the end of the packet" in outcome.reason
 
 
-def test_value_that_includes_the_second_count_is_rejected() -> None:
+def test_value_that_extends_into_the_second_count_is_rejected() -> None:
     # The length is one byte too long: the second count would be part of the value.
     whole = encode_packet(CODEC_8E, [attrs.evolve(RECORD, variable=((264, b"ABC"),))])
     rejection(whole[:-5] + b"\x04ABC\x01")
 
 
 @pytest.mark.parametrize("total", [0, 1, 13, 15, 255, 0xFFFF])
-def test_total_that_differs_from_the_groups_is_rejected(total: int) -> None:
+def test_total_of_elements_that_differs_from_their_groups_is_rejected(total: int) -> None:
     assert PANIC.data[28:30] == b"\x00\x0e"
     outcome = rejection(PANIC.data[:28] + total.to_bytes(2, "big") + PANIC.data[30:])
     assert f"{total} in total, 14 in groups" in outcome.reason
@@ -257,7 +257,7 @@ def test_field_past_its_limit_is_not_encoded(codec: Codec, name: str, value: int
 
 @pytest.mark.parametrize(("codec", "highest"), [(CODEC_8, 255), (CODEC_8E, 65_535)])
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
-def test_ids_and_values_are_encoded_up_to_their_limits(
+def test_element_ids_and_values_are_encoded_up_to_their_limits(
     codec: Codec, highest: int, width: int
 ) -> None:
     highest_value = 256**width - 1
@@ -351,7 +351,7 @@ def test_undocumented_priority_is_decoded() -> None:
 
 
 @given(packets())
-def test_encoding_and_decoding_are_inverse(packet: Packet) -> None:
+def test_encoded_packet_decodes_to_the_same_records(packet: Packet) -> None:
     data = encode_packet(packet.codec, packet.records)
     assert decode_packet(data) == Decoded(packet, len(data))
 
@@ -378,7 +378,7 @@ def check(data: bytes) -> None:
 
 
 @given(st.binary(min_size=3, max_size=200))
-def test_any_bytes_are_decoded_or_rejected(data: bytes) -> None:
+def test_any_bytes_are_decoded_as_a_packet_or_rejected(data: bytes) -> None:
     check(data)
 
 

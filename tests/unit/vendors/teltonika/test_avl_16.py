@@ -43,20 +43,20 @@ def rejection(data: bytes) -> Rejected:
 
 
 @each_golden
-def test_golden_frame_is_decoded(golden: Golden) -> None:
+def test_golden_frame_of_codec_16_is_decoded(golden: Golden) -> None:
     assert decode_frame(golden.frame, 8192) == Decoded(golden.data, len(golden.frame))
     expected = Decoded(Packet(CODEC_16, golden.records), len(golden.data))
     assert decode_packet(golden.data) == expected
 
 
 @each_golden
-def test_golden_records_are_encoded_byte_for_byte(golden: Golden) -> None:
+def test_golden_records_of_codec_16_are_encoded_byte_for_byte(golden: Golden) -> None:
     assert encode_packet(CODEC_16, golden.records) == golden.data
     assert encode_frame(golden.data) == golden.frame
 
 
 @each_golden
-def test_packet_truncated_anywhere_is_rejected(golden: Golden) -> None:
+def test_packet_of_codec_16_truncated_anywhere_is_rejected(golden: Golden) -> None:
     for size in range(3, len(golden.data)):
         rejection(golden.data[: size - 1] + golden.data[-1:])
         rejection(golden.data[:size])
@@ -64,7 +64,7 @@ def test_packet_truncated_anywhere_is_rejected(golden: Golden) -> None:
 
 @each_golden
 @pytest.mark.parametrize("stray", [b"\x00", b"\x00" * 32])
-def test_bytes_before_the_second_count_are_rejected(golden: Golden, stray: bytes) -> None:
+def test_stray_bytes_in_a_packet_of_codec_16_are_rejected(golden: Golden, stray: bytes) -> None:
     outcome = rejection(golden.data[:-1] + stray + golden.data[-1:])
     assert outcome.found == f"{byte_count(len(stray))} before it"
 
@@ -76,7 +76,7 @@ def test_packet_with_the_id_of_another_codec_is_rejected(golden: Golden, other: 
 
 
 @pytest.mark.parametrize("total", [0, 3, 5, 255])
-def test_total_that_differs_from_the_groups_is_rejected(total: int) -> None:
+def test_wrong_total_of_elements_in_codec_16_is_rejected(total: int) -> None:
     data = bytearray(ON_CHANGE.data)
     assert data[GENERATION + 1] == 4
     data[GENERATION + 1] = total
@@ -93,14 +93,14 @@ def test_any_generation_type_is_decoded(generation: int) -> None:
     assert encode_packet(CODEC_16, [record]) == data
 
 
-def test_record_without_elements_has_32_bytes() -> None:
+def test_record_of_codec_16_without_elements_has_32_bytes() -> None:
     data = encode_packet(CODEC_16, [RECORD])
     assert len(data) == 1 + 1 + 32 + 1
     assert decode_packet(data) == Decoded(Packet(CODEC_16, (RECORD,)), len(data))
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
-def test_ids_and_values_are_encoded_up_to_their_limits(width: int) -> None:
+def test_element_ids_and_values_of_codec_16_are_encoded_up_to_their_limits(width: int) -> None:
     highest_value = 256**width - 1
     elements = ((0, width, highest_value), (65_535, width, 0))
     record = attrs.evolve(RECORD, event=65_535, elements=elements)
@@ -113,7 +113,7 @@ def test_ids_and_values_are_encoded_up_to_their_limits(width: int) -> None:
         encode_packet(CODEC_16, [attrs.evolve(RECORD, event=65_536)])
 
 
-def test_record_has_at_most_255_elements() -> None:
+def test_record_of_codec_16_has_at_most_255_elements() -> None:
     record = attrs.evolve(RECORD, elements=tuple((number, 2, number) for number in range(255)))
     data = encode_packet(CODEC_16, [record])
     assert decode_packet(data) == Decoded(Packet(CODEC_16, (record,)), len(data))
@@ -123,7 +123,7 @@ def test_record_has_at_most_255_elements() -> None:
 
 
 @pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E], ids=lambda codec: codec.name)
-def test_other_codecs_have_no_generation_type(codec: Codec) -> None:
+def test_codecs_8_and_8e_have_no_generation_type(codec: Codec) -> None:
     with pytest.raises(ValueError, match=f"codec {codec.name}: a generation type"):
         encode_packet(codec, [RECORD])
     data = encode_packet(codec, [attrs.evolve(RECORD, generation=None)])
@@ -154,20 +154,22 @@ def test_record_of_a_golden_datagram_is_decoded() -> None:
 
 
 @given(st.lists(records(CODEC_16), max_size=4).map(tuple))
-def test_encoding_and_decoding_are_inverse(drawn: tuple[Record, ...]) -> None:
+def test_encoded_packet_of_codec_16_decodes_to_the_same_records(drawn: tuple[Record, ...]) -> None:
     data = encode_packet(CODEC_16, drawn)
     assert decode_packet(data) == Decoded(Packet(CODEC_16, drawn), len(data))
 
 
 @given(records(CODEC_16))
-def test_record_truncated_anywhere_is_rejected(record: Record) -> None:
+def test_record_of_codec_16_truncated_anywhere_is_rejected(record: Record) -> None:
     data = encode_packet(CODEC_16, [record])
     for size in range(2, len(data) - 1):
         rejection(data[:size] + data[-1:])
 
 
 @given(st.integers(0, 3), st.binary(max_size=150))
-def test_any_bytes_between_equal_counts_are_decoded_or_rejected(count: int, body: bytes) -> None:
+def test_any_bytes_of_codec_16_between_equal_counts_are_decoded_or_rejected(
+    count: int, body: bytes
+) -> None:
     data = bytes((CODEC_16.codec_id, count)) + body + bytes((count,))
     outcome = decode_packet(data)
     if isinstance(outcome, Decoded):

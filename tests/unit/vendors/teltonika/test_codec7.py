@@ -164,7 +164,7 @@ def test_captured_frame_is_decoded() -> None:
     assert decode_codec7(golden_7.DATA) == expected
 
 
-def test_packet_truncated_anywhere_is_rejected() -> None:
+def test_packet_of_codec_7_truncated_anywhere_is_rejected() -> None:
     for size in range(2, len(golden_7.DATA)):
         rejection(golden_7.DATA[:size])
         if size > 2:
@@ -173,39 +173,39 @@ def test_packet_truncated_anywhere_is_rejected() -> None:
 
 
 @pytest.mark.parametrize("stray", [b"\x00", b"\xff", bytes(5)])
-def test_bytes_before_the_second_count_are_rejected(stray: bytes) -> None:
+def test_stray_bytes_in_a_packet_of_codec_7_are_rejected(stray: bytes) -> None:
     outcome = rejection(golden_7.DATA[:-1] + stray + golden_7.DATA[-1:])
     assert outcome.offset == len(golden_7.DATA) - 1
     assert outcome.reason.startswith("unexpected data after the last record")
 
 
 @pytest.mark.parametrize("count", [0, 3, 5, 255])
-def test_different_counts_are_rejected(count: int) -> None:
+def test_packet_whose_two_counts_of_records_differ_is_rejected(count: int) -> None:
     outcome = rejection(golden_7.DATA[:-1] + bytes((count,)))
     assert outcome.reason == f"record counts differ: 4 before the records, {count} after them"
 
 
 @pytest.mark.parametrize("count", [5, 255])
-def test_packet_with_fewer_records_than_its_count_is_rejected(count: int) -> None:
+def test_packet_of_codec_7_with_fewer_records_than_its_count_is_rejected(count: int) -> None:
     counts = bytes((count,))
     outcome = rejection(golden_7.DATA[:1] + counts + golden_7.DATA[2:-1] + counts)
     assert outcome.offset == len(golden_7.DATA) - 1
     assert f"record 5 of {count}" in outcome.reason
 
 
-def test_value_that_includes_the_second_count_is_rejected() -> None:
+def test_value_of_codec_7_that_extends_into_the_second_count_is_rejected() -> None:
     data = packet(Sent(groups=(((5, 1),), None, None)))
     rejection(data[:-2] + data[-1:])
 
 
-def test_packet_without_records_is_decoded() -> None:
+def test_packet_of_codec_7_without_records_is_decoded() -> None:
     assert decode_codec7(b"\x07\x00\x00") == Decoded(Codec7Packet(()), 3)
 
 
 # Fields at their limits.
 
 
-def test_record_may_have_only_a_time() -> None:
+def test_record_may_contain_only_a_time() -> None:
     assert only(Sent(seconds=1)) == Codec7Record(1_167_609_601_000, 0)
     assert only(Sent(seconds=1, gps=True)) == Codec7Record(1_167_609_601_000, 0)
 
@@ -259,7 +259,7 @@ def test_invalid_coordinates_are_dropped_and_other_fields_are_kept(
 
 
 @pytest.mark.parametrize("mask", range(256))
-def test_every_mask_of_the_gps_element_is_decoded(mask: int) -> None:
+def test_gps_element_is_decoded_for_every_mask(mask: int) -> None:
     chosen = {
         "coordinates": (44.5, 18.25),
         "altitude": 65_535,
@@ -277,7 +277,7 @@ def test_every_mask_of_the_gps_element_is_decoded(mask: int) -> None:
 
 
 @pytest.mark.parametrize("mask", range(16))
-def test_every_mask_of_a_record_is_decoded(mask: int) -> None:
+def test_record_is_decoded_for_every_mask(mask: int) -> None:
     groups = tuple(((width, 1), (width, 2)) if mask & 1 << bit else None
                    for bit, width in ((1, 1), (2, 2), (3, 4)))  # fmt: skip
     record = Sent(groups=groups, gps=bool(mask & 1))  # type: ignore[arg-type]
@@ -289,14 +289,14 @@ def test_every_mask_of_a_record_is_decoded(mask: int) -> None:
 
 
 @given(st.lists(sent, max_size=5))
-def test_any_records_are_decoded(records: list[Sent]) -> None:
+def test_any_records_of_codec_7_are_decoded(records: list[Sent]) -> None:
     data = packet(*records)
     expected = Codec7Packet(tuple(record.expected() for record in records))
     assert decode_codec7(data) == Decoded(expected, len(data))
 
 
 @given(sent)
-def test_record_truncated_anywhere_is_rejected(record: Sent) -> None:
+def test_record_of_codec_7_truncated_anywhere_is_rejected(record: Sent) -> None:
     data = packet(record)
     for size in range(2, len(data) - 1):
         rejection(data[:size] + data[-1:])
@@ -316,17 +316,19 @@ def check(data: bytes) -> None:
 
 
 @given(st.binary(min_size=2, max_size=200))
-def test_any_bytes_are_decoded_or_rejected(rest: bytes) -> None:
+def test_any_bytes_are_decoded_as_codec_7_or_rejected(rest: bytes) -> None:
     check(b"\x07" + rest)
 
 
 @given(st.integers(0, 4), st.binary(max_size=80))
-def test_any_bytes_between_equal_counts_are_decoded_or_rejected(count: int, body: bytes) -> None:
+def test_any_bytes_of_codec_7_between_equal_counts_are_decoded_or_rejected(
+    count: int, body: bytes
+) -> None:
     check(bytes((CODEC_ID, count)) + body + bytes((count,)))
 
 
 @given(st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 255)), min_size=1, max_size=4))
-def test_mutated_packet_is_decoded_or_rejected(changes: list[tuple[int, int]]) -> None:
+def test_mutated_packet_of_codec_7_is_decoded_or_rejected(changes: list[tuple[int, int]]) -> None:
     data = bytearray(golden_7.DATA)
     for offset, byte in changes:
         data[1 + offset % (len(data) - 1)] = byte

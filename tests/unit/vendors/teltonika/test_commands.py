@@ -76,19 +76,19 @@ def decoded_message(frame: bytes) -> Message:
         pytest.param("getver", "14", "14", COMMAND_14, id="getver"),
     ],
 )
-def test_command_equals_its_golden_frame(
+def test_command_is_encoded_as_its_golden_frame(
     text: str, codec: str, name: str, golden: GoldenMessage
 ) -> None:
     assert command_frame(IMEI, text, codec) == CommandFrame(name, golden.frame)
 
 
 @pytest.mark.parametrize("golden", [COMMAND_12, OUTPUTS_12, COMMAND_14], ids=lambda one: one.name)
-def test_golden_command_is_encoded_from_its_text(golden: GoldenMessage) -> None:
+def test_text_of_a_golden_command_is_encoded_as_its_frame(golden: GoldenMessage) -> None:
     frame = command_frame(IMEI, golden.message.content.decode(), golden.message.codec.name)
     assert frame.data == golden.frame
 
 
-def test_only_codec_14_has_the_imei_in_the_command() -> None:
+def test_only_commands_in_codec_14_contain_the_imei() -> None:
     assert command_frame(IMEI, "x", "12") == command_frame(OTHER, "x", "12")
     assert command_frame(IMEI, "x", "14") != command_frame(OTHER, "x", "14")
 
@@ -118,7 +118,7 @@ def test_any_text_is_sent_unchanged(text: str, codec: str) -> None:
     assert len(frame.data) == len(text.encode()) + (28 if frame.codec == "14" else 20)
 
 
-def test_longest_command_is_below_the_limit_of_command_frames() -> None:
+def test_longest_command_fits_the_limit_of_command_frames() -> None:
     assert len(command_frame(IMEI, "x" * MAX_TEXT_BYTES, "14").data) < Limits().command_frame_bytes
 
 
@@ -210,7 +210,9 @@ def test_codec_type_and_imei_decide_if_a_message_is_an_answer(
     ],
 )
 @pytest.mark.parametrize("codec_id", [0x0C, 0x0E])
-def test_answer_is_text_for_any_bytes(content: bytes, text: str, codec_id: int) -> None:
+def test_bytes_of_an_answer_that_are_not_utf_8_are_escaped(
+    content: bytes, text: str, codec_id: int
+) -> None:
     answer = possible_answer(IMEI, message_of(RESPONSE, codec_id, content))
     assert answer == Answer(MESSAGE_CODECS[codec_id].name, text)
 

@@ -68,7 +68,7 @@ def test_unknown_codec_in_a_correct_frame_is_rejected() -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 100, 254, 255])
 @pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E, CODEC_16], ids=lambda codec: codec.name)
-def test_number_of_records_is_limited(codec: Codec, limit: int) -> None:
+def test_packet_with_more_records_than_the_limit_is_rejected(codec: Codec, limit: int) -> None:
     at_limit = decode_data(packet(codec, limit), limit)
     assert isinstance(at_limit, Decoded)
     assert isinstance(at_limit.value, Packet)
@@ -80,7 +80,7 @@ def test_number_of_records_is_limited(codec: Codec, limit: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 254])
-def test_number_of_records_of_codec_7_is_limited(limit: int) -> None:
+def test_packet_of_codec_7_with_more_records_than_the_limit_is_rejected(limit: int) -> None:
     assert isinstance(decode_data(codec_7_packet(limit), limit), Decoded)
     data = codec_7_packet(limit + 1)
     reason = f"{limit + 1} records exceed the limit of {limit}"
@@ -100,12 +100,12 @@ def test_quantity_of_a_message_does_not_count_as_records(codec_id: int) -> None:
     assert decode_data(data, 1) == Decoded(golden.message, len(data))
 
 
-def test_packet_without_records_is_within_the_lowest_limit() -> None:
+def test_packet_without_records_is_within_any_limit() -> None:
     assert decode_data(b"\x08\x00\x00", 1) == Decoded(Packet(CODEC_8, ()), 3)
 
 
 @given(st.sampled_from([*KNOWN, 0x00, 0x55]), st.binary(min_size=2, max_size=150))
-def test_any_bytes_are_decoded_or_rejected(codec_id: int, rest: bytes) -> None:
+def test_any_bytes_are_decoded_as_frame_data_or_rejected(codec_id: int, rest: bytes) -> None:
     data = bytes((codec_id,)) + rest
     outcome = decode_data(data)
     assert outcome.used == len(data)

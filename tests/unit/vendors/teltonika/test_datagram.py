@@ -132,7 +132,9 @@ def test_shortest_datagram_is_decoded() -> None:
         (0xFFFF, (23, "data", "65514 bytes, according to the length", "40 bytes up to the end")),
     ],
 )
-def test_wrong_length_is_rejected(length: int, expected: tuple[int, str, str, str]) -> None:
+def test_datagram_with_a_wrong_length_is_rejected(
+    length: int, expected: tuple[int, str, str, str]
+) -> None:
     outcome = rejection(length.to_bytes(2, "big") + OVER_8.datagram[2:])
     assert (outcome.offset, outcome.field, outcome.expected, outcome.found) == expected
     assert outcome.reason.startswith(f"length {length} ")
@@ -154,14 +156,14 @@ def test_imei_of_wrong_length_is_rejected(length: int) -> None:
 
 @pytest.mark.parametrize("offset", range(8, 23))
 @pytest.mark.parametrize("character", [b"X", b" ", b"/", b":", b"\x00", b"\xb2", b"\xff", b"-"])
-def test_imei_with_other_characters_than_digits_is_rejected(offset: int, character: bytes) -> None:
+def test_imei_with_characters_other_than_digits_is_rejected(offset: int, character: bytes) -> None:
     outcome = rejection(OVER_8.datagram[:offset] + character + OVER_8.datagram[offset + 1 :])
     assert outcome.offset == 8
     assert outcome.field == "imei"
 
 
 @pytest.mark.parametrize("byte", [0x00, 0x01, 0x05, 0xFF])
-def test_unused_byte_is_ignored(byte: int) -> None:
+def test_unused_byte_of_a_datagram_is_ignored(byte: int) -> None:
     changed = OVER_8.datagram[:4] + bytes((byte,)) + OVER_8.datagram[5:]
     expected = decode_datagram(OVER_8.datagram)
     assert decode_datagram(changed) == expected
@@ -171,7 +173,7 @@ def test_unused_byte_is_ignored(byte: int) -> None:
 
 
 @each_golden
-def test_beginning_of_a_datagram_resembles_a_datagram(golden: GoldenDatagram) -> None:
+def test_three_bytes_or_more_of_a_datagram_resemble_a_datagram(golden: GoldenDatagram) -> None:
     # The length alone may be that of a login as well.
     assert resembles_datagram(golden.datagram[:1]) is False
     assert resembles_datagram(golden.datagram[:2]) is None
@@ -248,7 +250,7 @@ def test_datagram_truncated_after_the_imei_length_resembles_a_datagram(
 
 
 @pytest.mark.parametrize("imei", ["", "1" * 14, "1" * 16, "35630704244101X", "٣" * 15, "²" * 15])
-def test_invalid_imei_is_not_encoded(imei: str) -> None:
+def test_datagram_with_an_invalid_imei_is_not_encoded(imei: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any text
         encode_datagram(Datagram(1, 1, imei, b"\x08\x00\x00"))
 
@@ -257,7 +259,7 @@ def test_invalid_imei_is_not_encoded(imei: str) -> None:
     "change",
     [{"packet_id": -1}, {"packet_id": 65_536}, {"avl_packet_id": -1}, {"avl_packet_id": 256}],
 )
-def test_id_out_of_range_is_not_encoded(change: dict[str, int]) -> None:
+def test_datagram_with_an_id_out_of_range_is_not_encoded(change: dict[str, int]) -> None:
     datagram = Datagram(1, 1, OVER_8.imei, b"\x08\x00\x00")
     with pytest.raises(ValueError, match="out of range"):
         encode_datagram(attrs.evolve(datagram, **change))  # type: ignore[arg-type]
@@ -294,7 +296,7 @@ def test_ack_has_the_ids_and_the_count(
 
 
 @given(unsigned(2), unsigned(1), imeis, st.binary(min_size=3, max_size=200))
-def test_encoding_and_decoding_are_inverse(
+def test_encoded_datagram_decodes_to_itself(
     packet_id: int, avl_packet_id: int, imei: str, data: bytes
 ) -> None:
     datagram = Datagram(packet_id, avl_packet_id, imei, data)
@@ -312,7 +314,7 @@ def check(data: bytes) -> None:
 
 
 @given(st.binary(max_size=100))
-def test_any_bytes_are_decoded_or_rejected(data: bytes) -> None:
+def test_any_bytes_are_decoded_as_a_datagram_or_rejected(data: bytes) -> None:
     check(data)
     check(resized(data) if len(data) >= 2 else data)
 

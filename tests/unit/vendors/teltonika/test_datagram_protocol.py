@@ -54,7 +54,7 @@ def test_golden_datagram_gets_the_documented_ack(port: Port, golden: GoldenDatag
     assert port.reasons == []
 
 
-def test_ack_of_a_packet_without_records_has_the_count_0(port: Port) -> None:
+def test_ack_of_a_datagram_without_records_has_the_count_0(port: Port) -> None:
     port.gateway.confirms_immediately = True
     port.receive(datagram(b"\x08\x00\x00"))
     assert port.acks() == [(bytes.fromhex("0005cafe010500"), ADDRESS)]
@@ -124,7 +124,7 @@ def test_invalid_datagram_is_dropped_and_reported(port: Port, data: bytes, reaso
     assert port.remembered == 0
 
 
-def test_number_of_records_is_limited() -> None:
+def test_datagram_with_more_records_than_the_limit_gets_no_ack() -> None:
     port = Port(Limits(records=1))
     port.receive(datagram(TWO_RECORDS.data))
     assert port.reasons == ["2 records exceed the limit of 1"]

@@ -113,12 +113,12 @@ def test_entries_are_sorted_by_id(table: Dictionary) -> None:
     assert ids == sorted(ids)
 
 
-def test_models_are_known_families(table: Dictionary) -> None:
+def test_models_in_the_dictionary_are_known_families(table: Dictionary) -> None:
     families = {family for entry in table.entries.values() for family in entry.models.split("/")}
     assert families == {"FMB", "FMC", "FMM", "FM36", "FM63", "FM6", "FT"}
 
 
-def test_user_dictionary_is_read() -> None:
+def test_dictionary_of_the_user_is_read() -> None:
     (entry,) = read([HEADER, "7,Depth,2,1,0.5,m,X1/X2"]).entries.values()
     assert (entry.name, entry.multiplier, entry.models) == ("Depth", Decimal("0.5"), "X1/X2")
     assert entry.scaled(0xFFFF) == -0.5

@@ -121,7 +121,7 @@ def test_document_has_the_numbers_of_the_wire(golden: Golden) -> None:
         assert elements == [*record.elements, *variable]
 
 
-def test_document_has_times_and_degrees() -> None:
+def test_document_has_iso_times_and_degrees() -> None:
     (record,) = as_document(DRIVING.frame)["records"]
     assert record["time"] == "2019-01-04T12:27:19.000Z"
     assert record["longitude_degrees"] == 16.3745183
@@ -143,7 +143,7 @@ def test_record_of_codec_16_has_its_generation_type() -> None:
     assert [record["event"] for record in made["records"]] == [11, 11]
 
 
-def test_login_and_pings_have_documents() -> None:
+def test_login_and_pings_are_shown_as_documents() -> None:
     login = {"kind": "login", "length": 15, "imei": "356307042441013"}
     assert as_document(LOGIN) == login
     assert as_document(b"\xff\xff") == {"kind": "ping", "count": 2}
@@ -211,7 +211,7 @@ def test_message_that_is_not_text_is_shown_in_hex(content: str) -> None:
     assert "text" not in again
 
 
-def test_codec_7_has_a_document() -> None:
+def test_frame_of_codec_7_is_shown_as_a_document() -> None:
     made = as_document(CODEC_7_FRAME, names=True)
     first, second, _, last = made["records"]
     assert (made["codec"], made["length"], made["crc"]) == ("7", 85, "0x00006846")
@@ -238,7 +238,7 @@ def test_codec_7_has_a_document() -> None:
         (32, 0xF6, "Coolant Temperature", -10, "°C"),
     ],
 )
-def test_names_have_scaled_values_and_units(
+def test_named_elements_have_scaled_values_and_units(
     element_id: int, raw: int, name: str, scaled: float, unit: str
 ) -> None:
     shown = element(as_document(PANIC.frame, names=True), element_id)
@@ -246,7 +246,7 @@ def test_names_have_scaled_values_and_units(
     assert shown == {"id": element_id, "value": raw, "name": name, "scaled": scaled, "unit": unit}
 
 
-def test_variable_element_has_only_a_name() -> None:
+def test_variable_element_has_a_name_and_no_scaled_value() -> None:
     shown = element(as_document(PANIC.frame, names=True), 264)
     assert shown == {
         "id": 264,
@@ -267,7 +267,7 @@ def test_value_of_another_size_gets_no_name(width: int) -> None:
 # The text.
 
 
-def test_text_is_indented_with_one_line_per_element() -> None:
+def test_rendered_document_has_one_line_for_each_element() -> None:
     text = render(document(decoded(NARROW_ELEMENTS.frame)))
     lines = text.splitlines()
     assert lines[:3] == ["{", '  "kind": "frame",', '  "length": 40,']

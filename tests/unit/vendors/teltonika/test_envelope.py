@@ -53,7 +53,7 @@ def test_frame_that_arrives_byte_by_byte_is_decoded_at_its_last_byte(golden: Gol
 
 
 @each_golden
-def test_missing_bytes_lead_to_a_frame_in_two_reads(golden: Golden) -> None:
+def test_reads_of_the_missing_bytes_complete_a_frame_in_two_steps(golden: Golden) -> None:
     have, steps = 0, 0
     while isinstance(outcome := decode_frame(golden.frame[:have], LIMIT), Incomplete):
         have += outcome.missing
@@ -80,7 +80,7 @@ def test_two_frames_in_one_buffer_are_decoded_in_order(first: Golden, second: Go
     assert outcome == Incomplete(8)
 
 
-def test_decoding_does_not_change_the_buffer() -> None:
+def test_decoding_a_frame_does_not_change_the_buffer() -> None:
     buffer = bytearray(SMALLEST.frame + b"\xff")
     decode_frame(buffer, LIMIT)
     assert buffer == SMALLEST.frame + b"\xff"
@@ -109,7 +109,7 @@ def test_checksum_is_crc_16_arc() -> None:
 
 @pytest.mark.parametrize("offset", range(4))
 @pytest.mark.parametrize("byte", [0x01, 0x0F, 0x47, 0xFF])
-def test_preamble_is_fatal_at_its_first_wrong_byte(offset: int, byte: int) -> None:
+def test_wrong_preamble_is_fatal_at_its_first_wrong_byte(offset: int, byte: int) -> None:
     assert decode_frame(bytes(offset), LIMIT) == Incomplete(8 - offset)
     outcome = decode_frame(bytes(offset) + bytes((byte,)), LIMIT)
     assert isinstance(outcome, Fatal)
@@ -121,7 +121,7 @@ def test_preamble_is_fatal_at_its_first_wrong_byte(offset: int, byte: int) -> No
     "data",
     [b"\xde\xad\xbe\xef" + SMALLEST.frame, bytes((PING,)) + SMALLEST.frame, LOGIN, b"GET / HTTP"],
 )
-def test_frame_after_other_bytes_is_not_searched(data: bytes) -> None:
+def test_bytes_before_a_frame_are_not_skipped(data: bytes) -> None:
     outcome = decode_frame(data, LIMIT)
     assert isinstance(outcome, Fatal)
     assert "preamble" in outcome.reason
@@ -201,7 +201,7 @@ def test_published_frames_with_a_wrong_checksum_are_fatal(frame: str, computed: 
 @each_golden
 @pytest.mark.parametrize("offset", [-4, -3])
 @pytest.mark.parametrize("byte", [0x01, 0x80, 0xFF])
-def test_upper_half_of_the_checksum_has_to_be_zero(golden: Golden, offset: int, byte: int) -> None:
+def test_upper_half_of_the_checksum_must_be_zero(golden: Golden, offset: int, byte: int) -> None:
     frame = bytearray(golden.frame)
     frame[offset] = byte
     outcome = decode_frame(frame, LIMIT)
@@ -226,7 +226,7 @@ def test_wrong_checksum_is_reported_after_the_last_byte() -> None:
 
 
 @each_correct_envelope
-def test_mistakes_in_the_data_do_not_affect_the_envelope(frame: bytes) -> None:
+def test_frame_with_malformed_data_is_decoded(frame: bytes) -> None:
     assert decode_frame(frame, LIMIT) == Decoded(frame[8:-4], len(frame))
 
 
@@ -267,12 +267,12 @@ def test_mutated_frame_is_decoded_incomplete_or_fatal(
 
 
 @given(st.binary(min_size=3, max_size=300), st.binary(max_size=20))
-def test_encoding_and_decoding_are_inverse(data: bytes, after: bytes) -> None:
+def test_encoded_frame_decodes_to_the_same_data(data: bytes, after: bytes) -> None:
     frame = encode_frame(data)
     assert decode_frame(frame + after, 300) == Decoded(data, len(data) + 12)
 
 
-def test_limit_of_messages_may_exceed_that_of_records() -> None:
+def test_limit_of_message_frames_may_exceed_that_of_record_frames() -> None:
     message, records = b"\x0c" + bytes(99), b"\x08" + bytes(99)
     assert decode_frame(encode_frame(message), 64, 100) == Decoded(message, 112)
     assert isinstance(decode_frame(encode_frame(records), 64, 100), Fatal)
@@ -287,7 +287,7 @@ def test_codec_id_selects_the_limit_of_the_length() -> None:
     assert isinstance(decode_frame(message[:8], 64, 99), Fatal)
 
 
-def test_limit_of_messages_may_be_below_that_of_records() -> None:
+def test_limit_of_message_frames_may_be_below_that_of_record_frames() -> None:
     message, records = b"\x0c" + bytes(63), b"\x08" + bytes(99)
     assert decode_frame(encode_frame(message), 100, 64) == Decoded(message, 76)
     assert isinstance(decode_frame(encode_frame(message + b"x"), 100, 64), Fatal)

@@ -65,7 +65,7 @@ def reframed(frame: bytes, offset: int, value: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example_is_decoded_and_encoded(name: str) -> None:
+def test_decoded_example_is_encoded_to_the_same_bytes(name: str) -> None:
     data = EXAMPLES[name]
     outcome = decode_frames(data)
     assert isinstance(outcome, Decoded)
@@ -74,7 +74,7 @@ def test_example_is_decoded_and_encoded(name: str) -> None:
     assert encode_any_frame(frame) == data
 
 
-def test_stream_is_a_sequence_of_frames() -> None:
+def test_stream_is_decoded_to_a_sequence_of_frames() -> None:
     outcome = decode_frames(STREAM)
     assert isinstance(outcome, Decoded)
     ping, login, _, frame, last = outcome.value
@@ -83,7 +83,7 @@ def test_stream_is_a_sequence_of_frames() -> None:
     assert b"".join(map(encode_any_frame, outcome.value)) == STREAM
 
 
-def test_consecutive_pings_are_one_frame() -> None:
+def test_consecutive_pings_are_decoded_as_one_frame() -> None:
     assert decode_frames(b"\xff" * 1000) == Decoded((Ping(1000),), 1000)
 
 
@@ -309,7 +309,7 @@ def test_damaged_bytes_are_frames_or_have_an_error(
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
-def test_record_truncated_anywhere_has_the_error_of_its_field(golden: Golden) -> None:
+def test_error_for_a_record_truncated_anywhere_names_the_missing_field(golden: Golden) -> None:
     data = golden.data
     for size in range(2, len(data) - 1):
         cut = encode_frame(data[:size] + data[-1:])

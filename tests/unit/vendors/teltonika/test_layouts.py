@@ -57,7 +57,7 @@ def layouts_of(*known: Packet) -> RecentLayouts:
 
 
 @given(packets(), packets())
-def test_entries_are_the_same_with_and_without_layouts(known: Packet, packet: Packet) -> None:
+def test_layouts_do_not_change_the_entries_of_a_packet(known: Packet, packet: Packet) -> None:
     recent = layouts_of(known, packet)
     for read in (packet, known):
         made = recent.entries(IMEI, encoded(read), 255)
@@ -126,7 +126,7 @@ def test_golden_packets_give_the_same_entries_with_layouts(golden: Golden) -> No
 
 @pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E, CODEC_16], ids=lambda codec: codec.name)
 @pytest.mark.parametrize("value", [0, 2**53 - 1, 2**53, 2**64 - 1])
-def test_wide_values_stay_exact(codec: Codec, value: int) -> None:
+def test_large_values_are_exact_in_entries_made_by_layout(codec: Codec, value: int) -> None:
     generation = 3 if codec is CODEC_16 else None
     elements = ((1, 1, 255), (78, 8, value), (11, 8, 2**63))
     packet = Packet(codec, (attrs.evolve(RECORD, elements=elements, generation=generation),))
@@ -162,12 +162,12 @@ def test_record_that_cannot_have_a_layout_is_not_learned(packet: Packet) -> None
 
 
 @pytest.mark.parametrize(("limit", "read"), [(3, True), (2, False)])
-def test_number_of_records_is_limited(limit: int, read: bool) -> None:
+def test_layouts_read_no_packet_with_more_records_than_the_limit(limit: int, read: bool) -> None:
     packet = Packet(CODEC_8E, with_ids(1).records * 3)
     assert (layouts_of(packet).entries(IMEI, encoded(packet), limit) is not None) is read
 
 
-def test_layout_of_another_codec_does_not_fit() -> None:
+def test_layout_of_another_codec_is_not_used() -> None:
     recent = layouts_of(with_ids(1, codec=CODEC_8), with_ids(1, codec=CODEC_16))
     for codec in (CODEC_8, CODEC_16):
         packet = with_ids(1, codec=codec)

@@ -30,7 +30,7 @@ def test_bytes_after_the_login_are_ignored(after: bytes) -> None:
     assert decode_login(LOGIN + after) == Decoded(IMEI, 17)
 
 
-def test_decoding_does_not_change_the_buffer() -> None:
+def test_decoding_a_login_does_not_change_the_buffer() -> None:
     buffer = bytearray(LOGIN + b"\xff")
     decode_login(buffer)
     assert buffer == LOGIN + b"\xff"
@@ -41,7 +41,7 @@ def test_login_after_a_ping_is_decoded() -> None:
 
 
 @pytest.mark.parametrize("imei", ["000000000000000", "999999999999999", "356307042441010"])
-def test_check_digit_is_not_verified(imei: str) -> None:
+def test_login_decoder_does_not_verify_the_check_digit(imei: str) -> None:
     assert decode_login(b"\x00\x0f" + imei.encode()) == Decoded(imei, 17)
 
 
@@ -59,7 +59,7 @@ def test_check_digit_is_not_verified(imei: str) -> None:
         (SMALLEST.frame, "frame before the login: the IMEI must come first"),
     ],
 )
-def test_other_protocols_are_fatal_at_their_first_bytes(received: bytes, reason: str) -> None:
+def test_bytes_of_another_protocol_are_fatal_at_once(received: bytes, reason: str) -> None:
     assert decode_login(received) == Fatal(0, reason)
 
 
@@ -77,7 +77,7 @@ def test_wrong_length_is_rejected_before_the_digits(digits: int, sent: str) -> N
 
 @pytest.mark.parametrize("offset", range(15))
 @pytest.mark.parametrize("character", [b"X", b" ", b"/", b":", b"\x00", b"\xb2", b"\xff", b"-"])
-def test_other_character_than_a_digit_is_rejected_as_it_arrives(
+def test_character_that_is_not_a_digit_is_rejected_on_arrival(
     offset: int, character: bytes
 ) -> None:
     before = LOGIN[: 2 + offset]
@@ -129,7 +129,7 @@ def test_rejection_does_not_depend_on_later_bytes(received: bytes, more: bytes) 
 
 
 @given(imeis)
-def test_encoding_and_decoding_are_inverse(imei: str) -> None:
+def test_encoded_login_decodes_to_the_same_imei(imei: str) -> None:
     assert decode_login(encode_login(imei)) == Decoded(imei, 17)
 
 
@@ -150,10 +150,10 @@ def test_golden_login_is_encoded_byte_for_byte() -> None:
         "-1" + "1" * 13,
     ],
 )
-def test_invalid_imei_is_not_encoded(imei: str) -> None:
+def test_login_with_an_invalid_imei_is_not_encoded(imei: str) -> None:
     with pytest.raises(ValueError, match="15 digits"):
         encode_login(imei)
 
 
-def test_replies_are_one_byte_each() -> None:
+def test_replies_to_a_login_have_one_byte() -> None:
     assert (ACCEPT, REFUSE) == (b"\x01", b"\x00")

@@ -78,7 +78,7 @@ def test_golden_message_is_encoded_byte_for_byte(golden: GoldenMessage) -> None:
 
 
 @each_golden
-def test_golden_frame_of_a_message_has_the_envelope_of_records(golden: GoldenMessage) -> None:
+def test_golden_message_is_framed_like_records(golden: GoldenMessage) -> None:
     assert decode_frame(golden.frame, 8192) == Decoded(golden.data, len(golden.frame))
 
 
@@ -98,7 +98,7 @@ def test_bytes_after_the_payload_are_rejected(golden: GoldenMessage, stray: byte
     assert outcome.field == "size"
 
 
-def test_codecs_have_their_ids_and_names() -> None:
+def test_message_codecs_have_their_ids_and_names() -> None:
     names = {codec_id: codec.name for codec_id, codec in MESSAGE_CODECS.items()}
     assert names == {0x0C: "12", 0x0D: "13", 0x0E: "14", 0x0F: "15"}
 
@@ -173,13 +173,13 @@ def test_message_of_any_type_is_decoded(golden: GoldenMessage, type_: int) -> No
 
 @each_golden
 @pytest.mark.parametrize(("first", "last"), [(0, 0), (1, 2), (255, 1)])
-def test_quantities_are_ignored(golden: GoldenMessage, first: int, last: int) -> None:
+def test_quantities_in_a_message_are_ignored(golden: GoldenMessage, first: int, last: int) -> None:
     data = golden.data[:1] + bytes((first,)) + golden.data[2:-1] + bytes((last,))
     assert decode_message(data) == Decoded(golden.message, len(data))
 
 
 @pytest.mark.parametrize("golden", [COMMAND_12, ANSWER_12, SERIAL_13], ids=lambda g: g.name)
-def test_message_may_be_empty(golden: GoldenMessage) -> None:
+def test_message_may_have_an_empty_payload(golden: GoldenMessage) -> None:
     empty = attrs.evolve(golden.message, content=b"")
     data = encode_message(empty)
     assert decode_message(data) == Decoded(empty, len(data))
@@ -201,7 +201,7 @@ def test_message_may_be_empty(golden: GoldenMessage) -> None:
         (0x0F, 1, None, "codec 15: an IMEI"),
     ],
 )
-def test_missing_or_unexpected_field_is_refused(
+def test_message_with_a_missing_or_unexpected_field_is_not_encoded(
     codec_id: int, timestamp: int | None, imei: str | None, error: str
 ) -> None:
     with pytest.raises(ValueError, match=error):
@@ -209,19 +209,19 @@ def test_missing_or_unexpected_field_is_refused(
 
 
 @pytest.mark.parametrize("imei", ["", "1" * 14, "1" * 16, "35630704244101X", "٣" * 15, "²" * 15])
-def test_invalid_imei_is_not_encoded(imei: str) -> None:
+def test_message_with_an_invalid_imei_is_not_encoded(imei: str) -> None:
     with pytest.raises(ValueError, match="15 digits"):
         encode_message(attrs.evolve(COMMAND_14.message, imei=imei))
 
 
 @pytest.mark.parametrize("time", [-1, 2**32])
-def test_time_out_of_range_is_not_encoded(time: int) -> None:
+def test_message_with_a_time_out_of_range_is_not_encoded(time: int) -> None:
     with pytest.raises(ValueError, match="codec 13 cannot encode"):
         encode_message(attrs.evolve(SERIAL_13.message, timestamp=time))
 
 
 @pytest.mark.parametrize("type_", [-1, 256])
-def test_type_out_of_range_is_not_encoded(type_: int) -> None:
+def test_message_with_a_type_out_of_range_is_not_encoded(type_: int) -> None:
     with pytest.raises(ValueError, match="codec 12 cannot encode"):
         encode_message(attrs.evolve(COMMAND_12.message, type=type_))
 
@@ -230,7 +230,7 @@ def test_type_out_of_range_is_not_encoded(type_: int) -> None:
 
 
 @given(messages())
-def test_encoding_and_decoding_are_inverse(message: Message) -> None:
+def test_encoded_message_decodes_to_itself(message: Message) -> None:
     data = encode_message(message)
     assert decode_message(data) == Decoded(message, len(data))
 
@@ -246,7 +246,7 @@ def check(data: bytes) -> None:
 
 
 @given(st.sampled_from(sorted(MESSAGE_CODECS)), st.binary(max_size=80))
-def test_any_bytes_are_decoded_or_rejected(codec_id: int, rest: bytes) -> None:
+def test_any_bytes_are_decoded_as_a_message_or_rejected(codec_id: int, rest: bytes) -> None:
     check(bytes((codec_id,)) + rest)
 
 

@@ -201,7 +201,7 @@ def test_datagram_of_more_than_65535_bytes_is_refused() -> None:
 
 
 @given(json_values)
-def test_any_json_is_refused_with_an_error(value: Any) -> None:
+def test_random_json_is_refused_as_a_document(value: Any) -> None:
     with pytest.raises(BadDocument):
         parse(value)
 

@@ -99,7 +99,7 @@ def test_any_generation_type_is_kept(generation: int) -> None:
 
 
 @pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E])
-def test_other_codecs_have_no_generation_type(codec: object) -> None:
+def test_entries_of_other_codecs_have_no_generation_type(codec: object) -> None:
     (entry,) = entries_of(Packet(codec, (RECORD,)))  # type: ignore[arg-type]
     assert "generation_type" not in entry.payload
     assert Position.from_payload(entry.payload).generation_type is None
@@ -224,7 +224,9 @@ def test_entry_of_a_message_has_the_expected_payload(
         ("\u2028".encode(), '{"__buffer_b64":"4oCo"}'),
     ],
 )
-def test_message_is_text_if_printable_and_bytes_otherwise(content: bytes, text: str) -> None:
+def test_message_is_stored_as_text_if_printable_and_as_bytes_otherwise(
+    content: bytes, text: str
+) -> None:
     payload = message_position(IMEI, message(content), NOW).to_payload()
     assert payload.endswith(f'"attributes":{{"message":{text},"message_type":6}}}}')
 
@@ -237,7 +239,9 @@ def test_message_is_text_if_printable_and_bytes_otherwise(content: bytes, text: 
         (NOW, "2026-11-22T10:00:00.125Z"),
     ],
 )
-def test_message_without_a_time_gets_the_time_of_its_arrival(now: float, time: str) -> None:
+def test_position_of_a_message_without_a_time_has_the_time_of_arrival(
+    now: float, time: str
+) -> None:
     assert [entry.ts for entry in entries_of(message(b"x"), now=now)] == [time]
 
 
@@ -245,7 +249,7 @@ def test_message_without_a_time_gets_the_time_of_its_arrival(now: float, time: s
     ("timestamp", "time"),
     [(0, "1970-01-01T00:00:00.000Z"), (2**32 - 1, "2106-02-07T06:28:15.000Z")],
 )
-def test_message_with_a_time_keeps_it(timestamp: int, time: str) -> None:
+def test_position_of_a_message_with_a_time_has_that_time(timestamp: int, time: str) -> None:
     assert [entry.ts for entry in entries_of(message(b"x", 0x0D, timestamp=timestamp))] == [time]
 
 

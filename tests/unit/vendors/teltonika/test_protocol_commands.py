@@ -270,7 +270,9 @@ def test_pings_after_a_frame_do_not_delay_a_command(settled: Conversation) -> No
     assert settled.received() == ACK + COMMAND
 
 
-def test_command_waits_for_a_message_that_is_not_kept(settled: Conversation) -> None:
+def test_command_waits_until_a_message_that_cannot_be_detached_is_appended(
+    settled: Conversation,
+) -> None:
     settled.gateway.accepts_detached = False
     settled.send(message())
     command = PendingCommand(settled)
@@ -396,7 +398,7 @@ def test_device_that_falls_asleep_while_it_does_not_read_gets_no_command(
     assert command.written
 
 
-def test_sleep_of_the_radio_is_given_per_command(settled: Conversation) -> None:
+def test_each_command_has_its_own_limit_for_sleeping_radios(settled: Conversation) -> None:
     settled.clock.advance(100)
     sleeper = PendingCommand(settled, radio_sleeps=30)
     assert sleeper.is_waiting
@@ -405,7 +407,9 @@ def test_sleep_of_the_radio_is_given_per_command(settled: Conversation) -> None:
     assert PendingCommand(settled, radio_sleeps=30).is_waiting
 
 
-def test_radio_that_sleeps_before_the_settle_time_delays_the_command(online: Conversation) -> None:
+def test_command_waits_if_the_radio_sleeps_before_the_settle_time_ends(
+    online: Conversation,
+) -> None:
     command = PendingCommand(online, radio_sleeps=LOGIN_SETTLE_TIME / 2)
     online.clock.advance(LOGIN_SETTLE_TIME)
     assert command.is_waiting

@@ -233,7 +233,7 @@ def test_message_is_published_without_an_ack(online: Conversation, sent: bytes, 
     assert not online.closed
 
 
-def test_message_without_a_time_gets_the_time_of_its_arrival(online: Conversation) -> None:
+def test_message_without_a_time_is_published_with_the_time_of_arrival(online: Conversation) -> None:
     online.clock.advance(61.25)
     online.send(message())
     assert online.gateway.published[0][0][0].ts == "1970-01-01T00:01:01.250Z"
@@ -269,7 +269,7 @@ def test_messages_outlive_the_idle_timeout(online: Conversation, sent: bytes) ->
     assert len(messages) == sent.count(message())
 
 
-def test_messages_that_are_not_kept_are_counted_as_lost(online: Conversation) -> None:
+def test_messages_that_cannot_be_detached_are_counted_as_lost(online: Conversation) -> None:
     online.gateway.accepts_detached = False
     online.send(message() * 5 + frame(1))
     online.lose()
@@ -323,7 +323,9 @@ def test_message_with_a_wrong_checksum_closes_the_connection(
 
 
 @pytest.mark.parametrize(("records", "is_accepted"), [(1, True), (5, True), (6, False)])
-def test_number_of_records_is_limited(records: int, is_accepted: bool) -> None:
+def test_packet_with_more_records_than_the_limit_closes_the_connection(
+    records: int, is_accepted: bool
+) -> None:
     talk = Conversation(Limits(records=5))
     talk.gateway.confirms_immediately = True
     talk.send(LOGIN + frame(*range(records)))
@@ -334,7 +336,7 @@ def test_number_of_records_is_limited(records: int, is_accepted: bool) -> None:
         assert talk.reason == "6 records exceed the limit of 5"
 
 
-def test_limit_of_messages_may_exceed_that_of_records() -> None:
+def test_connection_accepts_messages_longer_than_the_limit_of_records() -> None:
     talk = Conversation(Limits(frame_bytes=64, command_frame_bytes=200))
     talk.gateway.confirms_immediately = True
     talk.send(LOGIN + message(bytes(200 - 8)))

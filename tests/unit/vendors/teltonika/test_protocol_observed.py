@@ -48,7 +48,7 @@ def test_connection_provides_its_interface(online: Conversation) -> None:
 # Figures.
 
 
-def test_figures_start_with_the_login(online: Conversation) -> None:
+def test_figures_of_a_new_connection_include_only_the_login(online: Conversation) -> None:
     assert online.protocol.figures() == ConnectionFigures(10.0, 10.0, "", 0, len(LOGIN))
 
 

@@ -87,7 +87,7 @@ def test_division_into_segments_does_not_change_the_result(
 
 
 @given(st.lists(FRAMES, max_size=4))
-def test_replies_are_those_of_the_single_frames(frames: list[bytes]) -> None:
+def test_each_frame_of_a_segment_gets_its_own_reply(frames: list[bytes]) -> None:
     counts = {
         LOGIN: b"\x01",
         frame(1): replies(1),

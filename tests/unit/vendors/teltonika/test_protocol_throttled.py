@@ -172,7 +172,7 @@ def test_throttled_messages_outlive_their_connection(end: str) -> None:
     assert talk.timers == 0
 
 
-def test_debt_of_a_device_is_bounded_over_several_connections() -> None:
+def test_reconnecting_device_cannot_exceed_its_message_rate() -> None:
     gateway = FakeGateway()
     gateway.confirms_immediately = True
     port = Port(gateway, Limits(message_rate=1, message_burst=10))
@@ -247,7 +247,7 @@ def test_bytes_of_messages_of_ended_connections_are_bounded(
     assert lost + len(messages(talk)) == 400
 
 
-def test_throttled_messages_that_are_not_kept_are_counted_as_lost() -> None:
+def test_throttled_messages_that_cannot_be_detached_are_counted_as_lost() -> None:
     talk = online(Limits(message_rate=50, message_burst=1))
     talk.send(UNSOLICITED * 100)
     talk.gateway.accepts_detached = False
@@ -337,7 +337,7 @@ def test_new_connection_has_a_small_work_budget() -> None:
     assert not any(one.may_work() for one in made)
 
 
-def test_clock_that_goes_back_gives_no_credit(slow_connection: Conversation) -> None:
+def test_clock_set_back_gives_no_work_budget(slow_connection: Conversation) -> None:
     clock: Any = slow_connection.clock
     clock.step = -1.0
     slow_connection.protocol.dataReceived(frame(1))
@@ -345,7 +345,7 @@ def test_clock_that_goes_back_gives_no_credit(slow_connection: Conversation) -> 
     assert slow_connection.protocol._exchange._throttle.credit <= OWN_BURST
 
 
-def test_connection_paused_for_work_leaves_no_timer_when_it_ends(
+def test_connection_over_its_work_budget_leaves_no_timer_when_it_ends(
     slow_connection: Conversation,
 ) -> None:
     while not slow_connection.gateway.tally.paused_for_work:
