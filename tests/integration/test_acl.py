@@ -130,7 +130,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AclRedisServer]
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_role_has_no_other_permissions(server: AclRedisServer, role: str) -> None:
+def test_role_has_only_the_listed_permissions(server: AclRedisServer, role: str) -> None:
     before = server.client.dbsize()
     for command in (*FORBIDDEN, *FORBIDDEN_TO[role]):
         # Each command has its own connection, since MONITOR or SUBSCRIBE would change its mode.
@@ -187,7 +187,7 @@ def test_make_users_generates_new_passwords_each_time(tmp_path: Path) -> None:
             assert re.fullmatch(rf"redis://tracker-{role}:[0-9a-f]{{64}}@127.0.0.1:6379/0\n", url)
 
 
-def test_restart_restores_all_confirmed_writes(tmp_path: Path) -> None:
+def test_restart_with_our_users_restores_all_confirmed_writes(tmp_path: Path) -> None:
     # The server replays its append-only file with the permissions of the user "default", and
     # skips forbidden commands silently. Scripts and XREADGROUP are in the file as transactions.
     server = AclRedisServer(tmp_path / "redis")

@@ -57,7 +57,7 @@ def is_silent(one: socket.socket) -> bool:
     return False
 
 
-def test_bytes_and_the_end_pass_in_both_directions(path: Path) -> None:
+def test_proxy_forwards_bytes_and_the_end_in_both_directions(path: Path) -> None:
     near, far = path.connect()
     assert echoes(near, far)
     near.shutdown(socket.SHUT_WR)
@@ -69,7 +69,7 @@ def test_bytes_and_the_end_pass_in_both_directions(path: Path) -> None:
     assert path.proxy.accepted == 1
 
 
-def test_stall_holds_all_bytes_until_it_is_healed(path: Path) -> None:
+def test_stalled_proxy_holds_all_bytes_until_it_is_healed(path: Path) -> None:
     near, far = path.connect()
     path.proxy.stall()
     near.sendall(b"late")
@@ -90,7 +90,7 @@ def test_connections_made_before_a_stall_may_stay_unforwarded(path: Path) -> Non
     assert is_silent(near)
 
 
-def test_cut_resets_both_ends(path: Path) -> None:
+def test_proxy_that_cuts_a_connection_resets_both_ends(path: Path) -> None:
     near, far = path.connect()
     assert path.proxy.cut() == 1
     for one in (near, far):
@@ -100,7 +100,7 @@ def test_cut_resets_both_ends(path: Path) -> None:
 
 
 @pytest.mark.parametrize("up", [True, False])
-def test_half_close_ends_one_direction_only(path: Path, up: bool) -> None:
+def test_half_closed_connection_ends_in_one_direction_only(path: Path, up: bool) -> None:
     near, far = path.connect()
     ends = {True: (near, far), False: (far, near)}
     assert path.proxy.half_close(up) == 1
@@ -119,7 +119,7 @@ def test_refused_connections_do_not_reach_the_server_until_healed(path: Path) ->
     assert echoes(*path.connect())
 
 
-def test_pace_forwards_small_pieces(path: Path) -> None:
+def test_proxy_with_a_pace_forwards_small_pieces(path: Path) -> None:
     near, far = path.connect()
     path.proxy.set_pace(Pace(3, 0.02))
     near.sendall(b"0123456789")
@@ -141,14 +141,14 @@ def test_reset_or_missing_server_resets_the_client(path: Path) -> None:
         socket.create_connection(("127.0.0.1", path.proxy.port), timeout=10).recv(1)
 
 
-def test_reply_is_sent_in_place_of_the_server(path: Path) -> None:
+def test_proxy_replies_in_place_of_the_server(path: Path) -> None:
     path.proxy.reply(b"HTTP/1.1 503 No\r\n\r\n")
     near = socket.create_connection(("127.0.0.1", path.proxy.port), timeout=10)
     near.sendall(b"GET / HTTP/1.1\r\n\r\n")
     assert near.recv(100).startswith(b"HTTP/1.1 503")
 
 
-def test_reply_of_the_server_can_be_changed() -> None:
+def test_proxy_changes_a_reply_of_the_server() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         changing = Proxy(listening.getsockname()[1], change=bytes.upper, delay=0.01)
         with closing(changing) as proxy:
@@ -159,7 +159,7 @@ def test_reply_of_the_server_can_be_changed() -> None:
             assert near.recv(10) == b"DOWN"
 
 
-def test_close_ends_all_connections() -> None:
+def test_closed_proxy_ends_all_connections() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         proxy = Proxy(listening.getsockname()[1])
         near, _ = Path(proxy, listening).connect()

@@ -22,7 +22,7 @@ def use(server: RedisServer) -> None:
     server.client.script_load("return 1")
 
 
-def test_used_server_is_cleared(shared: SharedRedis) -> None:
+def test_shared_server_is_cleared_after_a_test(shared: SharedRedis) -> None:
     first = shared.lend()
     use(first)
     shared.give_back()
@@ -46,7 +46,7 @@ def test_used_server_is_cleared(shared: SharedRedis) -> None:
     ],
     ids=["killed", "restarted", "hangs", "setting", "password", "user", "replica", "address"],
 )
-def test_changed_server_is_replaced(
+def test_shared_server_that_a_test_has_changed_is_replaced(
     shared: SharedRedis, change: Callable[[RedisServer], object]
 ) -> None:
     first = shared.lend()

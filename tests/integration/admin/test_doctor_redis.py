@@ -59,7 +59,7 @@ async def test_healthy_server_has_only_ok_findings(redis: RedisServer) -> None:
 
 
 @ensureDeferred
-async def test_missing_server_is_a_failure_and_its_checks_are_skipped() -> None:
+async def test_missing_server_is_a_failure_and_later_checks_are_skipped() -> None:
     started = time.monotonic()
     report = await examined(f"redis://:s3cret@127.0.0.1:{free_port()}")
     finding = report.one("redis-reachable")
@@ -87,7 +87,9 @@ async def test_refused_login_is_a_failure(redis: RedisServer, login: str, error:
 
 
 @ensureDeferred
-async def test_server_that_hangs_is_a_failure_in_time(redis: RedisServer) -> None:
+async def test_hanging_server_is_reported_as_a_failure_within_the_time_limit(
+    redis: RedisServer,
+) -> None:
     redis.suspend()
     try:
         started = time.monotonic()
@@ -148,7 +150,7 @@ async def test_replica_is_a_failure_whose_fix_is_the_url_of_the_master(
 
 
 @ensureDeferred
-async def test_old_version_is_a_failure(redis: RedisServer) -> None:
+async def test_old_version_of_the_server_is_a_failure(redis: RedisServer) -> None:
     def older(answer: bytes) -> bytes:
         answer = re.sub(rb"redis_version:\d\.", b"redis_version:6.", answer)
         return re.sub(rb"valkey_version:\d\.", b"valkey_version:7.", answer)
@@ -249,7 +251,7 @@ async def test_failed_write_to_the_append_only_file_is_a_failure(redis: RedisSer
     [("BGREWRITEAOF", "aof_last_bgrewrite_status"), ("BGSAVE", "rdb_last_bgsave_status")],
 )
 @ensureDeferred
-async def test_failed_snapshot_or_rewrite_is_a_failure(
+async def test_failed_snapshot_or_rewrite_of_redis_is_a_failure(
     redis: RedisServer, cli: str, command: str, field: str
 ) -> None:
     shutil.rmtree(redis.folder.rename(redis.folder.with_name("gone")))
@@ -272,7 +274,7 @@ def unprotected(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @ensureDeferred
-async def test_full_disk_is_a_failure(unprotected: RedisServer) -> None:
+async def test_full_disk_of_redis_is_a_failure(unprotected: RedisServer) -> None:
     unprotected.client.config_set("dir", "/proc")  # has no free space
     finding = (await examined(unprotected.url)).one("redis-disk")
     assert finding.status is FAILURE
@@ -298,7 +300,9 @@ async def finding_of(port: int, check: Callable[[Server, Any], Awaitable[Finding
 
 @pytest.mark.parametrize(("delay", "status"), [(0.02, WARNING), (0.11, FAILURE)])
 @ensureDeferred
-async def test_late_replies_are_found(redis: RedisServer, delay: float, status: Status) -> None:
+async def test_high_latency_of_redis_is_found(
+    redis: RedisServer, delay: float, status: Status
+) -> None:
     with reply_proxy(redis.port, delay=delay) as port:
         finding = await finding_of(port, latency)
         assert finding.status is status
@@ -310,7 +314,7 @@ async def test_late_replies_are_found(redis: RedisServer, delay: float, status: 
     [(0, OK, "0.0 s from"), (5, WARNING, "5.0 s ahead"), (-40, FAILURE, "40.0 s behind")],
 )
 @ensureDeferred
-async def test_clock_difference_is_found(
+async def test_clock_of_redis_ahead_or_behind_is_found(
     redis: RedisServer, ahead: int, status: Status, seen: str
 ) -> None:
     def shifted(answer: bytes) -> bytes:
@@ -374,7 +378,7 @@ async def test_missing_right_of_a_role_is_found_and_fixed(
 
 
 @ensureDeferred
-async def test_missing_right_of_the_user_that_replays_the_append_only_file_is_found(
+async def test_missing_right_of_the_default_user_is_found_and_fixed(
     redis: RedisServer,
 ) -> None:
     url = as_bob(redis, "+@all", "~*")

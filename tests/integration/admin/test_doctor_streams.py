@@ -70,7 +70,7 @@ async def test_healthy_streams_have_only_ok_findings(redis: RedisServer) -> None
 
 
 @ensureDeferred
-async def test_without_instances_streams_and_groups_are_not_judged(redis: RedisServer) -> None:
+async def test_streams_and_groups_are_not_checked_without_instances(redis: RedisServer) -> None:
     report = await examined(redis.url)
     finding = report.one("instances")
     assert (finding.status, finding.fix) == (WARNING, "systemctl start tracker-ingest@1")
@@ -146,7 +146,7 @@ async def test_key_of_another_type_is_found_and_renamed(redis: RedisServer) -> N
 
 
 @ensureDeferred
-async def test_stream_without_a_group_is_a_failure(redis: RedisServer) -> None:
+async def test_stream_without_a_consumer_group_is_a_failure(redis: RedisServer) -> None:
     set_heartbeat(redis)
     append(redis, 1)
     finding = (await examined(redis.url)).one("groups")
@@ -178,7 +178,7 @@ async def test_idle_consumer_is_a_failure(
 
 @pytest.mark.parametrize(("age", "status"), [(30, OK), (100, WARNING), (700, FAILURE)])
 @ensureDeferred
-async def test_lag_is_judged_by_the_age_of_the_oldest_entry(
+async def test_age_of_the_oldest_entry_determines_the_status_of_the_lag(
     redis: RedisServer, age: int, status: Status
 ) -> None:
     make_healthy(redis)
@@ -193,7 +193,9 @@ async def test_lag_is_judged_by_the_age_of_the_oldest_entry(
 
 
 @ensureDeferred
-async def test_lag_that_redis_does_not_know_is_judged_by_age(redis: RedisServer) -> None:
+async def test_status_of_a_lag_unknown_to_redis_depends_on_the_age_of_entries(
+    redis: RedisServer,
+) -> None:
     append(redis, 120, 110, 100)
     redis.client.xgroup_create(STREAM, "processor", "0")
     redis.client.xreadgroup("processor", "host-1", {STREAM: ">"}, count=1)
@@ -215,7 +217,7 @@ async def test_dead_letters_are_a_warning(redis: RedisServer) -> None:
 
 
 @ensureDeferred
-async def test_leftovers_of_instances_that_are_gone_are_warnings(redis: RedisServer) -> None:
+async def test_leftovers_of_ended_instances_are_warnings(redis: RedisServer) -> None:
     make_healthy(redis)
     redis.client.hset("connections:registry", mapping={DEVICE: "eu-9", "356307042441014": "eu-1"})
     redis.client.xadd("commands:outbound:eu-9", {"command_id": "c"})

@@ -166,7 +166,7 @@ def test_dropped_dead_letters_are_deleted(redis: RedisServer) -> None:
     assert redis.client.xlen(DEAD) == 0
 
 
-def test_retried_dead_letter_can_be_stored(redis: RedisServer, tmp_path: Path) -> None:
+def test_retried_dead_letter_is_stored(redis: RedisServer, tmp_path: Path) -> None:
     ids = append(redis, 50, 40)
     sink = f"sqlite:{tmp_path / 'positions.sqlite'}"
     redis.client.xadd(DEAD, {"_id": ids[0], "_reason": "?", **redis.client.xrange(STREAM)[0][1]})

@@ -80,7 +80,7 @@ async def test_recorded_final_status_is_written(bridges: Bridges) -> None:
 
 
 @ensureDeferred
-async def test_overwritten_final_status_is_restored(
+async def test_search_for_overdue_commands_restores_an_overwritten_final_status(
     bridges: Bridges,
 ) -> None:
     final, reset_sent, reset = keys = bridges.rows(3, "delivered")
@@ -115,7 +115,7 @@ async def test_pending_responses_are_written_first(bridges: Bridges) -> None:
 
 
 @ensureDeferred
-async def test_row_behind_a_page_of_waiting_ones_is_found(bridges: Bridges) -> None:
+async def test_overdue_row_after_a_page_of_waiting_commands_is_found(bridges: Bridges) -> None:
     keys = expired_rows(bridges, *[LONG_AGO] * 150)
     for key in keys[1:]:
         bridges.redis.client.xadd(waiting_commands(IMEI), {"command_id": key})
@@ -127,7 +127,9 @@ async def test_row_behind_a_page_of_waiting_ones_is_found(bridges: Bridges) -> N
 
 
 @ensureDeferred
-async def test_refused_row_does_not_affect_others(bridges: Bridges) -> None:
+async def test_row_that_directus_refuses_does_not_affect_other_overdue_commands(
+    bridges: Bridges,
+) -> None:
     lost, refused = expired_rows(bridges, LONG_AGO, LONG_AGO)
     refusal = RequestError(400, "FAILED_VALIDATION", "no")
     bridges.double.tables["commands"].rejections[refused] = lambda _: refusal
@@ -137,7 +139,9 @@ async def test_refused_row_does_not_affect_others(bridges: Bridges) -> None:
 
 
 @ensureDeferred
-async def test_stop_does_not_wait_for_a_hanging_directus(bridges: Bridges) -> None:
+async def test_stop_does_not_wait_for_a_hanging_search_for_overdue_commands(
+    bridges: Bridges,
+) -> None:
     bridges.double.silent = True
     overdue = await bridges.overdue()
     await until(lambda: bridges.double.waiting, "Directus gets a request")

@@ -55,7 +55,9 @@ async def test_responses_are_retried_after_aborted_connections(bridges: Bridges)
 
 
 @ensureDeferred
-async def test_another_bridge_continues_after_a_stop_during_a_request(bridges: Bridges) -> None:
+async def test_another_bridge_writes_the_responses_of_one_stopped_in_a_request(
+    bridges: Bridges,
+) -> None:
     keys = bridges.rows(20)
     bridges.respond_all(response(key, "responded") for key in keys)
     bridges.double.silent = True
@@ -127,7 +129,9 @@ async def test_status_never_goes_back_with_two_bridges(bridges: Bridges) -> None
 
 
 @ensureDeferred
-async def test_overwritten_final_status_is_restored(bridges: Bridges) -> None:
+async def test_final_status_written_meanwhile_by_another_bridge_is_restored(
+    bridges: Bridges,
+) -> None:
     (key,) = bridges.rows(1)
     bridges.redis.client.xadd("elsewhere", {"a": "b"})
     table = bridges.double.tables["commands"]

@@ -40,7 +40,7 @@ STREAM: Final = outbound("one")
 
 @ensureDeferred
 @pytest.mark.parametrize("connected", [True, False], ids=["connected", "away"])
-async def test_next_process_handles_the_commands_of_a_crashed_one(
+async def test_new_process_handles_the_commands_of_a_crashed_one(
     connected: bool, instances: Instances, redis: RedisServer
 ) -> None:
     one = await instances.start()
@@ -230,7 +230,7 @@ def unavailable() -> None:
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("what", ["the reply is lost", "killed", "flushed"])
-async def test_interrupted_operation_leads_to_one_write_and_one_final_response(
+async def test_interrupted_command_is_written_once_and_gets_one_final_response(
     what: str, when: str, operation: str, instances: Instances, redis: RedisServer
 ) -> None:
     one = await instances.start()

@@ -67,7 +67,7 @@ async def test_devices_are_registered_and_unregistered(one: Instance, redis: Red
 
 
 @ensureDeferred
-async def test_last_state_of_a_reactor_turn_is_registered(
+async def test_only_the_last_state_of_a_device_in_a_reactor_turn_is_registered(
     one: Instance, redis: RedisServer
 ) -> None:
     one.registration.register("a")
@@ -221,7 +221,9 @@ async def test_stop_unregisters_all_devices_in_one_call(one: Instance, redis: Re
 
 
 @ensureDeferred
-async def test_stop_waits_for_the_call_in_progress(one: Instance, redis: RedisServer) -> None:
+async def test_stop_waits_for_the_registration_in_progress(
+    one: Instance, redis: RedisServer
+) -> None:
     devices = [str(number) for number in range(3 * PAGE)]
     one.enter(*devices)  # the first of several calls is in progress
     await one.registration.stopService()

@@ -122,7 +122,7 @@ async def test_command_with_two_entries_is_claimed_once(
 
 @ensureDeferred
 @pytest.mark.parametrize("lost", ["the entry", "the stream"])
-async def test_second_entry_is_in_doubt_if_the_claimed_one_was_lost(
+async def test_second_entry_of_a_command_is_in_doubt_if_the_claimed_entry_was_lost(
     lost: str, ledger: CommandLedger, connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
     first, command = queued_command(redis, instance_id="two")
@@ -141,7 +141,9 @@ async def test_second_entry_is_in_doubt_if_the_claimed_one_was_lost(
 
 
 @ensureDeferred
-async def test_delivered_response_is_given_once(ledger: CommandLedger, redis: RedisServer) -> None:
+async def test_delivered_response_is_appended_once(
+    ledger: CommandLedger, redis: RedisServer
+) -> None:
     entry, command = queued_command(redis)
     await ledger.claim(entry, command)
     for _ in range(3):
@@ -162,7 +164,7 @@ async def test_delivered_response_is_given_once(ledger: CommandLedger, redis: Re
 
 @ensureDeferred
 @pytest.mark.parametrize("state", [state for state in STATES if state != "sent"])
-async def test_delivered_has_no_effect_without_a_claim(
+async def test_delivered_response_is_not_appended_without_a_claim(
     state: str, ledger: CommandLedger, redis: RedisServer
 ) -> None:
     entry, command = queued_command(redis)
@@ -173,7 +175,7 @@ async def test_delivered_has_no_effect_without_a_claim(
 
 
 @ensureDeferred
-async def test_written_command_gets_its_response_after_a_flush(
+async def test_written_command_gets_its_response_after_a_flush_of_redis(
     ledger: CommandLedger, redis: RedisServer
 ) -> None:
     entry, command = queued_command(redis)
@@ -190,7 +192,7 @@ async def test_written_command_gets_its_response_after_a_flush(
 
 
 @ensureDeferred
-async def test_unwritten_command_is_gone_after_a_flush(
+async def test_unwritten_command_is_lost_by_a_flush_of_redis(
     ledger: CommandLedger, redis: RedisServer
 ) -> None:
     entry, command = queued_command(redis)

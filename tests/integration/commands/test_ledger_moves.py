@@ -111,7 +111,7 @@ async def test_claim_is_returned_when_the_command_is_passed_on(
 
 
 @ensureDeferred
-async def test_returned_claim_fails_if_commands_do_not_wait(
+async def test_command_with_a_returned_claim_fails_if_commands_do_not_wait(
     ledger: CommandLedger, redis: RedisServer
 ) -> None:
     entry, command = queued_command(redis)
@@ -180,7 +180,7 @@ async def test_submitting_a_known_command_changes_nothing(
 @ensureDeferred
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_entries_of_a_living_instance_cannot_be_taken_over(
+async def test_janitor_cannot_take_over_entries_of_a_live_instance(
     operation: Operation, state: str, connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
     entry, command = queued_command(redis)

@@ -17,7 +17,7 @@ DEAD = outbound("dead")
 
 
 @ensureDeferred
-async def test_outbound_streams_lists_streams_of_instances_only(
+async def test_list_of_outbound_streams_contains_only_streams_of_instances(
     connected: Connected, redis: RedisServer
 ) -> None:
     names = {f"eu-{number}" for number in range(1500)} | {"a:b", "ü", "*"}

@@ -190,7 +190,7 @@ async def test_device_that_reconnects_while_commands_are_passed_on_receives_them
 
 @ensureDeferred
 @pytest.mark.parametrize("when", ["queued", "not logged in"])
-async def test_command_waits_once_if_the_reply_was_lost(
+async def test_command_starts_waiting_once_if_the_reply_of_redis_was_lost(
     when: str, instances: Instances, redis: RedisServer
 ) -> None:
     def lose() -> None:
@@ -263,7 +263,9 @@ async def test_review_removes_a_device_without_waiting_commands(
 
 
 @ensureDeferred
-async def test_waiting_devices_lists_all_devices(connected: Connected, redis: RedisServer) -> None:
+async def test_list_of_devices_with_waiting_commands_is_complete(
+    connected: Connected, redis: RedisServer
+) -> None:
     devices = {f"35630704244{number:04}" for number in range(2500)}
     redis.client.sadd(WAITING, *devices)
     found = {device_id async for device_id in waiting_devices(connected.connection)}

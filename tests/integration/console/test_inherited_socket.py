@@ -16,7 +16,7 @@ NAME = "--console systemd:domain=INET:name=console"
 
 
 @pytest.mark.parametrize(("address", "served"), [("127.0.0.1", True), ("0.0.0.0", False)])
-def test_only_a_socket_on_loopback_is_served(
+def test_inherited_socket_is_served_only_on_loopback(
     address: str, served: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as held:

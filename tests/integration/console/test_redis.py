@@ -241,7 +241,7 @@ async def test_malformed_responses_are_ignored(redis: RedisServer, log: CommandL
 
 
 @ensureDeferred
-async def test_without_a_database_the_devices_are_those_connected(
+async def test_connected_devices_are_listed_without_a_database(
     redis: RedisServer, connected: Connected
 ) -> None:
     from twisted.internet import reactor
@@ -288,7 +288,7 @@ COMMANDS = (
 
 
 @ensureDeferred
-async def test_documented_read_commands_are_sufficient(redis: RedisServer) -> None:
+async def test_documented_read_permissions_suffice_for_the_console(redis: RedisServer) -> None:
     from twisted.internet import reactor
 
     redis.client.xadd(STREAM, {"a": 1})

@@ -190,7 +190,7 @@ async def test_client_with_a_self_signed_certificate_is_refused(
 
 
 @ensureDeferred
-async def test_server_certificate_is_refused_for_a_client(ours: Path, server: Server) -> None:
+async def test_client_with_a_server_certificate_is_refused(ours: Path, server: Server) -> None:
     pair = key_pair(ours / "server.key", ours / "server.pem")
     assert "alert" in await refused(custom_client(ours, await server.tls(ours), **pair))
     await until(lambda: server.happened == ["lost"], "connection closed")
@@ -265,7 +265,7 @@ async def test_server_with_another_name_is_refused(
 
 
 @ensureDeferred
-async def test_client_certificate_is_refused_for_a_server(
+async def test_server_with_a_client_certificate_is_refused(
     ours: Path, server: Server, tmp_path: Path
 ) -> None:
     folder = tmp_path / "posing"
@@ -278,7 +278,7 @@ async def test_client_certificate_is_refused_for_a_server(
 
 @pytest.mark.parametrize("version", [TLSVersion.TLSv1_0, TLSVersion.TLSv1_1])
 @ensureDeferred
-async def test_older_versions_than_tls_1_2_are_refused(
+async def test_tls_versions_before_1_2_are_refused(
     ours: Path, server: Server, version: Any
 ) -> None:
     pair = key_pair(ours / "admin.key", ours / "admin.pem")
@@ -371,7 +371,7 @@ async def test_client_certificate_without_exactly_one_name_is_refused(
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not on PATH")
-def test_openssl_accepts_the_certificates_for_their_purposes(ours: Path, theirs: Path) -> None:
+def test_openssl_accepts_each_certificate_only_for_its_purpose(ours: Path, theirs: Path) -> None:
     def verify(purpose: str, name: str, *arguments: str, authority: Path = ours) -> bool:
         command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, *arguments]
         command += ["-CAfile", str(authority / "ca.pem"), str(ours / f"{name}.pem")]

@@ -86,7 +86,7 @@ async def test_command_goes_to_the_instance_of_its_device(
 
 
 @ensureDeferred
-async def test_command_has_the_given_time_of_expiry(
+async def test_command_is_sent_with_the_given_time_of_expiry(
     bench: ControlBench, redis: RedisServer
 ) -> None:
     await bench.ask(SendCommand, **options(expires_at="2031-01-01T00:00:00+01:00"))
@@ -188,7 +188,9 @@ async def status(bench: ControlBench, device_id: str | None = None) -> tuple[Any
 
 
 @ensureDeferred
-async def test_command_that_was_never_sent_is_unknown(bench: ControlBench) -> None:
+async def test_command_status_of_a_command_that_was_never_sent_is_an_error(
+    bench: ControlBench,
+) -> None:
     for about in ({}, {"device_id": DEVICE}, {"device_id": "unknown"}):
         error = await bench.refusal(CommandStatus, command_id="c1", **about)
         assert isinstance(error, NoSuchCommand)
@@ -221,7 +223,7 @@ async def test_command_queued_at_another_instance_is_found_by_its_device(
 
 
 @ensureDeferred
-async def test_status_of_a_command_from_claim_to_expiry_of_its_record(
+async def test_command_status_is_reported_until_its_record_expires(
     bench: ControlBench, redis: RedisServer
 ) -> None:
     entry, command = queued_command(redis, instance_id="two")

@@ -104,7 +104,7 @@ async def test_heartbeat_of_a_killed_process_is_replaced_at_once(
 
 
 @ensureDeferred
-async def test_living_process_on_this_host_keeps_its_id(
+async def test_live_process_on_this_host_keeps_its_instance_id(
     connected: Connected, redis: RedisServer
 ) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
@@ -123,7 +123,7 @@ async def test_living_process_on_this_host_keeps_its_id(
 
 
 @ensureDeferred
-async def test_renewed_heartbeat_of_another_host_keeps_its_id(
+async def test_process_on_another_host_keeps_its_id_if_it_renews_its_heartbeat(
     connected: Connected, redis: RedisServer
 ) -> None:
     write_heartbeat(redis, ELSEWHERE, 80)
@@ -174,7 +174,9 @@ async def test_heartbeat_is_written_again_after_a_flush(
 
 
 @ensureDeferred
-async def test_ownership_is_reported_once(connected: Connected, redis: RedisServer) -> None:
+async def test_ownership_of_an_instance_id_is_reported_once(
+    connected: Connected, redis: RedisServer
+) -> None:
     one = Instance(connected)
     await until(lambda: one.owned, "owned")
     assert is_of(redis, own_identity())  # written before the report
@@ -191,7 +193,7 @@ async def test_ownership_is_reported_once(connected: Connected, redis: RedisServ
 
 
 @ensureDeferred
-async def test_ownership_is_reported_by_each_process_of_the_id(
+async def test_each_later_process_of_an_instance_id_reports_ownership(
     connected: Connected, redis: RedisServer
 ) -> None:
     for _ in range(2):
@@ -203,7 +205,7 @@ async def test_ownership_is_reported_by_each_process_of_the_id(
 
 
 @ensureDeferred
-async def test_ownership_is_reported_when_redis_connects(
+async def test_ownership_of_an_instance_id_is_reported_when_redis_connects(
     connected: Connected, redis: RedisServer
 ) -> None:
     redis.kill()
@@ -260,7 +262,7 @@ async def test_ownership_is_reported_once_if_any_command_of_the_first_attempt_is
 
 
 @ensureDeferred
-async def test_process_that_hung_while_another_started_gives_up(
+async def test_process_that_hung_while_another_took_its_id_gives_up(
     connected: Connected, redis: RedisServer
 ) -> None:
     one = Instance(connected)
@@ -274,7 +276,7 @@ async def test_process_that_hung_while_another_started_gives_up(
 
 
 @ensureDeferred
-async def test_process_that_is_hidden_counts_as_alive(
+async def test_process_that_proc_hides_is_assumed_to_be_live(
     connected: Connected, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:

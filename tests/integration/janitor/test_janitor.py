@@ -157,7 +157,9 @@ async def test_unread_entries_are_kept_and_reported(redis: RedisServer, janitor:
 
 
 @ensureDeferred
-async def test_deleted_stream_has_no_metrics(redis: RedisServer, janitor: Start) -> None:
+async def test_deleted_stream_has_no_metrics_of_the_janitor(
+    redis: RedisServer, janitor: Start
+) -> None:
     append(redis, 3 * HOUR, 2 * HOUR)
     running = janitor(Retention(age=HOUR))
     exceeded = "tracker_stream_retention_exceeded"
@@ -375,7 +377,7 @@ async def test_cleanup_resumes_after_an_outage_of_redis(redis: RedisServer, jani
 
 @ensureDeferred
 @pytest.mark.parametrize("what", ["a device", "all devices", "an instance"])
-async def test_refused_commands_do_not_block_others(
+async def test_step_that_redis_refuses_does_not_block_other_steps(
     what: str, janitor: Start, redis: RedisServer
 ) -> None:
     gone, other = "commands:outbound:gone", "commands:outbound:other"

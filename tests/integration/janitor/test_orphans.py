@@ -324,7 +324,7 @@ async def test_command_is_kept_if_its_instance_returns_between_two_steps(
 
 
 @ensureDeferred
-async def test_stopped_round_can_be_repeated(sweep: Sweep, redis: RedisServer) -> None:
+async def test_stopped_round_is_completed_by_the_next_one(sweep: Sweep, redis: RedisServer) -> None:
     register_devices(redis, "dead", DEVICE)
     queued_command(redis, "c1", "dead")
     append_entry(redis, waiting_stream(OTHER), {"colour": "red"})

@@ -48,7 +48,9 @@ async def test_missing_stream_has_no_lag(redis: RedisServer, connected: Connecte
 
 
 @ensureDeferred
-async def test_key_of_another_type_is_refused(redis: RedisServer, connected: Connected) -> None:
+async def test_lag_of_a_key_of_another_type_is_refused(
+    redis: RedisServer, connected: Connected
+) -> None:
     redis.client.set(STREAM, "text")
     with pytest.raises(Refused, match="WRONGTYPE"):
         await stream_lag(connected.connection, STREAM)
@@ -64,7 +66,9 @@ async def test_stream_without_groups_has_no_lag(redis: RedisServer, connected: C
 
 
 @ensureDeferred
-async def test_unread_entries_are_undelivered(redis: RedisServer, connected: Connected) -> None:
+async def test_unread_entries_are_counted_as_undelivered(
+    redis: RedisServer, connected: Connected
+) -> None:
     append(redis, 100, 50, 10)
     redis.client.xgroup_create(STREAM, GROUP, "0")
     group = await lag(connected)
@@ -74,7 +78,7 @@ async def test_unread_entries_are_undelivered(redis: RedisServer, connected: Con
 
 
 @ensureDeferred
-async def test_read_entries_are_pending_until_they_are_acknowledged(
+async def test_entries_that_were_read_are_pending_until_acknowledged(
     redis: RedisServer, connected: Connected
 ) -> None:
     ids = append(redis, 100, 50, 10)
@@ -138,7 +142,7 @@ async def test_group_with_too_many_consumers_is_returned_without_them(
 
 
 @ensureDeferred
-async def test_group_of_processors_is_returned_among_too_many_groups(
+async def test_group_of_processors_is_returned_even_among_too_many_groups(
     redis: RedisServer, connected: Connected
 ) -> None:
     append(redis, 100)
@@ -155,7 +159,7 @@ async def test_group_of_processors_is_returned_among_too_many_groups(
 
 
 @ensureDeferred
-async def test_age_is_known_if_redis_does_not_report_the_lag(
+async def test_age_of_entries_is_known_if_redis_does_not_report_the_lag(
     redis: RedisServer, connected: Connected
 ) -> None:
     ids = append(redis, 100, 80, 60, 40, 20)
@@ -169,7 +173,7 @@ async def test_age_is_known_if_redis_does_not_report_the_lag(
 
 
 @ensureDeferred
-async def test_age_is_known_after_entries_were_deleted(
+async def test_age_of_entries_is_known_after_entries_were_deleted(
     redis: RedisServer, connected: Connected
 ) -> None:
     ids = append(redis, 100, 80, 60, 40, 20)
@@ -187,7 +191,7 @@ async def test_age_is_known_after_entries_were_deleted(
 
 
 @ensureDeferred
-async def test_age_is_that_of_the_oldest_pending_or_undelivered_entry(
+async def test_lag_reports_the_age_of_the_oldest_pending_or_undelivered_entry(
     redis: RedisServer, connected: Connected
 ) -> None:
     ids = append(redis, 100, 80, 60)
@@ -210,7 +214,7 @@ async def test_each_group_has_its_own_lag(redis: RedisServer, connected: Connect
 
 
 @ensureDeferred
-async def test_ids_that_are_not_times_have_age_zero(
+async def test_entry_id_that_is_not_a_time_has_age_zero(
     redis: RedisServer, connected: Connected
 ) -> None:
     redis.client.xadd(STREAM, {"a": "b"}, id="18446744073709551615-18446744073709551615")

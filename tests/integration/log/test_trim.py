@@ -60,13 +60,17 @@ async def trim_all(
 
 
 @ensureDeferred
-async def test_missing_stream_is_not_created(redis: RedisServer, connected: Connected) -> None:
+async def test_trim_does_not_create_a_missing_stream(
+    redis: RedisServer, connected: Connected
+) -> None:
     assert await trim(connected.connection, STREAM, 1, 1) is None
     assert not redis.client.exists(STREAM)
 
 
 @ensureDeferred
-async def test_key_of_another_type_is_refused(redis: RedisServer, connected: Connected) -> None:
+async def test_trim_of_a_key_of_another_type_is_refused(
+    redis: RedisServer, connected: Connected
+) -> None:
     redis.client.set(STREAM, "text")
     with pytest.raises(Refused, match="WRONGTYPE"):
         await trim(connected.connection, STREAM, 1, 1)
@@ -194,7 +198,7 @@ async def test_one_call_removes_a_limited_number_of_entries(
 
 
 @ensureDeferred
-async def test_ids_of_different_lengths_are_ordered(
+async def test_entry_ids_of_different_lengths_are_ordered_by_value(
     redis: RedisServer, connected: Connected
 ) -> None:
     appended = ["9-9", "9-10", "10-1", "999-5", "1000-0"]
@@ -384,7 +388,7 @@ class Model:
 
 @ensureDeferred
 @pytest.mark.parametrize("node", [1, 7])
-async def test_unfinished_entries_are_never_removed(
+async def test_random_trims_never_remove_unfinished_entries(
     redis: RedisServer, connected: Connected, node: int
 ) -> None:
     redis.client.config_set("stream-node-max-entries", node)

@@ -130,7 +130,7 @@ async def test_process_and_build_metrics_are_served(fetch: Fetch) -> None:
 
 
 @ensureDeferred
-async def test_metrics_registries_are_independent(fetch: Fetch) -> None:
+async def test_metrics_of_another_registry_are_not_served(fetch: Fetch) -> None:
     Gauge("elsewhere", "Something.", registry=make_metrics_registry())
     _, _, body = await fetch()
     assert "elsewhere" not in body

@@ -72,7 +72,7 @@ async def test_refusal_after_an_outage_ends_the_outage(redis: RedisServer) -> No
 
 
 @ensureDeferred
-async def test_single_entries_are_stored_in_one_batch(redis: RedisServer) -> None:
+async def test_entries_appended_one_by_one_are_stored_in_large_batches(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink, options=BatchOptions(batch_size=50, batch_delay=0.5))
     await until(lambda: redis.client.exists(STREAM), "the stream exists")
@@ -140,7 +140,7 @@ async def test_advertised_stream_without_a_processor_is_reported(redis: RedisSer
 
 
 @ensureDeferred
-async def test_key_of_another_type_does_not_block_other_streams(
+async def test_stream_name_with_a_key_of_another_type_does_not_block_others(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tracker.processing.joining.CHECK_INTERVAL", 0.1)

@@ -86,7 +86,7 @@ async def test_destroyed_group_is_created_again_at_run_time(redis: RedisServer) 
 
 
 @ensureDeferred
-async def test_stream_with_ids_before_the_checkpoint_is_read_from_its_first_entry(
+async def test_stream_with_only_ids_before_the_checkpoint_is_read_completely(
     redis: RedisServer,
 ) -> None:
     sink = FakeSink()

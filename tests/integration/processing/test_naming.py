@@ -14,7 +14,7 @@ from tracker.tap import installed_vendors
 
 
 @ensureDeferred
-async def test_attributes_are_named_by_the_model_in_redis(
+async def test_model_of_a_device_in_redis_selects_the_names_of_attributes(
     redis: RedisServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "ours.csv"

@@ -138,7 +138,7 @@ async def test_pending_dead_letter_that_redis_refuses_does_not_block_others(
 
 
 @ensureDeferred
-async def test_sink_that_was_opened_is_retried_after_any_error(redis: RedisServer) -> None:
+async def test_sink_that_was_open_once_is_retried_after_any_error(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink)
     append(redis, 1)

@@ -19,7 +19,7 @@ from tracker.redis.address import RedisAddress
 
 
 @ensureDeferred
-async def test_replies_are_bytes_and_numbers(connected: Connected) -> None:
+async def test_replies_are_returned_as_bytes_and_numbers(connected: Connected) -> None:
     execute = connected.connection.execute
     assert await execute("SET", "imei", "356307042441013") == b"OK"
     assert await execute("GET", "imei") == b"356307042441013"

@@ -7,14 +7,14 @@ import socket
 from tracker.simulator.demo import listening_socket
 
 
-def test_port_in_use_is_replaced_by_another() -> None:
+def test_demo_uses_another_port_if_its_port_is_in_use() -> None:
     with listening_socket() as first:
         port = first.getsockname()[1]
         with listening_socket(port) as second:
             assert second.getsockname()[1] not in (0, port)
 
 
-def test_socket_listens_on_a_free_port() -> None:
+def test_demo_listens_on_the_given_free_port() -> None:
     with listening_socket() as probe:
         port = probe.getsockname()[1]
     with listening_socket(port) as listening:

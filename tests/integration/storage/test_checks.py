@@ -81,7 +81,7 @@ async def test_healthy_database_passes_all_checks(healthy: PostgresServer) -> No
 
 
 @ensureDeferred
-async def test_missing_server_is_a_failure() -> None:
+async def test_missing_database_server_is_a_failure() -> None:
     number = free_port()
     report = await examine(f"postgresql://u:s3cret@127.0.0.1:{number}/x")
     finding = report.one("sink-reachable")
@@ -94,7 +94,9 @@ async def test_missing_server_is_a_failure() -> None:
 
 
 @ensureDeferred
-async def test_hanging_server_is_a_failure_after_the_time_limit(postgres: PostgresServer) -> None:
+async def test_hanging_database_server_is_a_failure_after_the_time_limit(
+    postgres: PostgresServer,
+) -> None:
     postgres.suspend()
     begun = time.monotonic()
     try:
@@ -110,7 +112,7 @@ async def test_hanging_server_is_a_failure_after_the_time_limit(postgres: Postgr
 
 
 @ensureDeferred
-async def test_refused_login_is_a_failure(postgres: PostgresServer) -> None:
+async def test_refused_database_login_is_a_failure(postgres: PostgresServer) -> None:
     url = postgres.url.replace(PostgresServer.PASSWORD, "wr0ng")
     finding = (await examine(url)).one("sink-reachable")
     assert finding.status is FAILURE
@@ -123,7 +125,7 @@ async def test_refused_login_is_a_failure(postgres: PostgresServer) -> None:
 
 
 @ensureDeferred
-async def test_other_schema_versions_are_failures(database: str) -> None:
+async def test_other_schema_versions_of_a_database_are_failures(database: str) -> None:
     latest = len(scripts("postgresql"))
     finding = (await examine(database)).one("sink-schema")
     assert finding.status is FAILURE
@@ -302,7 +304,7 @@ async def test_file_that_is_not_a_database_is_a_failure(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite", "jsonlines"])
 @ensureDeferred
-async def test_path_in_a_missing_folder_or_of_a_folder_is_a_failure(
+async def test_path_that_is_a_folder_or_is_in_a_missing_one_is_a_failure(
     tmp_path: Path, kind: str
 ) -> None:
     finding = (await examine(f"{kind}:{tmp_path / 'no' / 'a'}")).one("sink-reachable")
@@ -355,6 +357,6 @@ async def test_full_file_system_is_a_failure() -> None:
 
 
 @ensureDeferred
-async def test_missing_sink_is_skipped() -> None:
+async def test_checks_are_skipped_without_a_sink() -> None:
     finding = (await examine(None)).one("sink-reachable")
     assert (finding.status, finding.fix) == (SKIPPED, "tracker-admin doctor --sink URL")

@@ -80,7 +80,7 @@ def test_upgraded_schema_equals_a_new_one(database: str, other_database: str) ->
     assert len(description(database)[0]) > 40
 
 
-def test_versions_are_applied_in_order(connection: Connection, database: str) -> None:
+def test_schema_versions_are_applied_in_order(connection: Connection, database: str) -> None:
     address = PostgreSQLAddress.from_url(database)
     files = [
         "CREATE TABLE one (a integer)",
@@ -216,7 +216,7 @@ def test_migrate_reports_errors_in_one_line_without_the_password(
     assert len(result.output.splitlines()) == 1
 
 
-def test_missing_timescaledb_is_reported(database: str) -> None:
+def test_migrate_reports_a_missing_timescaledb(database: str) -> None:
     result = migrate("--sink", f"{database}{'&' if '?' in database else '?'}timescale=1")
     assert result.exit_code == 1
     assert "requires the extension timescaledb" in result.output

@@ -186,7 +186,7 @@ async def test_opening_can_be_retried_until_the_server_runs(
 
 @pytest.mark.parametrize("kind", ["password", "database", "role", "certificate"])
 @ensureDeferred
-async def test_unusable_database_is_reported_in_one_line(
+async def test_unusable_postgresql_database_is_reported_in_one_line(
     kind: str, postgres: PostgresServer, closing: Closing
 ) -> None:
     url = {
@@ -220,7 +220,9 @@ async def test_refused_connection_can_be_retried(closing: Closing) -> None:
 
 
 @ensureDeferred
-async def test_missing_timescaledb_is_reported(database: str, closing: Closing) -> None:
+async def test_opening_the_sink_reports_a_missing_timescaledb(
+    database: str, closing: Closing
+) -> None:
     sink = closing(sink_to(f"{database}{'&' if '?' in database else '?'}timescale=1"))
     with pytest.raises(SinkUnusable, match="timescaledb"):
         await sink.open()

@@ -48,7 +48,7 @@ def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 @ensureDeferred
-async def test_all_fields_of_a_position_are_stored(sink: SQLiteSink, path: Path) -> None:
+async def test_sqlite_stores_all_fields_of_a_position(sink: SQLiteSink, path: Path) -> None:
     assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
     ((*row, digest_),) = rows(
         path,
@@ -64,7 +64,7 @@ async def test_all_fields_of_a_position_are_stored(sink: SQLiteSink, path: Path)
 
 
 @ensureDeferred
-async def test_duplicates_are_stored_once(sink: SQLiteSink, path: Path) -> None:
+async def test_sqlite_stores_duplicates_once(sink: SQLiteSink, path: Path) -> None:
     batch = Batch([stored(1), stored(2), stored(1)], CHECKPOINT)
     assert await sink.store(batch) == 2
     assert await sink.store(batch) == 0
@@ -72,14 +72,16 @@ async def test_duplicates_are_stored_once(sink: SQLiteSink, path: Path) -> None:
 
 
 @ensureDeferred
-async def test_different_records_of_one_millisecond_are_both_stored(
+async def test_sqlite_stores_different_records_of_one_millisecond(
     sink: SQLiteSink, path: Path
 ) -> None:
     assert await sink.store(Batch([stored(1), stored(1, event=240)], CHECKPOINT)) == 2
 
 
 @ensureDeferred
-async def test_older_position_does_not_replace_the_last_one(sink: SQLiteSink, path: Path) -> None:
+async def test_sqlite_keeps_the_last_position_if_an_older_one_arrives(
+    sink: SQLiteSink, path: Path
+) -> None:
     await sink.store(Batch([stored(30, speed=30)], CHECKPOINT))
     await sink.store(Batch([stored(20, speed=20)], CHECKPOINT))
     assert rows(path, "SELECT ts, speed, last_contact FROM last_positions") == [
@@ -88,7 +90,7 @@ async def test_older_position_does_not_replace_the_last_one(sink: SQLiteSink, pa
 
 
 @ensureDeferred
-async def test_record_without_a_fix_updates_the_last_contact_only(
+async def test_sqlite_updates_only_the_last_contact_by_a_record_without_a_fix(
     sink: SQLiteSink, path: Path
 ) -> None:
     query = "SELECT ts, latitude, last_contact FROM last_positions"
@@ -99,7 +101,7 @@ async def test_record_without_a_fix_updates_the_last_contact_only(
 
 
 @ensureDeferred
-async def test_last_positions_do_not_depend_on_the_order_of_records(
+async def test_last_positions_in_sqlite_do_not_depend_on_the_order_of_records(
     tmp_path: Path, closing: Closing
 ) -> None:
     positions = [
@@ -125,7 +127,7 @@ async def test_last_positions_do_not_depend_on_the_order_of_records(
 
 
 @ensureDeferred
-async def test_checkpoint_is_the_highest_entry(sink: SQLiteSink, path: Path) -> None:
+async def test_checkpoint_in_sqlite_is_the_highest_entry(sink: SQLiteSink, path: Path) -> None:
     key = ("telemetry:teltonika", "processor")
     for entry_id in ("999-5", "1000-2", "1000-10", "1000-9", "2-0"):
         await sink.store(Batch([], {key: entry_id}))
@@ -133,7 +135,7 @@ async def test_checkpoint_is_the_highest_entry(sink: SQLiteSink, path: Path) -> 
 
 
 @ensureDeferred
-async def test_failed_batch_stores_nothing(sink: SQLiteSink, path: Path) -> None:
+async def test_sqlite_stores_nothing_of_a_failed_batch(sink: SQLiteSink, path: Path) -> None:
     huge = stored(3, event=2**70)  # fails within the transaction
     with pytest.raises(BatchRefused):
         await sink.store(Batch([stored(1), huge], CHECKPOINT))
@@ -153,7 +155,7 @@ async def test_existing_database_is_opened_again(path: Path, closing: Closing) -
 
 
 @ensureDeferred
-async def test_commits_are_synchronous(sink: SQLiteSink) -> None:
+async def test_commits_to_sqlite_are_synchronous(sink: SQLiteSink) -> None:
     # With WAL, SQLite synchronises at checkpoints only; with FULL, at each commit.
     assert sink._database is not None
     modes = await sink._thread.run(
@@ -175,7 +177,7 @@ async def test_invalid_checkpoint_rolls_back_the_positions(sink: SQLiteSink, pat
 
 
 @ensureDeferred
-async def test_deleted_file_is_an_error(sink: SQLiteSink, path: Path) -> None:
+async def test_deleted_database_file_is_an_error(sink: SQLiteSink, path: Path) -> None:
     await sink.store(Batch([stored(1)], CHECKPOINT))
     path.unlink()
     with pytest.raises(RuntimeError, match="deleted or replaced"):
@@ -184,7 +186,7 @@ async def test_deleted_file_is_an_error(sink: SQLiteSink, path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["missing folder", "a folder", "not a database", "newer schema"])
 @ensureDeferred
-async def test_unusable_database_is_reported_in_one_line(
+async def test_unusable_sqlite_file_is_reported_in_one_line(
     kind: str, tmp_path: Path, closing: Closing
 ) -> None:
     path = tmp_path / "positions.sqlite"
@@ -216,7 +218,7 @@ async def test_unusable_database_is_reported_in_one_line(
     ids=["number", "text", "message", "missing"],
 )
 @ensureDeferred
-async def test_batch_with_invalid_data_is_refused(
+async def test_sqlite_refuses_a_batch_with_invalid_data(
     invalid: StoredPosition, sink: SQLiteSink, path: Path
 ) -> None:
     with pytest.raises(BatchRefused):
@@ -225,7 +227,7 @@ async def test_batch_with_invalid_data_is_refused(
 
 
 @ensureDeferred
-async def test_messages_are_stored_in_their_own_table(sink: SQLiteSink, path: Path) -> None:
+async def test_sqlite_stores_messages_in_their_own_table(sink: SQLiteSink, path: Path) -> None:
     binary = message(2, message={"__buffer_b64": "AP8="}, message_type="x")
     with_names = evolve(stored(3, generation_type=5), named={"Ignition": {"value": 1}})
     batch = Batch([message(1), binary, with_names], CHECKPOINT)
@@ -244,7 +246,7 @@ async def test_messages_are_stored_in_their_own_table(sink: SQLiteSink, path: Pa
 
 
 @ensureDeferred
-async def test_different_messages_of_one_millisecond_are_both_stored(sink: SQLiteSink) -> None:
+async def test_sqlite_stores_different_messages_of_one_millisecond(sink: SQLiteSink) -> None:
     assert await sink.store(Batch([message(1), message(1, message="another")], CHECKPOINT)) == 2
 
 
