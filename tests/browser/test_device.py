@@ -30,7 +30,7 @@ def open_confirmation(page: Page, text: str) -> None:
     expect(page.get_by_role("dialog")).to_contain_text(DEVICE)
 
 
-def test_device_is_found_and_links_to_its_page(plane: Plane, visit: Open) -> None:
+def test_search_finds_a_device_and_links_to_its_page(plane: Plane, visit: Open) -> None:
     tab = visit(plane.url)
     page = tab.open("#/devices")
     rows = page.get_by_role("table", name="Devices").locator("tbody tr")

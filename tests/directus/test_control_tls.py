@@ -12,7 +12,9 @@ from tests.system.test_commands import answer, online, read_command
 from tests.waiting import wait_for
 
 
-def test_control_port_with_tls(tmp_path: Path, redis: RedisServer, directus: Prepared) -> None:
+def test_bridge_sends_commands_through_a_control_port_with_tls(
+    tmp_path: Path, redis: RedisServer, directus: Prepared
+) -> None:
     directus.wipe()
     ours, theirs = certificates(tmp_path / "ours"), certificates(tmp_path / "theirs")
     permissions = tmp_path / "permissions"

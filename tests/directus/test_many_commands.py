@@ -25,11 +25,13 @@ ROWS = 500
 DEVICES = [f"{356307042441000 + number}" for number in range(10)]
 
 
-def test_500_commands_with_webhook(webhook_site: Site, measured: Measured) -> None:
+def test_bridge_sends_500_commands_that_a_webhook_announces(
+    webhook_site: Site, measured: Measured
+) -> None:
     send_and_check_commands(webhook_site, measured)
 
 
-def test_500_commands_with_flows_that_cannot_reach_the_bridge(
+def test_bridge_sends_500_commands_if_flows_cannot_reach_it(
     start_directus: Callable[..., DirectusServer],
     tmp_path: Path,
     redis: RedisServer,

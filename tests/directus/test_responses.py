@@ -81,7 +81,7 @@ async def started(
 
 
 @ensureDeferred
-async def test_hundreds_of_responses_are_written_together(bridges: RealBridges) -> None:
+async def test_hundreds_of_responses_are_written_in_few_requests(bridges: RealBridges) -> None:
     keys = bridges.rows(250)
     for key in keys:
         bridges.respond(key, "delivered")
@@ -190,7 +190,7 @@ async def test_responses_survive_an_outage_of_the_database(started: RealBridges)
 
 
 @ensureDeferred
-async def test_row_limit_and_cache_of_directus_do_no_harm(started: RealBridges) -> None:
+async def test_bridge_works_with_a_row_limit_and_cache_of_directus(started: RealBridges) -> None:
     """The settings limit responses to five rows, and let GET return old data."""
     server = started.server
     server.kill()

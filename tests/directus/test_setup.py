@@ -327,7 +327,7 @@ def test_new_secret_is_written_into_the_flows(directus: Prepared, tmp_path: Path
     assert ended.stdout == "Nothing to change.\n"
 
 
-def test_bridge_has_no_other_permissions(directus: Prepared) -> None:
+def test_user_of_the_bridge_has_only_the_permissions_it_needs(directus: Prepared) -> None:
     directus.wipe()
     server = directus.server
     key = server.data("POST", "/items/commands", {"imei": IMEI, "text": "getinfo"})["id"]
@@ -414,7 +414,7 @@ def test_token_without_admin_access_is_refused(
 
 
 @pytest.mark.parametrize("verb", ["setup", "check"])
-def test_wrong_url_is_reported(directus: Prepared, verb: str) -> None:
+def test_setup_reports_a_wrong_url(directus: Prepared, verb: str) -> None:
     url = f"{directus.server.url}/admin"
     ended = admin(verb, directus, "--url", url)
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -423,7 +423,7 @@ def test_wrong_url_is_reported(directus: Prepared, verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["setup", "check"])
-def test_unreachable_directus_is_reported(directus: Prepared, verb: str) -> None:
+def test_setup_reports_an_unreachable_directus(directus: Prepared, verb: str) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     ended = admin(verb, directus, "--url", url)
     assert (ended.returncode, ended.stdout) == (3, "")

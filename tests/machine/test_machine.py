@@ -92,7 +92,7 @@ def test_documented_setup_starts_all_services(site: Site) -> None:
     site.note(f"set up with the {len(setup)} commands of docs/install.rst: {', '.join(SERVICES)}")
 
 
-def test_devices_are_served(site: Site) -> None:
+def test_ingest_serves_devices_outside_the_machine(site: Site) -> None:
     site.fleet.wait_for_more(MORE_RECORDS)
     count = site.account()
     site.note(f"{DEVICES} devices outside, a record every {INTERVAL} s each: {count} stored so far")
@@ -109,7 +109,7 @@ def test_console_shows_all_devices(site: Site) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_killed_service_restarts(site: Site, service: str) -> None:
+def test_killed_service_is_restarted(site: Site, service: str) -> None:
     before = site.restarts(service)
     site.fleet.pauses.begin()
     site.machine.run("systemctl", "kill", "--signal=KILL", service)
@@ -120,7 +120,7 @@ def test_killed_service_restarts(site: Site, service: str) -> None:
     site.note(f"kill -9 {service}: {count} acknowledged and stored, longest pause {longest:.1f} s")
 
 
-def test_killed_redis_restarts(site: Site) -> None:
+def test_killed_redis_is_restarted(site: Site) -> None:
     before = site.restarts("redis-server")
     site.fleet.pauses.begin()
     site.machine.run("systemctl", "kill", "--signal=KILL", "redis-server")
@@ -201,7 +201,7 @@ def test_upgrade_under_load_restarts_all_services(
     )
 
 
-def test_restart_of_all_instances_under_load(site: Site) -> None:
+def test_devices_are_served_after_a_short_pause_when_all_instances_restart(site: Site) -> None:
     site.fleet.pauses.begin()
     site.machine.run("systemctl", "restart", "tracker-ingest@*")
     site.fleet.wait_for_more(MORE_RECORDS)

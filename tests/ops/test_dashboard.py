@@ -60,19 +60,19 @@ def test_panels_have_unique_ids_and_do_not_overlap() -> None:
         used |= cells
 
 
-def test_lag_is_at_the_top() -> None:
+def test_dashboard_shows_the_lag_at_the_top() -> None:
     first = [panel["title"] for panel in sorted(PANELS, key=lambda one: one["gridPos"]["y"])][:3]
     assert first == ["Lag", "Oldest unprocessed", "Lag"]
 
 
 @pytest.mark.parametrize(("title", "query"), list(queries()))
-def test_each_query_returns_data(site: Site, title: str, query: str) -> None:
+def test_each_query_of_the_dashboard_returns_data(site: Site, title: str, query: str) -> None:
     expression = query.replace("$__rate_interval", "30s")
     assert "$" not in expression
     wait_for(lambda: site.prometheus.query(expression), f"{title}: {expression}", timeout=60)
 
 
-def test_each_rule_can_be_evaluated(site: Site) -> None:
+def test_each_alert_rule_can_be_evaluated(site: Site) -> None:
     wait_for(
         lambda: all(rule["health"] == "ok" for rule in site.prometheus.rules()),
         "all rules are evaluated",
@@ -80,7 +80,7 @@ def test_each_rule_can_be_evaluated(site: Site) -> None:
     )
 
 
-def test_each_metric_of_a_rule_exists(site: Site) -> None:
+def test_each_metric_of_an_alert_rule_exists(site: Site) -> None:
     expressions = " ".join(rule["query"] for rule in site.prometheus.rules())
     for name in sorted(set(re.findall(r"\btracker_\w+", expressions))):
         assert site.prometheus.query(f"count({name})"), name
@@ -90,7 +90,7 @@ def test_no_critical_alert_fires_while_all_roles_run(site: Site) -> None:
     assert site.prometheus.query('ALERTS{alertstate="firing",severity="critical"}') == []
 
 
-def test_lag_grows_without_a_processor(site: Site) -> None:
+def test_dashboard_shows_a_growing_lag_without_a_processor(site: Site) -> None:
     site.daemons["process"].kill()
     grown = 100 + (site.prometheus.value(LAG) or 0)
     wait_for(lambda: (site.prometheus.value(LAG) or 0) > grown, "the lag grows", timeout=90)

@@ -25,7 +25,7 @@ def test_promtool_accepts_the_metrics(site: Site, role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_no_label_contains_a_device_id(site: Site, role: str) -> None:
+def test_metrics_have_no_label_with_a_device_id(site: Site, role: str) -> None:
     text = exposed(site, role)
     assert "tracker_" in text
     assert not re.search(r"[0-9]{14}", "\n".join(re.findall(r"\{.*\}", text)))

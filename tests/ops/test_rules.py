@@ -14,11 +14,11 @@ _TEXT = RULES.read_text()
 ALERTS: dict[str, str] = dict(re.findall(r"- alert: (\w+)\n((?:(?!      - alert).*\n)*)", _TEXT))
 
 
-def test_rules_are_valid() -> None:
+def test_promtool_accepts_the_alert_rules() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", str(RULES))
 
 
-def test_configuration_is_valid() -> None:
+def test_promtool_accepts_the_configuration() -> None:
     assert "SUCCESS" in promtool("check", "config", str(RULES.parent / "prometheus.yml"))
 
 
@@ -45,7 +45,7 @@ def anchors() -> set[str]:
 
 
 @pytest.mark.parametrize("anchor", sorted(anchors()))
-def test_each_runbook_section_exists(anchor: str) -> None:
+def test_each_runbook_section_of_an_alert_exists(anchor: str) -> None:
     page = ROOT / "docs" / "operations.rst"
     if not page.exists():
         pytest.skip("the page is not written yet")

@@ -24,21 +24,21 @@ def quick(benchmark: str, *options: str) -> dict[str, Any]:
     return document
 
 
-def test_decode_measures_each_decoder() -> None:
+def test_bench_decode_measures_each_decoder() -> None:
     results = quick("decode", "--elements", "0,19")["results"]
     shapes = [(each["decoder"], each["elements"]) for each in results]
     assert shapes == [("general", 0), ("general", 19), ("compiled", 0), ("compiled", 19)]
     assert all(each["microseconds_in_10"] > 0 for each in results)
 
 
-def test_connections_measures_each_number_of_connections() -> None:
+def test_bench_connections_measures_each_number_of_connections() -> None:
     results = quick("connections", "--connections", "20,40")["results"]
     assert [each["connections"] for each in results] == [20, 40]
     assert all(each["rss_idle_mib"] > 0 for each in results)
 
 
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
-def test_ingest_measures_throughput_and_limit(fsync: str) -> None:
+def test_bench_ingest_measures_throughput_and_limit(fsync: str) -> None:
     options = ("--own-writer", "--fsync", fsync, "--records", "3", "--connections", "7")
     (result,) = quick("ingest", *options)["results"]
     shape = {"fsync": fsync, "records": 3, "connections": 7}
@@ -53,21 +53,21 @@ def test_ingest_measures_throughput_and_limit(fsync: str) -> None:
     assert result["generator_percent"] >= 0
 
 
-def test_neighbours_measures_latency_during_an_attack() -> None:
+def test_bench_neighbours_measures_latency_during_an_attack() -> None:
     (result,) = quick("neighbours", "--attacks", "garbage, many")["results"]
     assert result["attack"] == "garbage, many"
     for name in ("quiet_p99_ms", "attack_p99_ms", "p99_ratio", "packets", "sent_per_second"):
         assert result[name] > 0, name
 
 
-def test_versus_measures_both_checkouts() -> None:
+def test_bench_versus_measures_both_checkouts() -> None:
     *rounds, both = quick("versus", str(BENCH.parent), "--connections", "7")["results"]
     assert sorted(each["side"] for each in rounds) == ["other", "this"]
     assert all(each["records_per_second"] > 0 for each in rounds)
     assert both["rate_ratio"] > 0
 
 
-def test_process_measures_both_databases_and_end_to_end() -> None:
+def test_bench_process_measures_both_databases_and_end_to_end() -> None:
     *moved, end_to_end = quick("process", "--entries", "9000")["results"]
     assert [each["sink"] for each in moved] == ["postgresql", "sqlite"]
     for each in moved:
@@ -81,7 +81,7 @@ def test_process_measures_both_databases_and_end_to_end() -> None:
     assert 0 < end_to_end["visible_p50_ms"] <= end_to_end["visible_p99_ms"]
 
 
-def test_table_is_printed_and_document_is_written(tmp_path: Path) -> None:
+def test_bench_prints_a_table_and_writes_a_document(tmp_path: Path) -> None:
     file = tmp_path / "results" / "decode.json"
     script = str(BENCH / "decode.py")
     ended = run("python", script, "--quick", "--decoders", "general", "--output", str(file))
@@ -105,7 +105,7 @@ def test_table_is_printed_and_document_is_written(tmp_path: Path) -> None:
         ("versus", ("nowhere",)),
     ],
 )
-def test_invalid_option_is_refused(
+def test_bench_refuses_an_invalid_option(
     benchmark: str,
     options: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,

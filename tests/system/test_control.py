@@ -23,7 +23,9 @@ from tracker.control.watching import DeviceEvent
 
 
 @ensureDeferred
-async def test_all_commands_over_tls(tmp_path: Path, serve: Serve, redis: RedisServer) -> None:
+async def test_client_uses_all_commands_of_the_control_port_over_tls(
+    tmp_path: Path, serve: Serve, redis: RedisServer
+) -> None:
     control_port = ControlPort("ssl", tmp_path)
     permissions = tmp_path / "permissions"
     permissions.write_text("admin operate\neve read\n")

@@ -79,7 +79,7 @@ def test_control_characters_from_a_device_are_escaped(site: Site) -> None:
         assert "\x07" not in shown
 
 
-def test_closed_output_ends_a_command_without_an_error(site: Site) -> None:
+def test_output_closed_by_the_reader_ends_a_command_without_an_error(site: Site) -> None:
     _device = online(site.one, imei())
     for command in ("connections | true", "lag --follow --interval 1s | head -n 1"):
         ended = subprocess.run(
@@ -92,7 +92,7 @@ def test_closed_output_ends_a_command_without_an_error(site: Site) -> None:
         assert ended.stderr == ""
 
 
-def test_full_disk_is_reported(site: Site) -> None:
+def test_full_disk_at_the_output_is_reported(site: Site) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             [str(BIN / "tracker-admin"), "--control", site.socket("one"), "info"],

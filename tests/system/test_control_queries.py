@@ -110,7 +110,7 @@ OPERATING = (
 )
 
 
-def test_permissions_of_clients_over_tls(site: Site) -> None:
+def test_certificate_name_determines_the_permission_of_a_client(site: Site) -> None:
     device_id = imei()
     _device = online(site.three, device_id)
     assert site.json("info", control=site.tls("alice"))["permission"] == "operate"

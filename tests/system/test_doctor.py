@@ -51,7 +51,7 @@ def janitor(tmp_path: Path, redis: RedisServer) -> Iterator[Daemon]:
     daemon.kill()
 
 
-def test_healthy_installation_and_then_one_with_drifted_stream_names(
+def test_doctor_accepts_a_healthy_installation_and_finds_drifted_names(
     stack: Stack, janitor: Daemon
 ) -> None:
     janitor.start()

@@ -37,7 +37,9 @@ class Sending:
 
 
 @ensureDeferred
-async def test_drain_loses_no_ack(tmp_path: Path, serve: Serve, redis: RedisServer) -> None:
+async def test_drain_loses_no_acknowledged_record(
+    tmp_path: Path, serve: Serve, redis: RedisServer
+) -> None:
     from twisted.internet import reactor
 
     control_port = ControlPort("unix", tmp_path)

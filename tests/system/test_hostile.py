@@ -177,7 +177,9 @@ def garbage(number: int) -> bytes:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_flood_of_garbage_leaves_no_trace(serve: Callable[..., Ingest]) -> None:
+def test_flood_of_garbage_uses_little_memory_and_few_log_lines(
+    serve: Callable[..., Ingest],
+) -> None:
     ingest = serve("--connection-rate", "100000", "--connection-rate-per-address", "100000")
 
     def flood(count: int) -> None:
@@ -244,7 +246,7 @@ def test_flood_at_the_open_file_limit_is_refused_with_few_log_lines(
     assert "EMFILE" not in ingest.daemon.text
 
 
-def test_connections_per_second_of_one_address_are_limited(serve: Callable[..., Ingest]) -> None:
+def test_connection_rate_of_one_address_is_limited(serve: Callable[..., Ingest]) -> None:
     ingest = serve("--connection-rate-per-address", "20")
     with ingest.connect() as device:
         assert device.login(DEVICE) == b"\x01"

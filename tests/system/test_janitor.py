@@ -56,7 +56,7 @@ def test_entries_that_a_stopped_processor_has_not_read_are_kept(
     assert janitor.stop() == 0
 
 
-def test_metrics_of_each_role_are_served(stack: Stack, janitor: Daemon) -> None:
+def test_ingest_processor_and_janitor_serve_their_metrics(stack: Stack, janitor: Daemon) -> None:
     janitor.start()
     fleet = stack.fleet(*LOAD)
     fleet.wait_for_more(200)

@@ -110,7 +110,7 @@ def test_unreachable_redis_stops_only_acks(
         report(f"resumed after {during.end(lambda: proxy.heal(forward_old=old)):.2f} s")
 
 
-def test_outage_without_a_lost_connection_ends_in_time(
+def test_appends_resume_in_time_after_an_outage_that_closes_no_connection(
     redis: RedisServer, serve: Serve, report: Report
 ) -> None:
     # Redis is reachable again before a timeout, but the old connection is dead.

@@ -154,7 +154,7 @@ def test_recipe_restores_redis_from_a_backup(site: Site) -> None:
     assert machine.redis.client.xlen(STREAM) >= kept + len(after.acknowledged())
 
 
-def test_recipe_drops_the_commands_of_a_backup(site: Site) -> None:
+def test_recipe_deletes_the_commands_restored_from_a_backup(site: Site) -> None:
     machine = site.machine("vm1")
     send(machine.redis, "vm1-1", "c-1", DEVICE)
     machine.redis.client.xadd(f"commands:waiting:{DEVICE}", {"command_id": "c-2"})

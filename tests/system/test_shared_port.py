@@ -55,7 +55,7 @@ def delivers(device: RawDevice, number: int) -> bool:
         return False
 
 
-def test_one_process_continues_without_the_other(
+def test_process_on_a_shared_port_serves_devices_when_the_other_is_killed(
     running: tuple[int, list[Daemon]], redis: RedisServer
 ) -> None:
     port, (killed, left) = running
@@ -83,7 +83,7 @@ def test_one_process_continues_without_the_other(
     assert redis.client.xlen(STREAM) >= acknowledged
 
 
-def test_datagrams_are_distributed_and_acknowledged_once(
+def test_datagrams_to_a_shared_port_are_distributed_and_acknowledged_once(
     running: tuple[int, list[Daemon]], redis: RedisServer
 ) -> None:
     port, (killed, _) = running

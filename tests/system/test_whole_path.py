@@ -100,7 +100,9 @@ def test_rejected_peer_does_not_affect_devices(stack: Stack) -> None:
     assert 0 < stack.ingest.text.count("rejected 127.0.0.1") <= 10
 
 
-def test_both_roles_follow_a_pinned_stream(tmp_path: Path, redis: RedisServer) -> None:
+def test_ingest_and_processor_use_the_configured_stream_name(
+    tmp_path: Path, redis: RedisServer
+) -> None:
     stack = Stack(tmp_path, redis, REDIS_TELEMETRY_STREAM="positions")
     try:
         stack.start()
@@ -113,7 +115,7 @@ def test_both_roles_follow_a_pinned_stream(tmp_path: Path, redis: RedisServer) -
         stack.end()
 
 
-def test_heartbeat_gives_the_streams_of_the_instance(stack: Stack) -> None:
+def test_heartbeat_lists_the_streams_of_the_instance(stack: Stack) -> None:
     client = stack.redis.client
     (key,) = wait_for(lambda: client.keys("instance:heartbeat:*"), "a heartbeat")
     heartbeat = json.loads(client.get(key) or b"")
