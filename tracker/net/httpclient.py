@@ -32,6 +32,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from tracker.net.libraries import QuietPool, RequestNotSent
+from tracker.net.reasons import connect_error
 
 #: Seconds that an idle connection is kept: less than the 5 after which Node closes it.
 IDLE_TIMEOUT: Final = 3.0
@@ -111,7 +112,7 @@ class BoundedClient:
             if isinstance(reason, CancelledError):  # cancelled by the caller
                 raise reason from None
             incomplete = "incomplete response: " if isinstance(error, ResponseFailed) else ""
-            why = str(reason) or type(reason).__name__.strip("_")
+            why = connect_error(reason) or type(reason).__name__.strip("_")
             raise NoResponse(f"{incomplete}{why}") from None
 
     async def _send(

@@ -12,11 +12,12 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
 
 from tracker.errors import Refused, Unavailable
+from tracker.net.reasons import connect_error
 from tracker.observe.health import Condition
 from tracker.reactor import Reactor
 from tracker.redis.address import CONNECT_TIMEOUT, RedisAddress
 from tracker.redis.protocol import READ_ONLY, RedisFactory, RedisProtocol
-from tracker.redis.sentinel import MasterNotFound, SentinelEndpoint, connect_error
+from tracker.redis.sentinel import MasterNotFound, SentinelEndpoint
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.reconnect import stay_connected
 from tracker.runtime.waits import Stopped, Waits

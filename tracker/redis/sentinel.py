@@ -8,14 +8,11 @@ sentinelRefreshInstanceInfo, "+convert-to-slave".)
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError
-from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProtocolFactory,
@@ -26,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tracker.errors import Unavailable
+from tracker.net.reasons import connect_error
 from tracker.redis.protocol import RedisFactory
 
 #: Seconds within which a Sentinel must be connected to and reply.
@@ -39,16 +37,6 @@ HostAndPort = tuple[str, int]
 
 class MasterNotFound(Exception):
     """The master is unknown, unreachable or replaced; the message gives the reason in one line."""
-
-
-def connect_error(error: BaseException | None) -> str:
-    """Return the reason of a failed attempt to connect, in one line."""
-    if isinstance(error, ConnectTimeout):
-        return "the connection timed out"
-    # A failed lookup has a negative code, and Twisted passes on whatever code it gets.
-    if isinstance(error, ConnectError) and isinstance(error.osError, int) and error.osError > 0:
-        return os.strerror(error.osError).lower()
-    return str(error)
 
 
 @implementer(IStreamClientEndpoint)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +12,6 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import (
     ConnectError,
     ConnectionDone,
-    ConnectionRefusedError,  # noqa: A004
-    getConnectError,
 )
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
@@ -31,7 +27,6 @@ from tracker.redis.sentinel import (
     SENTINEL_TIMEOUT,
     MasterNotFound,
     SentinelEndpoint,
-    connect_error,
 )
 
 OLD = b"*2\r\n$8\r\n10.0.0.1\r\n$4\r\n6379\r\n"
@@ -249,17 +244,3 @@ def test_connecting_is_cancellable(
     assert bench.connected_to == []
     assert all(sentinel.disconnected for sentinel in bench.sentinels)
     assert not bench.clock.getDelayedCalls()
-
-
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (getConnectError(OSError(errno.ECONNREFUSED, "refused")), "connection refused"),
-        (getConnectError(socket.gaierror(-2, "no such name")), "no such name"),
-        (ConnectionRefusedError("no code"), "no code"),
-        (ConnectError(string="bad certificate"), "bad certificate"),
-    ],
-    ids=["code of the system", "code of a lookup", "text as code", "without a code"],
-)
-def test_connect_error_is_described_for_any_code(error: ConnectError, text: str) -> None:
-    assert text in connect_error(error)

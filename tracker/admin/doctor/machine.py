@@ -11,9 +11,9 @@ from typing import Any, Final
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.protocol import Factory, Protocol
 
+from tracker.net.reasons import connect_error
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.reactor import Reactor
-from tracker.redis.sentinel import connect_error
 
 #: Number of files that an ingest process must be able to open.
 MIN_FILES: Final = 65_536

@@ -55,7 +55,9 @@ def error_text(error: psycopg.Error) -> str:
     """Return the text of an error in one line, without the data that the server quotes."""
     primary = error.diag.message_primary
     if primary is None:
-        return " ".join(str(error).split()) or type(error).__name__
+        # libpq adds hints as lines of their own.
+        lines = (line.strip() for line in str(error).splitlines())
+        return "; ".join(filter(None, lines)) or type(error).__name__
     column = _COLUMN.search(error.diag.context or "")
     return f"{column[1]}: {primary}" if column else primary
 

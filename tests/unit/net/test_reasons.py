@@ -1,0 +1,29 @@
+"""Reasons of failed connections."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionRefusedError,  # noqa: A004
+    getConnectError,
+)
+
+from tracker.net.reasons import connect_error
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (getConnectError(OSError(errno.ECONNREFUSED, "refused")), "connection refused"),
+        (getConnectError(socket.gaierror(-2, "no such name")), "no such name"),
+        (ConnectionRefusedError("no code"), "no code"),
+        (ConnectError(string="bad certificate"), "bad certificate"),
+    ],
+    ids=["code of the system", "code of a lookup", "text as code", "without a code"],
+)
+def test_connect_error_is_described_for_any_code(error: ConnectError, text: str) -> None:
+    assert text in connect_error(error)
