@@ -218,13 +218,13 @@ class CertificateFolder:
             return Issuer(authority, key)
         if key is None:
             raise ValueError(
-                f"{file}: is missing, and is needed to issue certificates. Restore it, or use "
-                "another folder"
+                f"{file} is missing, and no certificate can be issued without it. Restore it, or "
+                "use another folder"
             )
         if key.public_key() != authority.public_key():
-            raise ValueError(f"{file}: does not belong to ca.pem. Restore the right one")
+            raise ValueError(f"{file} does not belong to ca.pem. Restore the right file")
         if authority.not_valid_after_utc <= now:
-            raise ValueError(f"{self._pem(AUTHORITY)}: has expired. Use another folder")
+            raise ValueError(f"{self._pem(AUTHORITY)} has expired. Use another folder")
         self._report("kept", AUTHORITY, authority, now)
         return Issuer(authority, key)
 
@@ -259,7 +259,7 @@ class CertificateFolder:
             has = server_names(kept)
             if lacking := [name for name in requested if name not in has]:
                 raise ValueError(
-                    f"{self._pem(SERVER)}: exists, and is not for {', '.join(lacking)}. "
+                    f"{self._pem(SERVER)} is not valid for {', '.join(lacking)}. "
                     "Replace it with --renew server"
                 )
             return requested or has
@@ -287,22 +287,22 @@ class CertificateFolder:
             raise self._missing_authority(name)
         key = self._key(name)
         if key is None:
-            raise ValueError(f"{self._pem(name)}: its key is missing. {hint}")
+            raise ValueError(f"{self._pem(name)} has no key ({name}.key is missing). {hint}")
         if key.public_key() != certificate.public_key():
-            raise ValueError(f"{self._pem(name)}: does not belong to {name}.key. {hint}")
+            raise ValueError(f"{self._pem(name)} does not belong to {name}.key. {hint}")
         if not is_issued_by(certificate, authority):
-            raise ValueError(f"{self._pem(name)}: was issued by another authority. {hint}")
+            raise ValueError(f"{self._pem(name)} was issued by another authority. {hint}")
         return certificate
 
     def _missing_authority(self, name: str) -> ValueError:
         return ValueError(
-            f"{self._pem(AUTHORITY)}: is missing, and has issued {name}.pem. Restore it, or use "
+            f"{self._pem(AUTHORITY)}, which issued {name}.pem, is missing. Restore it, or use "
             "another folder"
         )
 
     def _report(self, action: str, name: str, certificate: x509.Certificate, now: datetime) -> None:
         end = certificate.not_valid_after_utc
-        until = f"until {end:%Y-%m-%d}"
+        until = f"valid until {end:%Y-%m-%d}"
         if end <= now:
             until = f"expired {end:%Y-%m-%d}"
             until += "" if name == AUTHORITY else f" (replace it with --renew {name})"
@@ -329,7 +329,7 @@ def _read(file: Path, parse: Callable[[bytes], T]) -> T | None:
     try:
         return parse(content)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise ValueError(f"{file} {error}") from None
 
 
 def _store(file: Path, content: bytes, mode: int, replace: bool) -> None:
@@ -361,4 +361,4 @@ def _os_errors(file: Path, done: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(f"{file}: cannot be {done}: {error.strerror}") from None
+        raise ValueError(f"{file} cannot be {done}: {error.strerror}") from None

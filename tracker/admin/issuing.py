@@ -212,27 +212,27 @@ def pem(value: x509.Certificate | ec.EllipticCurvePrivateKey) -> bytes:
 def read_certificate(content: bytes) -> x509.Certificate:
     """Return the certificate in a PEM file.
 
-    :raises ValueError: if there is none; the text is what is wrong with the file.
+    :raises ValueError: if there is none; the text follows the name of the file.
     """
     try:
         return x509.load_pem_x509_certificate(content)
     except ValueError:
-        raise ValueError("does not contain a certificate in PEM form") from None
+        raise ValueError("contains no certificate in PEM form") from None
 
 
 def read_key(content: bytes) -> ec.EllipticCurvePrivateKey:
     """Return the private key in a PEM file.
 
-    :raises ValueError: if there is none that can be used; the text is what is wrong with it.
+    :raises ValueError: if there is none that can be used; the text follows the name of the file.
     """
     try:
         key = load_pem_private_key(content, password=None)
     except TypeError:
-        raise ValueError("is encrypted; decrypt it first") from None
+        raise ValueError("is encrypted; remove its passphrase") from None
     except ValueError:
-        raise ValueError("does not contain a private key in PEM form") from None
+        raise ValueError("contains no private key in PEM form") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("does not contain an elliptic-curve key")
+        raise ValueError("contains no elliptic-curve key")
     return key
 
 

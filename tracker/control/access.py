@@ -198,7 +198,7 @@ def _read(file: Path) -> dict[str, Permission]:
         with file.open("rb") as opened:
             content = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"{file}: larger than {MAX_FILE_BYTES} bytes")
     permissions: dict[str, Permission] = {}

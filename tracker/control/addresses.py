@@ -193,7 +193,7 @@ def _reporting_file_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from None
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from None
 
 
 def advertised(description: str) -> str:

@@ -16,22 +16,22 @@ def load_certificates(file: Path) -> list[Certificate]:
     """Return the certificates in a PEM file.
 
     :raises OSError: if the file cannot be read.
-    :raises ValueError: if it holds no certificate, or a damaged one; in one line.
+    :raises ValueError: if it contains no certificate, or a damaged one; in one line.
     """
     blocks = file.read_text(encoding="ascii", errors="replace").split(_MARK)[1:]
     if not blocks:
-        raise ValueError(f"{file}: holds no certificate in PEM form")
+        raise ValueError(f"{file} contains no certificate in PEM form")
     try:
         return [Certificate.loadPEM((_MARK + block).encode()) for block in blocks]
     except crypto.Error:
-        raise ValueError(f"{file}: holds a damaged certificate") from None
+        raise ValueError(f"{file} contains a damaged certificate") from None
 
 
 def trust_root(file: Path) -> Any:
     """Return the authorities in a PEM file as a trust root of Twisted.
 
     :raises OSError: if the file cannot be read.
-    :raises ValueError: if it holds no certificate, or a damaged one; in one line.
+    :raises ValueError: if it contains no certificate, or a damaged one; in one line.
     """
     return trustRootFromCertificates(load_certificates(file))
 
@@ -40,12 +40,12 @@ def load_private_key(file: Path) -> crypto.PKey:
     """Return the private key in a PEM file.
 
     :raises OSError: if the file cannot be read.
-    :raises ValueError: if it holds no private key, or an encrypted one; in one line.
+    :raises ValueError: if it contains no private key, or an encrypted one; in one line.
     """
     try:
         key = load_pem_private_key(file.read_bytes(), password=None)
     except TypeError:
-        raise ValueError(f"{file}: is encrypted; remove its passphrase") from None
+        raise ValueError(f"{file} is encrypted; remove its passphrase") from None
     except ValueError:
-        raise ValueError(f"{file}: holds no private key in PEM form") from None
+        raise ValueError(f"{file} contains no private key in PEM form") from None
     return crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]

@@ -197,9 +197,9 @@ def test_printed_command_lines_are_valid(tmp_path: Path) -> None:
     folder = tmp_path / "with space: and colon"
     lines = run(folder).splitlines()
     for created in (
-        "created ca.pem, ca.key: until ",
+        "created ca.pem, ca.key: valid until ",
         "created server.pem, server.key: for localhost, 127.0.0.1, ::1",
-        "created admin.pem, admin.key: until ",
+        "created admin.pem, admin.key: valid until ",
     ):
         assert [line for line in lines if line.startswith(created)], created
     server, client = map(shlex.split, lines[-2:])
@@ -271,7 +271,7 @@ def test_renewed_server_certificate_keeps_its_names(tmp_path: Path) -> None:
 
 def test_damaged_certificate_can_be_renewed(folder: Path) -> None:
     (folder / "server.pem").write_bytes(b"")
-    assert "server.pem: does not contain a certificate" in error_of(folder)
+    assert "server.pem contains no certificate" in error_of(folder)
     run(folder, "--renew", "server")
     assert server_names(certificate(folder, "server")) == certs.default_names()
 
@@ -281,8 +281,7 @@ def test_server_name_missing_from_an_existing_certificate_is_an_error(folder: Pa
     run(folder, "--server-name", "LOCALHOST")
     error = error_of(folder, "--server-name", "localhost", "--server-name", "tracker.example.org")
     assert error == (
-        f"{folder}/server.pem: exists, and is not for tracker.example.org. "
-        "Replace it with --renew server."
+        f"{folder}/server.pem is not valid for tracker.example.org. Replace it with --renew server."
     )
     assert content(folder) == former
 
@@ -348,8 +347,8 @@ def test_validity_out_of_range_is_a_usage_error(tmp_path: Path) -> None:
 def test_file_instead_of_a_folder_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert error_of(file) == f"{file}: cannot be created: File exists."
-    assert error_of(file / "certs") == f"{file}/certs: cannot be created: Not a directory."
+    assert error_of(file) == f"{file} cannot be created: File exists."
+    assert error_of(file / "certs") == f"{file}/certs cannot be created: Not a directory."
 
 
 def test_folder_that_cannot_be_written_is_an_error(
@@ -359,7 +358,7 @@ def test_folder_that_cannot_be_written_is_an_error(
         raise PermissionError(13, "Permission denied", "x")
 
     monkeypatch.setattr(tempfile, "mkstemp", refuse)
-    assert error_of(tmp_path) == f"{tmp_path}/ca.key: cannot be written: Permission denied."
+    assert error_of(tmp_path) == f"{tmp_path}/ca.key cannot be written: Permission denied."
 
 
 def test_no_temporary_file_remains_after_a_failed_write(
@@ -371,7 +370,7 @@ def test_no_temporary_file_remains_after_a_failed_write(
     former = content(folder)
     monkeypatch.setattr(os, "fsync", refuse)
     error = error_of(folder, "--client", "bob")
-    assert error == f"{folder}/bob.key: cannot be written: No space left on device."
+    assert error == f"{folder}/bob.key cannot be written: No space left on device."
     assert content(folder) == former
 
 
@@ -388,7 +387,7 @@ def test_missing_key_of_the_authority_is_an_error(folder: Path) -> None:
     run(folder)  # no file is missing that needs it
     former = content(folder)
     for arguments in (["--client", "bob"], ["--renew", "server"]):
-        assert "ca.key: is missing, and is needed" in error_of(folder, *arguments)
+        assert "ca.key is missing, and no certificate can be issued" in error_of(folder, *arguments)
     assert content(folder) == former
 
 
@@ -398,7 +397,7 @@ def test_missing_certificate_of_the_authority_is_an_error(
 ) -> None:
     (folder / "ca.pem").unlink()
     former = content(folder)
-    assert "ca.pem: is missing, and has issued server.pem" in error_of(folder, *arguments)
+    assert "ca.pem, which issued server.pem, is missing" in error_of(folder, *arguments)
     assert content(folder) == former
 
 
@@ -406,15 +405,19 @@ def test_missing_certificate_of_the_authority_is_an_error(
     ("name", "replaced", "error"),
     [
         ("ca.key", "key", "does not belong to ca.pem"),
-        ("ca.key", "junk", "does not contain a private key"),
-        ("ca.pem", "junk", "does not contain a certificate"),
+        ("ca.key", "junk", "contains no private key"),
+        ("ca.pem", "junk", "contains no certificate"),
         (
             "ca.pem",
             "certificate",
-            "server.pem: was issued by another authority. Replace it with --renew server",
+            "server.pem was issued by another authority. Replace it with --renew server",
         ),
         ("server.key", "key", "does not belong to server.key. Replace it with --renew server"),
-        ("server.key", "none", "its key is missing. Replace it with --renew server"),
+        (
+            "server.key",
+            "none",
+            "has no key (server.key is missing). Replace it with --renew",
+        ),
         ("admin.pem", "certificate", "does not belong to admin.key. Replace it with --renew admin"),
     ],
 )
@@ -437,7 +440,7 @@ def test_mismatched_or_damaged_files_are_an_error(
 def test_expired_authority_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     later = utc_now() + timedelta(days=AUTHORITY_DAYS + 1)
     monkeypatch.setattr(certs, "utc_now", lambda: later)
-    assert "ca.pem: has expired. Use another folder" in error_of(folder, "--client", "bob")
+    assert "ca.pem has expired. Use another folder" in error_of(folder, "--client", "bob")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_error_for_a_file_without_certificates_names_the_file(
     file.write_bytes(content)
     with pytest.raises(ValueError, match=str(file)) as raised:
         load_certificates(file)
-    assert str(raised.value).startswith(f"{file}: ")
+    assert str(raised.value).startswith(f"{file} contains ")
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100])
@@ -68,7 +68,7 @@ def test_error_for_a_damaged_certificate_names_the_file(
     file.write_bytes(one.read_bytes() + other.read_bytes()[: 27 + keep])
     with pytest.raises(ValueError, match=str(file)) as raised:
         load_certificates(file)
-    assert str(raised.value).startswith(f"{file}: ")
+    assert str(raised.value).startswith(f"{file} contains ")
 
 
 def test_missing_file_raises_oserror() -> None:
@@ -102,4 +102,4 @@ def test_error_for_a_missing_or_encrypted_key_names_the_file(
     )
     with pytest.raises(ValueError, match=str(locked)) as raised:
         load_private_key(locked)
-    assert str(raised.value).startswith(f"{locked}: ")
+    assert str(raised.value).startswith(f"{locked} is encrypted")

@@ -351,5 +351,5 @@ def test_error_names_the_missing_file_of_authorities(server: Path) -> None:
 
 
 def test_file_without_authorities_is_reported(server: Path) -> None:
-    with pytest.raises(ValueError, match="holds no certificate"):
+    with pytest.raises(ValueError, match="contains no certificate"):
         tls_endpoint(MemoryReactor(), described(server), key_of(server))

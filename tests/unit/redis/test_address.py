@@ -328,7 +328,7 @@ def test_ca_file_without_certificates_is_refused(content: str, tmp_path: Path) -
     file = tmp_path / "ca.pem"
     file.write_text(content)
     address = RedisAddress.from_url(f"rediss://cache.example?ca={file}")
-    with pytest.raises(ValueError, match=r"ca\.pem: holds no certificate"):
+    with pytest.raises(ValueError, match=r"ca\.pem contains no certificate"):
         address.endpoint(cast("Any", MemoryReactorClock()))
 
 

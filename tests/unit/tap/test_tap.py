@@ -126,13 +126,13 @@ def test_invalid_option_of_a_role_is_reported_in_one_line(
         (("--control", "ssl:0"), "privateKey=FILE is missing; tracker-admin certs creates such"),
         (
             ("--control", "ssl:0:privateKey=no:certKey=no:clientCA=no"),
-            "no: cannot be read: No such file or directory",
+            "no cannot be read: No such file or directory",
         ),
         (("--control", "tcp:0:plaintext=1:clientCA=no"), "unknown argument 'clientCA'"),
         (("--control-permissions", "permissions"), "--control-permissions requires --control."),
         (
             ("--control", "tcp:0:plaintext=1", "--control-permissions", "no"),
-            "--control-permissions: no: cannot be read: No such file or directory",
+            "--control-permissions: no cannot be read: No such file or directory",
         ),
         (
             ("--control", "tcp:0:plaintext=1", "--control-permissions", "permissions"),
