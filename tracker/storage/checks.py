@@ -12,7 +12,7 @@ from tracker.storage.jsonlines import checks as jsonlines
 from tracker.storage.sinks import POSTGRESQL, sink_kind
 from tracker.storage.sqlite import checks as sqlite
 
-NOT_GIVEN: Final = "no sink given: neither --sink nor TRACKER_SINK is set"
+NOT_GIVEN: Final = "neither --sink nor TRACKER_SINK is set"
 
 
 def check_url(url: str) -> None:

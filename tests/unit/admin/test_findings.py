@@ -68,7 +68,7 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
     (streams.judge_lag("s", group_of(lag=1)), "s: 1 entry not processed, the oldest 61 s old"),
     (
         streams.judge_lag("s", group_of(lag=None)),
-        "s: unknown number of entries not processed, the oldest 61 s old",
+        "s: an unknown number of entries not processed, the oldest 61 s old",
     ),
     (streams.judge_dead("s", 0), "s: no dead letters"),
     (streams.judge_dead("s", 1), "s: 1 entry could not be processed"),
@@ -144,7 +144,7 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
     ),
     (
         redis.memory({"used_memory": "1048576", "maxmemory": "1048576"}, CLI),
-        "1mb of maxmemory 1mb used (100%): devices get no ACKs when memory is full",
+        "1 MiB of 1 MiB (maxmemory) used, 100%: devices get no ACKs when memory is full",
     ),
     (redis.judge_latency(0.0001, 0.0002, CLI), "0.1 ms (median of 11), 0.2 ms (maximum)"),
     (redis.judge_clock(0.0), "0.0 s from this machine's clock"),

@@ -193,8 +193,8 @@ def memory(info: Facts, cli: str) -> Finding:
     """Check that the server has enough memory."""
     used, limit = int(info["used_memory"]), int(info["maxmemory"])
     if not limit:
-        return ok(f"{_mib(used)} used, no maxmemory")
-    seen = f"{_mib(used)} of maxmemory {_mib(limit)} used ({used / limit:.0%})"
+        return ok(f"{_shown(used)} used, no maxmemory")
+    seen = f"{_shown(used)} of {_shown(limit)} (maxmemory) used, {used / limit:.0%}"
     if used < MEMORY_WARNING * limit:
         return ok(seen)
     fix = f"{_set(cli, f'maxmemory {_mib(2 * used)}')}  # or trim sooner: janitor --retain-bytes"
@@ -277,6 +277,10 @@ BY_SETTING: Final[Mapping[str, tuple[str, Callable[[str, str], Finding]]]] = {
 
 def _set(cli: str, setting: str) -> str:
     return f"{cli} CONFIG SET {setting} && {cli} CONFIG REWRITE"
+
+
+def _shown(size: int) -> str:
+    return f"{math.ceil(size / (1 << 20)):,} MiB"
 
 
 def _mib(size: int) -> str:

@@ -224,11 +224,13 @@ async def lags(traffic: Traffic) -> list[Finding]:
 def judge_lag(stream: str, group: GroupLag) -> Finding:
     """Judge the entries that a group has not finished."""
     unprocessed = (
-        "unknown number of entries"
+        "an unknown number of entries"
         if group.total is None
         else plural(group.total, "entry", "entries")
     )
-    seen = f"{stream}: {unprocessed} not processed, the oldest {group.oldest_age:.0f} s old"
+    seen = f"{stream}: {unprocessed} not processed"
+    if group.total != 0:
+        seen += f", the oldest {group.oldest_age:.0f} s old"
     if group.oldest_age <= AGE_WARNING:
         return ok(seen)
     fix = f"tracker-admin lag --stream {shlex.quote(stream)}  # then journalctl -u tracker-process"
