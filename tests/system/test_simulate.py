@@ -132,7 +132,7 @@ def test_command_is_executed_journaled_and_answered(
         {"device_id": IMEI, "codec": "14", "text": "setparam 2004:a"},
         {"device_id": IMEI, "codec": "12", "text": "getparam 2004"},
     ]
-    assert summary.endswith(", 0 retransmitted, 0 left, 3 commands")
+    assert summary.endswith(", 0 retransmitted, 0 unacknowledged, 3 commands")
 
 
 def test_killed_fleet_has_journaled_every_command_that_it_answered(

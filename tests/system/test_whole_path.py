@@ -25,7 +25,7 @@ def test_acknowledged_records_are_stored(stack: Stack, codec: str) -> None:
     fleet = stack.fleet(*LOAD, "--codec", codec)
     fleet.wait_for_more(2000)
     summary = stack.account(fleet)
-    assert "0 retransmitted, 0 left" in summary
+    assert "0 retransmitted, 0 unacknowledged" in summary
     assert stack.ingest.stop() == 0
     assert stack.process.stop() == 0
 

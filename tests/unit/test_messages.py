@@ -107,10 +107,10 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     (
         lambda _: make_sink(REACTOR, "mysql://h/db"),
-        "unknown sink 'mysql': use postgresql://…, sqlite:PATH or jsonlines:PATH "
+        "unknown sink 'mysql'; use postgresql://…, sqlite:PATH or jsonlines:PATH "
         "(jsonlines:- is standard output)",
     ),
-    (lambda _: make_sink(REACTOR, "sqlite:"), "sqlite: requires the path of a file (sqlite:PATH)"),
+    (lambda _: make_sink(REACTOR, "sqlite:"), "sqlite: requires a path; use sqlite:PATH"),
     (
         lambda _: duration("--retain", "24"),
         "--retain: must be like 90s, 30m, 24h or 7d, or none, not '24'",
@@ -169,15 +169,15 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     # Files.
     (
         lambda at: load_certificates(file_of(at, b"hello")),
-        "{}/file: holds no certificate in PEM form",
+        "{}/file contains no certificate in PEM form",
     ),
     (
         lambda at: load_certificates(file_of(at, DAMAGED)),
-        "{}/file: holds a damaged certificate",
+        "{}/file contains a damaged certificate",
     ),
     (
         lambda at: load_private_key(file_of(at, b"hello")),
-        "{}/file: holds no private key in PEM form",
+        "{}/file contains no private key in PEM form",
     ),
     (
         lambda at: Operators(file_of(at, b"# empty\n")),
@@ -195,9 +195,9 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     # Options of tracker-admin.
     (
         lambda at: read_file(file_of(at, b"[tracker-admin]\ncontrol = \xff\n")),
-        "{}/file: is not UTF-8",
+        "{}/file is not UTF-8",
     ),
-    (lambda at: read_file(at), "{}: cannot be read: Is a directory"),
+    (lambda at: read_file(at), "{} cannot be read: Is a directory"),
     (
         lambda at: Options(environ={}).control_port(at),
         "No control port given. Use --control unix:PATH or set TRACKER_CONTROL. "
@@ -238,7 +238,7 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     (
         lambda at: Permissions(at / "none"),
-        "{}/none: cannot be read: No such file or directory",
+        "{}/none cannot be read: No such file or directory",
     ),
 ]
 

@@ -7,9 +7,11 @@ from click.shell_completion import get_completion_class
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     r"""Print a completion script for a shell.
+
+    SHELL is bash, zsh or fish.
 
     \b
     Examples, for ~/.bashrc, ~/.zshrc, and ~/.config/fish/config.fish:

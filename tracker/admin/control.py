@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import options
-from tracker.admin.output import sentence
+from tracker.admin.output import only_first, sentence
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient
 from tracker.control.commands import (
@@ -100,7 +100,7 @@ def failure(error: ControlError) -> Exception:
         return RunFailed(f"Not permitted: {error}.", ExitCode.NOT_PERMITTED)
     if isinstance(error, NoSuchDevice | NoSuchCommand):
         return RunFailed(sentence(str(error)), ExitCode.FAILED)
-    return RunFailed(f"The instance reports an error: {error}.", ExitCode.UNREACHABLE)
+    return RunFailed(f"The request failed: {error}.", ExitCode.UNREACHABLE)
 
 
 def not_connected(port: str, greeted: bool, error: NotConnected) -> RunFailed:
@@ -138,7 +138,7 @@ async def first_rows(
     async with aclosing(rows) as all_rows:  # type: ignore[type-var]
         async for row in all_rows:
             if len(found) == limit:
-                click.echo(f"Only the first {limit} are shown (--limit {limit}).", err=True)
+                click.echo(f"{only_first(limit)} (--limit {limit}).", err=True)
                 break
             found.append(row)
     return found

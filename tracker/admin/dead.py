@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from tracker.admin.options import output_option, redis_option
-from tracker.admin.output import echo_pairs, echo_table
+from tracker.admin.output import echo_pairs, echo_table, only_first
 from tracker.admin.redis import run_with_redis
 from tracker.keys import dead_letters, telemetry_stream
 from tracker.log.entries import exclusive_start
@@ -92,10 +92,8 @@ def list_(
         else:
             echo_table([_HEADING, *map(_row, letters)])
         if more:
-            click.echo(
-                f"Only the first {limit} are shown. Next page: --after {letters[-1]['id']}",
-                err=True,
-            )
+            next_page = f"Next page: --after {letters[-1]['id']}"
+            click.echo(f"{only_first(limit)}. {next_page}", err=True)
         return 0
 
     run_with_redis(url, request)

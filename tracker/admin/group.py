@@ -95,14 +95,25 @@ class AdminGroup(click.Group):
             return ExitCode.BAD_USAGE
         except click.UsageError as error:
             hint = "" if error.ctx is None else f" See {error.ctx.command_path} --help."
-            return _print_error(sentence(error.format_message()) + hint, ExitCode.BAD_USAGE)
+            return _print_error(sentence(_usage_message(error)) + hint, ExitCode.BAD_USAGE)
         except click.ClickException as error:
             return _print_error(error.format_message(), error.exit_code)
         except RunFailed as error:
-            return _print_error(str(error), error.exit_code)
+            return _print_error(sentence(str(error)), error.exit_code)
         except click.Abort:
             return ExitCode.INTERRUPTED
         return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _usage_message(error: click.UsageError) -> str:
+    """Return the text of an error, or the right place of an option that stands behind a command."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        root = error.ctx.find_root()
+        if any(error.option_name in one.opts for one in root.command.params):
+            command = error.ctx.command_path.removeprefix(root.command_path).strip()
+            place = f"{root.command_path} {error.option_name} … {command}"
+            return f"{error.option_name} must precede the command: {place}"
+    return error.format_message()
 
 
 def _mark_examples(command: click.Command) -> None:

@@ -101,7 +101,7 @@ async def _drain(client: ControlClient, seconds: float, yes: bool, output: str) 
 
 
 @click.command("log-level")
-@click.argument("level", type=click.Choice(LEVELS))
+@click.argument("level", metavar="LEVEL", type=click.Choice(LEVELS))
 @click.option(
     "--namespace", metavar="NAME", help="Only this module or package, such as tracker.ingestion."
 )
@@ -109,7 +109,8 @@ async def _drain(client: ControlClient, seconds: float, yes: bool, output: str) 
 def log_level(level: str, namespace: str | None, output: str) -> None:
     r"""Change the log level of the instance.
 
-    The instance logs events of this level and above until it is restarted.
+    LEVEL is debug, info, warn, error or critical. The instance logs events of this level and
+    above until it is restarted.
 
     \b
     Examples:

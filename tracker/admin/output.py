@@ -164,13 +164,23 @@ def printable(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return the text of an exception as a sentence, with a capital and a period."""
+    """Return the text of an error as one line: a sentence with a capital and one final mark.
+
+    Texts of libraries end with or without a period, or with a question.
+    """
+    text = " ".join(text.split())
     first = text.partition(" ")[0]
-    return f"{text[:1].upper() if first.isalpha() else text[:1]}{text[1:].removesuffix('.')}."
+    text = f"{text[:1].upper() if first.isalpha() else text[:1]}{text[1:].rstrip('.')}"
+    return text if text.endswith(("?", "!", ".)")) else f"{text}."
+
+
+def only_first(limit: int) -> str:
+    """Return the beginning of a note that only the first rows are shown."""
+    return f"Only the first {limit} are shown" if limit > 1 else "Only the first row is shown"
 
 
 def on_terminal() -> bool:
-    """Return whether standard output is a terminal."""
+    """Return True if standard output is a terminal."""
     return sys.stdout.isatty()
 
 

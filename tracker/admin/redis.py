@@ -36,8 +36,12 @@ def run_with_redis(
         try:
             address = redis_address(url, os.environ)
             address.endpoint(reactor)
-        except (ConfigError, OSError, ValueError) as error:
-            raise click.UsageError(f"Redis: {error}") from None
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from None
+        except OSError as error:
+            raise click.UsageError(f"Redis URL: {error.filename}: {error.strerror}") from None
+        except ValueError as error:
+            raise click.UsageError(f"Redis URL: {error}") from None
         usable = Condition()
         known = usable.reported()
         redis = RedisConnection(reactor, address, usable)

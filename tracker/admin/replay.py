@@ -183,7 +183,7 @@ async def _open(sink: IPositionSink) -> None:
     except SinkUnusable as error:
         raise RunFailed(sentence(str(error))) from None
     except Exception as error:  # noqa: BLE001 - each sink fails in its own way
-        raise RunFailed(f"Cannot open the sink: {shown(error, MAX_LINE)}.") from None
+        raise RunFailed(f"cannot open the sink: {shown(error, MAX_LINE)}") from None
 
 
 async def _ends(
@@ -209,7 +209,7 @@ async def _replay(
     # Progress is measured in time, since Redis cannot count the entries between two IDs.
     with click.progressbar(
         length=_milliseconds(last) - start + 1,
-        label="replay",
+        label="Replaying",
         show_pos=False,
         item_show_func=lambda shown: shown,
         file=sys.stderr,

@@ -166,7 +166,7 @@ class Locator:
             pass  # the peer has disconnected
         except Exception:  # noqa: BLE001 - details are logged, and not sent to the peer
             self._log_fault(command)
-        text = "internal error of the instance; see its log"
+        text = "internal error; see the log of the instance"
         raise amp.RemoteAmpError(CODES[InternalError], text)
 
     def _log_fault(self, command: type[amp.Command]) -> None:

@@ -242,8 +242,9 @@ class _Stack(ProcessProtocol):
         if not reason and self.log.exists():
             lines = self.log.read_text(errors="replace").splitlines()
             fatal = [line for line in lines if "giving up: " in line]
-            reason = fatal[-1].partition("giving up: ")[2] if fatal else f"see {self.log}"
-        raise RunFailed(f"the stack ended: {reason or self._exit_reason}")
+            reason = fatal[-1].partition("giving up: ")[2] if fatal else ""
+        where = "" if reason else f"; see {self.log}"
+        raise RunFailed(f"the stack ended: {reason or self._exit_reason}{where}")
 
     async def stop(self) -> None:
         """Stop the stack and wait until it has ended."""

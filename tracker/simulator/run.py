@@ -30,7 +30,10 @@ async def run_fleet(reactor: Reactor, fleet: Fleet, seconds: float | None) -> in
     await drain(reactor, fleet)
     progress.end()
     commands = f", {fleet.counters.commands:,} commands" if fleet.counters.commands else ""
-    print(f"simulate: {_summary(fleet)}, {fleet.unacknowledged:,} left{commands}", flush=True)
+    print(
+        f"simulate: {_summary(fleet)}, {fleet.unacknowledged:,} unacknowledged{commands}",
+        flush=True,
+    )
     await fleet.stopService()
     return 1 if fleet.unacknowledged else 0
 

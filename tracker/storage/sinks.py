@@ -71,7 +71,7 @@ def open_reader(reactor: Reactor, url: str) -> PositionReader:
         return PostgreSQLReader(reactor, url)
     if kind == "sqlite":
         return SQLiteReader(reactor, rest)
-    raise ValueError(f"{kind}: cannot be read; use postgresql://… or sqlite:PATH")
+    raise ValueError(f"positions in {kind} cannot be read; use postgresql://… or sqlite:PATH")
 
 
 def sink_kind(url: str) -> tuple[str, str]:
@@ -81,9 +81,11 @@ def sink_kind(url: str) -> tuple[str, str]:
     """
     kind, colon, rest = url.partition(":")
     if not colon or kind not in (*POSTGRESQL, "sqlite", "jsonlines"):
-        raise ValueError(f"unknown sink {kind!r}: use {KINDS}" if colon else f"use {KINDS}")
+        raise ValueError(
+            f"unknown sink {kind!r}; use {KINDS}" if colon else f"not a sink; use {KINDS}"
+        )
     if kind not in POSTGRESQL and not rest:
-        raise ValueError(f"{kind}: requires the path of a file ({kind}:PATH)")
+        raise ValueError(f"{kind}: requires a path; use {kind}:PATH")
     return kind, rest
 
 

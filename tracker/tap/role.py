@@ -147,6 +147,8 @@ def checked_address(address: RedisAddress, reactor: Reactor) -> RedisAddress:
     """
     try:
         address.endpoint(reactor)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"Redis URL: {error.filename}: {error.strerror}") from None
+    except ValueError as error:
         raise ConfigError(f"Redis URL: {error}") from None
     return address

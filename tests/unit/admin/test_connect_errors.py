@@ -56,7 +56,7 @@ def test_error_of_a_failed_connection_names_the_port_but_no_certificates(
     [
         (NotPermitted("it requires operate"), 4, "Not permitted: it requires operate."),
         (NoSuchDevice("1 is not watched"), 1, "1 is not watched."),
-        (RedisUnavailable("no reply"), 3, "The instance reports an error: no reply."),
+        (RedisUnavailable("no reply"), 3, "The request failed: no reply."),
     ],
 )
 def test_error_from_an_instance_is_shown_as_a_sentence(

@@ -395,7 +395,7 @@ def test_json_object_has_check_status_seen_and_fix() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("--redis", "http://:s3cret@x"), "--redis: Redis URL: must begin with"),
+        (("--redis", "http://:s3cret@x"), "Redis URL: must begin with"),
         (("--sink", "x:s3cret"), "unknown sink 'x'"),
         (("--sink", "postgresql://u:s3cret@h:port/x"), "port must be a number"),
         (("--port", "5027"), "'5027' is not an address"),

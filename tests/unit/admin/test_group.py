@@ -94,6 +94,8 @@ def test_usage_error_is_one_line_that_refers_to_the_help() -> None:
         (("doctor", "--timeout", "NaN"), "'NaN' is not a number"),
         (("demo", "--data", "/proc/no"), "/proc/no"),
         (("fly",), "No such command 'fly'"),
+        (("lag", "--control", "unix:/x"), "--control must precede the command: tracker-admin "),
+        (("log-level", "loud"), "Invalid value for 'LEVEL': 'loud'"),
     ],
 )
 def test_invalid_argument_of_a_command_is_reported(arguments: tuple[str, ...], text: str) -> None:
@@ -112,11 +114,14 @@ def test_missing_control_port_is_a_usage_error_on_one_line() -> None:
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
-        (RunFailed("it did not"), 1, "tracker-admin: it did not\n"),
-        (RunFailed("two\nlines", 3), 3, "tracker-admin: two lines\n"),
-        (RunFailed("\x1b[2J"), 1, "tracker-admin: \\x1b[2J\n"),
+        (RunFailed("it did not"), 1, "tracker-admin: It did not.\n"),
+        (RunFailed("two\nlines", 3), 3, "tracker-admin: Two lines.\n"),
+        (RunFailed("\x1b[2J"), 1, "tracker-admin: \\x1b[2J.\n"),
         (click.ClickException("bad bytes"), 1, "tracker-admin: bad bytes\n"),
         (click.UsageError("no"), 2, "tracker-admin: No.\n"),
+        (RunFailed("it ended.."), 1, "tracker-admin: It ended.\n"),
+        (RunFailed("it ended. Why?."), 1, "tracker-admin: It ended. Why?\n"),
+        (RunFailed("No port. (None found.)"), 1, "tracker-admin: No port. (None found.)\n"),
         (OSError(28, "No space left on device"), 1,
          "tracker-admin: Cannot continue: No space left on device.\n"),
         (click.Abort(), 130, ""),

@@ -121,7 +121,7 @@ def test_internal_error_is_logged_and_leaves_the_connection_open(
         return  # these do not use the operations
     error = client.refusal(command, **VALID[command])
     assert isinstance(error, InternalError)
-    assert str(error) == "internal error of the instance; see its log"
+    assert str(error) == "internal error; see the log of the instance"
     assert log_lines(logged, LogLevel.critical) == [f"{command.__name__} failed"]
     client.hello()
 

@@ -68,7 +68,7 @@ def test_remote_access_is_allowed_with_tls_and_operators(operators: Path, tls: s
         (("--listen", "unix:/tmp/x"), "must begin with tcp: or ssl:"),
         (("--listen", "tcp:web"), "the port must be a number"),
         (("--listen", "ssl:9120:privateKey=/none.pem"), "/none.pem: No such file or directory"),
-        (("--sink", "jsonlines:/x"), "--sink: jsonlines: cannot be read"),
+        (("--sink", "jsonlines:/x"), "--sink: positions in jsonlines cannot be read"),
         (("--sink", "mysql://x"), "--sink: unknown sink 'mysql'"),
         (("--operators", "/none"), "--operators /none: No such file or directory"),
         (("--behind", "60"), "--far-behind must be greater than --behind"),

@@ -78,9 +78,9 @@ def doctor(
         if sink_url:
             check_url(sink_url)
     except ConfigError as error:
-        raise click.UsageError(f"{'--redis' if url else 'REDIS_URL'}: {error}") from None
+        raise click.UsageError(str(error)) from None
     except ValueError as error:
-        raise click.UsageError(f"--sink, TRACKER_SINK: {error}") from None
+        raise click.UsageError(f"--sink or TRACKER_SINK: {error}") from None
 
     async def main(reactor: Reactor) -> int:
         findings = await examine(reactor, timeout, address, sink=sink_url, ports=ports)
