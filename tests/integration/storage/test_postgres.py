@@ -214,6 +214,7 @@ def bare(database: str) -> Iterator[psycopg.Connection[Any]]:
     with connect(address) as connection:
         upgrade(connection, address)
         connection.execute(batches.CREATE_STAGING)
+        batches.prepare(connection)
         yield connection
 
 

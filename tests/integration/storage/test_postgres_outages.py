@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -15,13 +17,14 @@ from tests.integration.storage.batches import CHECKPOINT, message, stored
 from tests.integration.storage.conftest import Closing
 from tests.integration.storage.postgres import rows, sink_to
 from tests.servers import PostgresServer, free_port
-from tests.waiting import until
+from tests.waiting import until, wait_for
 from tracker.interfaces import (
     Batch,
     SinkDown,
     SinkTimedOut,
     SinkUnusable,
 )
+from tracker.storage.postgresql.batch import CREATE_STAGING, prepare, store
 from tracker.storage.postgresql.writer import PostgreSQLSink
 from tracker.storage.sinks import migrate_sink
 
@@ -84,9 +87,67 @@ async def test_locked_row_is_a_timeout_and_can_be_retried(
         other.execute("SELECT * FROM last_positions FOR UPDATE")
         with pytest.raises(SinkTimedOut):
             await other_sink.store(Batch([stored(2)], CHECKPOINT))
-    # The server may have executed the pipelined statements and COMMIT when the lock was released.
+    # The server may have gone on, and committed, when the lock was released.
     await other_sink.store(Batch([stored(2)], CHECKPOINT))
     assert rows(database, "SELECT count(*) FROM positions") == [(2,)]
+
+
+class HangingConnection:
+    """A connection of a process that hangs before it sends its n-th statement.
+
+    :param number: statements that are sent before that.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], number: int) -> None:
+        self._connection = connection
+        self._left = number
+        self.is_hanging = threading.Event()
+        self.resume = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, *arguments: Any, **options: Any) -> Any:
+        if self._left == 0:
+            self.is_hanging.set()
+            assert self.resume.wait(60)
+        self._left -= 1
+        return self._connection.execute(*arguments, **options)
+
+
+def store_while_another_hangs(database: str, number: int) -> bool:
+    """Store a batch while another connection hangs before the n-th statement of the same batch.
+
+    :return: False if the batch has fewer statements.
+    """
+    batch = Batch([stored(number), message(number)], {("s", "g"): f"{number}-0"})
+    with (
+        psycopg.connect(database, autocommit=True) as first,
+        psycopg.connect(database, autocommit=True, options="-c lock_timeout=2s") as second,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        for connection in (first, second):
+            connection.execute(CREATE_STAGING)
+            prepare(connection)
+        hanging: Any = HangingConnection(first, number)
+        storing = thread.submit(store, hanging, batch)
+        wait_for(lambda: hanging.is_hanging.is_set() or storing.done(), "it hangs, or is done")
+        try:
+            if storing.done():
+                return False
+            assert store(second, batch) == 2
+        finally:
+            hanging.resume.set()
+        assert storing.result(60) == 0
+        return True
+
+
+@pytest.mark.usefixtures("sink")
+def test_processor_that_hangs_between_statements_blocks_no_other(database: str) -> None:
+    number = 0
+    while store_while_another_hangs(database, number):
+        number += 1
+    assert number >= 2
 
 
 @pytest.mark.parametrize(

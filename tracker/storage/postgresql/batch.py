@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from psycopg import sql
+
 from tracker.interfaces import Batch, StoredPosition
 from tracker.log.entries import entry_order
 from tracker.storage.postgresql.connection import Connection
@@ -95,16 +97,33 @@ _READ_CHECKPOINT: Final = "SELECT entry_id FROM checkpoints WHERE stream = %s AN
 # Pending entries may be delivered after later ones; checkpoints never decrease.
 _ORDER: Final = "(split_part({0}, '-', 1)::numeric, split_part({0}, '-', 2)::numeric)"
 _WRITE_CHECKPOINT: Final = f"""
-INSERT INTO checkpoints AS c (stream, group_name, entry_id) VALUES (%s, %s, %s)
+INSERT INTO checkpoints AS c (stream, group_name, entry_id) VALUES ($1, $2, $3)
 ON CONFLICT (stream, group_name) DO UPDATE SET entry_id = excluded.entry_id
 WHERE {_ORDER.format("excluded.entry_id")} > {_ORDER.format("c.entry_id")}
 """  # noqa: S608 - made of constants
 
 
+_PREPARE: Final = f"""
+PREPARE tracker_positions AS {_INSERT_POSITIONS};
+PREPARE tracker_messages AS {_INSERT_MESSAGES};
+PREPARE tracker_last_positions AS {_LAST_POSITIONS};
+PREPARE tracker_checkpoint (text, text, text) AS {_WRITE_CHECKPOINT}
+"""
+
+
+def prepare(connection: Connection) -> None:
+    """Prepare the statements of :func:`store` on a connection.
+
+    :param connection: a connection in autocommit mode that has executed :data:`CREATE_STAGING`.
+    :raises psycopg.Error: if that fails, for example because a table lacks a column.
+    """
+    connection.execute(_PREPARE)
+
+
 def store(connection: Connection, batch: Batch) -> int:
     """Commit a batch.
 
-    :param connection: a connection in autocommit mode that has executed :data:`CREATE_STAGING`.
+    :param connection: a connection after :func:`prepare`.
     :return: the number of new positions and messages.
     :raises psycopg.Error: if that fails; the caller must roll back a transaction that is open.
     """
@@ -117,16 +136,26 @@ def store(connection: Connection, batch: Batch) -> int:
             for piece in pieces(map(_copy_row, batch.positions)):
                 copy.write(piece.encode("utf-8", "surrogatepass"))
     inserts = []
-    with connection.pipeline():
-        if batch.positions:
-            inserts = [_INSERT_POSITIONS, _LAST_POSITIONS]
-            if any(stored.position.is_message for stored in batch.positions):
-                inserts.insert(1, _INSERT_MESSAGES)
-        done = {one: connection.execute(one, prepare=True) for one in inserts}
-        for (stream, group), entry_id in sorted(batch.checkpoints.items()):
-            connection.execute(_WRITE_CHECKPOINT, (stream, group, entry_id), prepare=True)
-        connection.execute("COMMIT")
-    return sum(cursor.rowcount for one, cursor in done.items() if one != _LAST_POSITIONS)
+    if batch.positions:
+        inserts.append("positions")
+        if any(stored.position.is_message for stored in batch.positions):
+            inserts.append("messages")
+        inserts.append("last_positions")
+    statements = [f"EXECUTE tracker_{table}" for table in inserts]
+    for (stream, group), entry_id in sorted(batch.checkpoints.items()):
+        checkpoint = sql.SQL("EXECUTE tracker_checkpoint ({}, {}, {})")
+        statements.append(checkpoint.format(stream, group, entry_id).as_string(connection))
+    # All statements that take locks are sent with COMMIT in one message. If this process hangs
+    # before it, no lock is held; after it, the server commits without this process. In a pipeline
+    # a process that hangs before COMMIT keeps its locks: the server's timeouts of statements and
+    # of idle transactions do not apply there.
+    cursor = connection.execute("; ".join((*statements, "COMMIT")))
+    new = 0
+    for table in inserts:
+        if table != "last_positions":
+            new += cursor.rowcount
+        cursor.nextset()
+    return new
 
 
 def read_checkpoint(connection: Connection, stream: str, group: str) -> str | None:

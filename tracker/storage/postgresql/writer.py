@@ -71,6 +71,7 @@ class PostgreSQLSink:
         self._connection: Connection | None = None
         self._lock = threading.Lock()  # held to close or to abort the connection
         self._timed_out = False
+        self._is_prepared = False
 
     def open(self) -> Deferred[None]:
         """See IPositionSink. Fails with :class:`SinkDown` if a retry may succeed."""
@@ -133,6 +134,7 @@ class PostgreSQLSink:
             connection = connect(self._address)
             with self._lock:
                 self._connection, self._timed_out = connection, False
+                self._is_prepared = False
             connection.execute(_SESSION)
             current = is_current(connection, self._address, self._migrate)
             if current:
@@ -170,6 +172,9 @@ class PostgreSQLSink:
     def _store(self, batch: Batch) -> int:
         try:
             connection = self._ready()
+            if not self._is_prepared:
+                batches.prepare(connection)
+                self._is_prepared = True
             return batches.store(connection, batch)
         except psycopg.Error as error:
             text = self._text(error)
