@@ -166,7 +166,7 @@ async def test_dead_letters_are_retried_despite_malformed_ones(
     for stream in HEALTHY:
         letters = await read_dead(connected.connection, stream)
         retried = await retry_dead(connected.connection, stream, [one.id for one in letters])
-        # The letter with only fields about itself stays.
+        # The dead letter without fields of its entry stays.
         assert (retried.moved, len(retried.failed)) == (len(letters) - 1, 1)
         assert redis.client.xlen(stream) == 3 + retried.moved
     retried = await retry_dead(connected.connection, "telemetry:groups", [LAST_ID])

@@ -19,7 +19,7 @@ MANY_FILES = 2500
 
 
 class Stack:
-    """A Redis server, an ingest process and a process process."""
+    """A Redis server, an ingest process and a processor."""
 
     def __init__(self, folder: Path, redis: RedisServer, **variables: str) -> None:
         variables["REDIS_URL"] = redis.url

@@ -252,7 +252,7 @@ def test_device_id_has_up_to_64_characters(length: int) -> None:
         pytest.param("", id="empty"),
         pytest.param("{", id="cut off"),
         pytest.param(PAYLOAD[:-1], id="last brace missing"),
-        pytest.param(PAYLOAD + "}", id="brace too many"),
+        pytest.param(PAYLOAD + "}", id="one brace too many"),
         pytest.param("\ufeff" + PAYLOAD, id="byte order mark"),
         pytest.param("position", id="a word"),
         pytest.param(PAYLOAD.replace("-34.6037", "NaN"), id="NaN"),

@@ -45,7 +45,7 @@ class Bridges:
         """Services and connections, which are stopped at the end in reverse order."""
 
     async def writer(self, name: str = "this") -> ResponseWriter:
-        """Start a service, and return it."""
+        """Start a writer of responses, and return it."""
         waiting, redis = await self._connection(), await self._connection()
         reader = RedisReader(waiting, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH_SIZE)
         table = CommandTable(self._client(), redis)
@@ -61,7 +61,7 @@ class Bridges:
         return writer
 
     async def devices(self, interval: float = 3600.0) -> DeviceSync:
-        """Start a service, and return it."""
+        """Start a copy of the devices, and return it."""
         redis = await self._connection()
         sync = DeviceSync(
             self.reactor,
@@ -76,7 +76,7 @@ class Bridges:
         return sync
 
     async def overdue(self) -> OverdueCommands:
-        """Start a service, and return it."""
+        """Start a search for overdue commands, and return it."""
         redis, client = await self._connection(), self._client()
         reader = RedisReader(redis, redis, group=DIRECTUS_GROUP, name="this", entries=BATCH_SIZE)
         table = CommandTable(client, redis)

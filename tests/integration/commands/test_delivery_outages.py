@@ -39,7 +39,7 @@ STREAM: Final = outbound("one")
 
 
 @ensureDeferred
-@pytest.mark.parametrize("connected", [True, False], ids=["connected", "away"])
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "disconnected"])
 async def test_new_process_handles_the_commands_of_a_crashed_one(
     connected: bool, instances: Instances, redis: RedisServer
 ) -> None:

@@ -165,7 +165,7 @@ def test_refusal_delays_only_the_commands_of_the_same_device(one: DeliveryBench)
 def test_operation_on_the_ledger_is_repeated_until_redis_is_available(
     operation: str, one: DeliveryBench
 ) -> None:
-    one.ledger.errors[operation] = [Unavailable("away")] * 3
+    one.ledger.errors[operation] = [Unavailable("no connection")] * 3
     device = one.login()
     one.send("c1", timeout=1000)
     for _ in range(3):

@@ -49,7 +49,7 @@ def delivery(clock: Clock, redis: Any) -> CommandDelivery:
 
 
 def connect(gateway: Gateway, connection: FakeConnection) -> None:
-    """Connect in the way of a factory and its protocol."""
+    """Admit and open a connection, as a factory and its protocol do."""
     assert gateway.admits(ADDRESS)
     gateway.opened(connection)
 

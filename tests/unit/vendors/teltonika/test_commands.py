@@ -164,7 +164,7 @@ def test_answer_in_codec_14_is_accepted_only_from_its_device() -> None:
 
 @pytest.mark.parametrize("imei", [IMEI, OTHER])
 def test_refusal_is_accepted_with_any_imei(imei: str) -> None:
-    # The IMEI in it may be the wrong one of the command, or that of the device.
+    # A refusal contains either the wrong IMEI of the command or the IMEI of the device.
     assert possible_answer(imei, decoded_message(REFUSAL_14.frame)) == Answer(
         "14", "", refused=True
     )

@@ -1,4 +1,4 @@
-"""Connections over their rate of messages or budget of receive_slowly are paused, not closed."""
+"""Connections over their message rate or their work budget are paused, not closed."""
 
 from __future__ import annotations
 
@@ -328,9 +328,9 @@ def test_connection_over_its_work_budget_is_paused(slow_connection: Conversation
 def test_new_connection_has_a_small_work_budget() -> None:
     clock = Clock()
     clock.rightNow = 1e9
-    receive_slowly = throttle.Workload(clock, Limits(spare_work=0.001, peer_work=0.05), Tally())
-    receive_slowly.charge(1)
-    made = [throttle.Throttle(receive_slowly, lambda hold: None) for _ in range(100)]
+    workload = throttle.Workload(clock, Limits(spare_work=0.001, peer_work=0.05), Tally())
+    workload.charge(1)
+    made = [throttle.Throttle(workload, lambda hold: None) for _ in range(100)]
     assert sum(one.credit for one in made) <= OWN_BURST
     for one in made:
         one.worked(one.credit, clock.seconds())
