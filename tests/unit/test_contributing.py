@@ -26,6 +26,15 @@ def test_map_lists_every_folder_of_the_repository() -> None:
     assert all((ROOT / name).is_dir() for name in names)
 
 
+def test_each_test_has_a_short_name_that_no_other_in_its_folder_has() -> None:
+    known: set[tuple[Path, str]] = set()
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for name in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE):
+            assert len(name) <= 80, name
+            assert (path.parent, name) not in known, f"{path}: {name}"
+            known.add((path.parent, name))
+
+
 def test_example_of_a_unit_test_passes() -> None:
     (block,) = re.findall(r"^\.\. code-block:: python\n\n((?: {4}.*\n|\n)+)", TEXT, re.MULTILINE)
     names: dict[str, Any] = {}
