@@ -10,7 +10,7 @@ import pytest
 from tests.directus.server import DirectusServer
 
 
-def test_server_keeps_its_data_after_a_kill(tmp_path: Path) -> None:
+def test_directus_server_of_the_tests_keeps_its_data_after_a_kill(tmp_path: Path) -> None:
     server = DirectusServer(tmp_path / "directus")
     try:
         server.start()

@@ -50,7 +50,9 @@ def online(ingest: Ingest, device_id: str = DEVICE) -> RawDevice:
     return device
 
 
-def test_command_is_answered(serve: Callable[..., Ingest], redis: RedisServer) -> None:
+def test_answer_of_a_device_becomes_the_response_to_its_command(
+    serve: Callable[..., Ingest], redis: RedisServer
+) -> None:
     ingest = serve("--instance-id", "one")
     device = online(ingest)
     send(redis, "one", "c1", DEVICE, "getinfo")

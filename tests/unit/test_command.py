@@ -58,11 +58,11 @@ def rejection(content: list[bytes]) -> str:
     return text
 
 
-def test_entry_is_parsed() -> None:
+def test_entry_of_a_command_is_parsed() -> None:
     assert Command.from_entry(flat(VALID)) == COMMAND
 
 
-def test_order_of_the_fields_does_not_matter() -> None:
+def test_order_of_the_fields_of_a_command_does_not_matter() -> None:
     assert Command.from_entry(flat(dict(reversed(VALID.items())))) == COMMAND
 
 
@@ -76,7 +76,7 @@ def test_command_is_written_with_the_fields_of_the_contract() -> None:
 
 @pytest.mark.parametrize("name", ["command_id", "device_id", "payload", "expires_at"])
 @pytest.mark.parametrize("how", ["missing", "empty"])
-def test_required_fields_must_be_present(name: str, how: str) -> None:
+def test_entry_with_a_missing_or_empty_required_field_is_rejected(name: str, how: str) -> None:
     fields = {**VALID, name.encode(): b""}
     if how == "missing":
         del fields[name.encode()]
@@ -84,7 +84,7 @@ def test_required_fields_must_be_present(name: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["missing", "empty"])
-def test_codec_and_timeout_are_optional(how: str) -> None:
+def test_codec_and_timeout_of_a_command_are_optional(how: str) -> None:
     fields = {**VALID, b"codec": b"", b"timeout": b""}
     if how == "missing":
         del fields[b"codec"], fields[b"timeout"]
@@ -93,13 +93,13 @@ def test_codec_and_timeout_are_optional(how: str) -> None:
     assert command.timeout == DEFAULT_TIMEOUT == 30
 
 
-def test_entry_without_fields_is_rejected() -> None:
+def test_entry_without_any_field_is_rejected() -> None:
     assert rejection([])
 
 
 @each_field
 @pytest.mark.parametrize("raw", [b"\xff", b"12\x80", b"\xc3", b"\xed\xa0\x80"])
-def test_fields_must_be_utf_8(name: bytes, raw: bytes) -> None:
+def test_field_that_is_not_utf_8_is_rejected(name: bytes, raw: bytes) -> None:
     assert rejection(flat({**VALID, name: raw})) == f"{name.decode()} is not UTF-8"
 
 
@@ -109,14 +109,14 @@ def test_last_value_of_a_repeated_field_is_used(name: bytes) -> None:
     assert rejection([*flat(VALID), name, b"\xff"]) == f"{name.decode()} is not UTF-8"
 
 
-def test_unknown_fields_are_ignored() -> None:
+def test_unknown_fields_of_a_command_are_ignored() -> None:
     unknown = {b"requested_by": b"\xff\x00", b"\xfe": b"", b"": b"x", b"PAYLOAD": b"y"}
     assert Command.from_entry(flat({**unknown, **VALID})) == COMMAND
 
 
 @pytest.mark.parametrize("names", ["distinct", "the same"])
 @pytest.mark.parametrize("accepted", [True, False])
-def test_number_of_fields_is_limited(names: str, accepted: bool) -> None:
+def test_number_of_fields_of_a_command_is_limited(names: str, accepted: bool) -> None:
     more = MAX_FIELDS - len(VALID) + (not accepted)
     extra = [f"x{number if names == 'distinct' else ''}".encode() for number in range(more)]
     content = [*flat(VALID), *(part for name in extra for part in (name, b""))]
@@ -166,7 +166,7 @@ def test_invalid_device_id_is_rejected(value: str) -> None:
     ],
     ids=ascii,
 )
-def test_text_is_not_changed(value: str) -> None:
+def test_text_of_a_command_is_not_changed(value: str) -> None:
     assert Command.from_entry(entry("payload", value)).text == value
 
 
@@ -175,7 +175,7 @@ def test_text_is_not_changed(value: str) -> None:
     ["", "x" * 4097, "é" * 2048 + "x", "x" + "é" * 2048, "😀" * 1024 + "x", "x" * 100_000],
     ids=lambda value: f"{len(value)}-characters",
 )
-def test_text_is_limited_in_bytes(value: str) -> None:
+def test_text_of_a_command_is_limited_in_bytes(value: str) -> None:
     assert MAX_TEXT_BYTES == 4096
     assert rejection(entry("payload", value)) == "payload: must be 1 to 4096 bytes long"
 
@@ -318,7 +318,7 @@ def checked(**changes: str) -> Command:
     return Command.checked(**{**given, "expires_at": "2026-11-22T10:00:00Z", **changes})
 
 
-def test_missing_codec_and_timeout_have_defaults() -> None:
+def test_command_without_codec_and_timeout_has_their_defaults() -> None:
     assert checked() == Command("a", "1" * 15, "getver", 1_795_341_600_000)
 
 
@@ -354,7 +354,7 @@ def test_any_command_is_parsed_from_its_own_fields(command: Command) -> None:
 
 
 @given(st.floats(0, MAX_TIMEOUT, exclude_min=True))
-def test_any_timeout_survives_a_round_trip(seconds: float) -> None:
+def test_any_timeout_is_parsed_from_its_own_text(seconds: float) -> None:
     fields = Command("a", "1" * 15, "x", 0, "", seconds).to_fields()
     again = Command.from_entry([part.encode() for part in fields])
     assert math.isclose(again.timeout, seconds, rel_tol=1e-9, abs_tol=5e-324)

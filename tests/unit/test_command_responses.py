@@ -27,7 +27,7 @@ RESPONSE = {
 }
 
 
-def test_response_is_parsed() -> None:
+def test_response_to_a_command_is_parsed() -> None:
     update = StatusUpdate(Status.FAILED, "timeout", "é\r\n")
     assert Response.from_fields(RESPONSE) == Response(
         "a", "356307042441013", "ingest-1", update, "2026-11-22T10:00:00.000Z"

@@ -54,7 +54,7 @@ def test_missing_listen_option_opens_no_port() -> None:
 
 
 @pytest.mark.parametrize("text", [DEFAULT_LISTEN, DEFAULT_STANDALONE_LISTEN])
-def test_defaults_are_valid(text: str) -> None:
+def test_default_values_of_listen_are_valid(text: str) -> None:
     (listen,) = parse_listen([text], ["teltonika"])
     assert f"{listen.vendor}={listen.endpoint}" == text
 

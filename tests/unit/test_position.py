@@ -93,7 +93,7 @@ def test_payload_is_compact_json_in_the_order_of_the_contract() -> None:
     assert POSITION.to_payload() == PAYLOAD
 
 
-def test_unknown_values_are_null() -> None:
+def test_unknown_values_are_null_in_the_payload() -> None:
     unknown: dict[str, Any] = dict.fromkeys(
         ("latitude", "longitude", "altitude", "angle", "speed", "satellites")
     )
@@ -210,7 +210,7 @@ def test_message_has_a_text_and_no_coordinates(changes: dict[str, Any], is_messa
 # Parsing.
 
 
-def test_payload_is_parsed() -> None:
+def test_payload_is_parsed_to_its_position() -> None:
     assert Position.from_payload(PAYLOAD) == POSITION
 
 
@@ -222,7 +222,7 @@ def test_any_position_survives_a_round_trip(position: Position) -> None:
     assert read.to_payload() == payload
 
 
-def test_unknown_keys_are_ignored() -> None:
+def test_unknown_keys_of_a_payload_are_ignored() -> None:
     assert Position.from_payload(payload_with(hdop=0.7, driver={"id": 1})) == POSITION
 
 
@@ -273,7 +273,7 @@ def test_json_without_an_object_is_a_bad_entry(payload: str) -> None:
 
 
 @pytest.mark.parametrize("value", [MISSING, None, [], "", 0, True, [{}]])
-def test_attributes_must_be_an_object(value: object) -> None:
+def test_attributes_that_are_not_an_object_are_a_bad_entry(value: object) -> None:
     assert "attributes is not an object" in rejection(payload_with(attributes=value))
 
 
@@ -281,7 +281,7 @@ def test_attributes_must_be_an_object(value: object) -> None:
     "value", [MISSING, None, "", "1" * 65, "٣" * 15, "Tiranë", 356307042441013, True, ["1"], {}]
 )
 @pytest.mark.parametrize("field", ["device_id", "timestamp"])
-def test_texts_must_be_short_and_ascii(field: str, value: object) -> None:
+def test_text_that_is_long_or_not_ascii_is_a_bad_entry(field: str, value: object) -> None:
     assert f"{field} is not a short ASCII text" in rejection(payload_with(**{field: value}))
 
 
@@ -323,13 +323,13 @@ def test_time_in_another_form_than_ours_is_a_bad_entry(timestamp: str) -> None:
 
 @pytest.mark.parametrize("value", ["54.6", "", True, False, [54.6], {}])
 @pytest.mark.parametrize("field", ["latitude", "longitude"])
-def test_degrees_must_be_numbers(field: str, value: object) -> None:
+def test_coordinate_that_is_not_a_number_is_a_bad_entry(field: str, value: object) -> None:
     assert f"{field} is not a number" in rejection(payload_with(**{field: value}))
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400])
 @pytest.mark.parametrize("field", ["latitude", "longitude"])
-def test_degrees_must_be_finite(field: str, number: str) -> None:
+def test_coordinate_that_is_not_finite_is_a_bad_entry(field: str, number: str) -> None:
     payload = payload_with(**{field: 123456}).replace("123456", number)
     assert "too large a number" in rejection(payload)
 
@@ -348,7 +348,9 @@ def test_integers_of_64_bits_are_accepted(field: str, value: int) -> None:
 
 @pytest.mark.parametrize("value", [MISSING, None], ids=["missing", "null"])
 @pytest.mark.parametrize("field", ["priority", "event"])
-def test_priority_and_event_must_not_be_null(field: str, value: object) -> None:
+def test_payload_with_a_missing_or_null_priority_or_event_is_a_bad_entry(
+    field: str, value: object
+) -> None:
     assert f"{field} is not an integer" in rejection(payload_with(**{field: value}))
 
 

@@ -101,7 +101,7 @@ async def test_operator_creates_commands_and_cannot_change_their_status(
     ids=str,
 )
 @ensureDeferred
-async def test_invalid_row_is_refused(subject: Subject, row: Any) -> None:
+async def test_row_with_an_invalid_field_is_refused(subject: Subject, row: Any) -> None:
     refused = ("DirectusRefused", 400, "FAILED_VALIDATION")
     assert await fails(create(subject.admin, "commands", row)) == refused
     assert await column(subject, "id") == []
@@ -117,7 +117,7 @@ async def test_key_of_a_new_row_must_be_unique(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_many_rows_are_created_in_one_request(subject: Subject) -> None:
+async def test_many_rows_can_be_created_in_one_request(subject: Subject) -> None:
     rows = [{"imei": IMEI, "text": str(number)} for number in range(3)]
     made = await subject.admin.request("POST", "/items/commands", rows)
     assert {row["text"] for row in made} == {"0", "1", "2"}
@@ -139,7 +139,7 @@ async def test_value_that_is_too_long_is_refused(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_rows_are_filtered(subject: Subject) -> None:
+async def test_query_returns_the_rows_that_match_its_filter(subject: Subject) -> None:
     rows = (("a", None), ("b", 10), ("c", 20), ("d", 30))
     keys = {name: await command(subject, name, timeout=timeout) for name, timeout in rows}
     for name, status in (("b", "routed"), ("c", "failed")):
@@ -199,7 +199,7 @@ async def test_rows_are_read_page_by_page_in_order_of_time(subject: Subject) -> 
 
 
 @ensureDeferred
-async def test_rows_are_sorted(subject: Subject) -> None:
+async def test_query_returns_rows_in_the_requested_order(subject: Subject) -> None:
     for text, timeout in (("b", 2), ("a", 2), ("c", None), ("d", 1)):
         await command(subject, text, timeout=timeout)
     for sort, expected in (
@@ -361,7 +361,7 @@ async def test_batch_with_a_missing_row_changes_nothing(subject: Subject) -> Non
 
 
 @ensureDeferred
-async def test_devices_are_read(subject: Subject) -> None:
+async def test_bridge_reads_devices_and_cannot_change_them(subject: Subject) -> None:
     await create(subject.admin, "devices", {"imei": IMEI, "model": "FMB120"})
     await create(subject.admin, "devices", {"imei": IMEI[::-1], "enabled": False})
     names = ["imei", "model", "enabled"]

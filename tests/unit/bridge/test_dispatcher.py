@@ -519,7 +519,7 @@ def test_stop_cancels_requests_to_directus(bench: Bench, logged: Any) -> None:
     assert no_traceback(logged)
 
 
-def test_polls_do_not_overlap(bench: Bench) -> None:
+def test_polls_for_pending_rows_do_not_overlap(bench: Bench) -> None:
     bench.double.silent = True
     bench.start()
     bench.pass_(9)  # less than the timeout of a request

@@ -28,7 +28,7 @@ def send_to_failing_instances(bench: Bench) -> Counter[str]:
     return Counter(command["command_id"] for command in bench.instances.sent)
 
 
-def test_all_pages_are_sent(bench: Bench) -> None:
+def test_commands_of_all_pages_are_sent(bench: Bench) -> None:
     for number in range(3 * PAGE_SIZE + 50):
         bench.row(imei=device(number), date_created=stamp(number))
     bench.start()

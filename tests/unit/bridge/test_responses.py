@@ -171,7 +171,7 @@ def test_responses_survive_any_error_of_directus(
     assert writing.reports[-1] is None
 
 
-def test_retry_delays_increase(writing: Writing) -> None:
+def test_delays_between_retries_of_a_write_increase(writing: Writing) -> None:
     (key,) = writing.rows(1)
     writing.respond(key, "responded")
     writing.double.canned += [CannedResponse(503)] * 5

@@ -95,7 +95,7 @@ def test_invalid_request_raises_directus_refused(subject: Doubled, status: int) 
     assert str(error) == f"SEARCH /items/commands: {status} Nonsense."
 
 
-def test_redirect_is_not_followed(subject: Doubled) -> None:
+def test_client_does_not_follow_a_redirect(subject: Doubled) -> None:
     elsewhere = {"Location": "http://elsewhere.example/items/commands"}
     error = error_of(subject, CannedResponse(302, headers=elsewhere, body=b""))
     assert type(error) is DirectusRefused
@@ -231,7 +231,7 @@ def test_failed_connection_raises_directus_down(error: Exception) -> None:
     assert str(caught) == f"SEARCH /items/commands: {error}"
 
 
-def test_collection_name_is_quoted(subject: Doubled) -> None:
+def test_collection_name_is_quoted_in_the_url(subject: Doubled) -> None:
     change = subject.admin.update_where("../users?x#y", {}, {})
     assert isinstance(failure_of(Deferred.fromCoroutine(change)), DirectusError)
     assert [path for _, path, _ in subject.double.requests] == ["/items/..%2Fusers%3Fx%23y"]

@@ -117,7 +117,7 @@ def logged() -> Any:
         yield events
 
 
-def test_row_is_announced(server: WebhookServer) -> None:
+def test_webhook_announces_a_row(server: WebhookServer) -> None:
     assert server.post({"key": KEY}) == (202, {"status": "accepted"})
     assert server.recorder.keys == [KEY]
 
@@ -135,7 +135,7 @@ def test_row_id_is_converted_to_lower_case(server: WebhookServer) -> None:
     assert server.recorder.keys == [KEY]
 
 
-def test_change_of_devices_is_announced(server: WebhookServer) -> None:
+def test_webhook_announces_a_change_of_devices(server: WebhookServer) -> None:
     assert server.post({"event": "items.update"}, "/devices")[0] == 202
     assert server.recorder.devices == 1
 

@@ -60,7 +60,7 @@ PATHS = (
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_data_requires_a_login(browser: Browser, path: str) -> None:
+def test_every_request_for_data_requires_a_login(browser: Browser, path: str) -> None:
     response = browser.get(path)
     assert (response.status, response.json["error"]) == (401, "log in first")
 
@@ -133,7 +133,7 @@ def test_password_of_an_unknown_name_is_hashed_too(operators: FakeOperators) -> 
     assert checked == ["wrong one", "wrong two"]
 
 
-def test_session_expires(browser: Browser) -> None:
+def test_session_expires_after_its_lifetime(browser: Browser) -> None:
     browser.log_in("anna", PASSWORD)
     browser.server.clock.advance(SESSION_LIFETIME - 1)
     assert browser.get("/api/devices").status == 200

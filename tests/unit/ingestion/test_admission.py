@@ -69,7 +69,7 @@ def clock() -> Clock:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 10])
-def test_connections_are_limited(clock: Clock, limit: int) -> None:
+def test_total_number_of_connections_is_limited(clock: Clock, limit: int) -> None:
     limiter = DrivenLimiter(clock, connections=limit)
     for number in range(limit):
         assert (limiter.used, limiter.ran_out) == (number, False)

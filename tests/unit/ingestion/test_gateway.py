@@ -148,7 +148,7 @@ def test_log_lines_for_rejections_are_limited(gateway: Gateway, clock: Clock) ->
     assert f"{1000 - MAX_LINES} more" in lines[-1]["more"]
 
 
-def test_stop_closes_every_connection(gateway: Gateway) -> None:
+def test_stop_of_the_gateway_closes_every_connection(gateway: Gateway) -> None:
     connections = [FakeConnection(gateway) for _ in range(3)]
     for connection in connections:
         connect(gateway, connection)
@@ -278,7 +278,7 @@ def test_no_detached_entries_are_accepted_during_a_stop(publishing: Publishing) 
     assert gateway.publish_detached([Entry("ts", "a", "12", "x")]) is None
 
 
-def test_lost_messages_are_logged(gateway: Gateway) -> None:
+def test_gateway_logs_lost_messages(gateway: Gateway) -> None:
     connection = FakeConnection(gateway, device_id="356307042441013")
     with capturedLogs() as events:
         for _ in range(1000):

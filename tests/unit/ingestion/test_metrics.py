@@ -296,7 +296,7 @@ def test_traffic_over_a_limit_is_counted_by_reason(ingest: Ingest) -> None:
     assert ingest.of_vendor("truncated_messages_total") == 7
 
 
-def test_lost_messages_are_counted(ingest: Ingest) -> None:
+def test_metrics_count_lost_messages(ingest: Ingest) -> None:
     ingest.gateway.lost(ingest.connect(), 3)
     assert ingest.of_vendor("lost_messages_total") == 3
 

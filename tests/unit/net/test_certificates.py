@@ -71,7 +71,7 @@ def test_error_for_a_damaged_certificate_names_the_file(
     assert str(raised.value).startswith(f"{file} contains ")
 
 
-def test_missing_file_raises_oserror() -> None:
+def test_missing_certificate_file_raises_oserror() -> None:
     with pytest.raises(OSError, match="/no/such/file"):
         load_certificates(Path("/no/such/file"))
 
@@ -83,7 +83,7 @@ def test_trust_root_makes_twisted_verify_clients(authorities: list[Path]) -> Non
     assert options.getContext()
 
 
-def test_private_key_is_loaded(authorities: list[Path]) -> None:
+def test_private_key_is_loaded_from_a_file(authorities: list[Path]) -> None:
     CertificateOptions(
         privateKey=load_private_key(key_of(authorities[0])),
         certificate=load_certificates(authorities[0])[0].original,

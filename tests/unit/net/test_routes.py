@@ -123,7 +123,7 @@ def test_head_gets_the_response_of_get_without_a_body(served: RoutedSite) -> Non
     assert body(wire) == b""
 
 
-def test_response_can_be_deferred(served: RoutedSite) -> None:
+def test_handler_may_return_a_deferred(served: RoutedSite) -> None:
     wire = served.request("/b", "POST")
     assert wire.value() == b""
     served.later.callback(b"at last")

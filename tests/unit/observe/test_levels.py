@@ -105,7 +105,7 @@ def test_levels_are_installed_once_at_process_start(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("level", ["", "loud", "DEBUG", "info ", "debug\n"])
-def test_unknown_level_is_rejected(level: str) -> None:
+def test_unknown_log_level_is_rejected(level: str) -> None:
     with pytest.raises(ValueError, match="must be one of debug, info, warn, error, critical"):
         LogLevels(level)
     levels = LogLevels()

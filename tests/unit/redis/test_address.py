@@ -106,7 +106,7 @@ from tracker.redis.sentinel import SentinelEndpoint
         ),
     ],
 )
-def test_url_is_parsed(url: str, address: RedisAddress) -> None:
+def test_redis_url_is_parsed(url: str, address: RedisAddress) -> None:
     assert RedisAddress.from_url(url) == address
 
 

@@ -103,7 +103,7 @@ def test_command_without_connection_fails_at_once(subject: Subject) -> None:
     assert subject.redis.connected
 
 
-def test_connections_are_counted(subject: Subject) -> None:
+def test_connection_counts_its_connects(subject: Subject) -> None:
     counts = [subject.redis.connections]
     for _ in range(2):
         subject.connect()

@@ -70,7 +70,7 @@ def test_metrics_have_no_values_while_info_fails(failure: Exception | None) -> N
     assert bench.value("used_memory_bytes") is None
 
 
-def test_healthy_server_is_durable() -> None:
+def test_server_with_safe_settings_is_durable() -> None:
     assert is_durable(HEALTHY)
 
 
@@ -82,5 +82,5 @@ def test_healthy_server_is_durable() -> None:
         {"maxmemory_policy": "allkeys-lru"},
     ],
 )
-def test_unhealthy_server_is_not_durable(change: dict[str, str]) -> None:
+def test_server_with_unsafe_settings_is_not_durable(change: dict[str, str]) -> None:
     assert not is_durable(HEALTHY | change)

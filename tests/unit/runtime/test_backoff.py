@@ -22,7 +22,7 @@ def test_delay_stays_at_its_limit_after_thousands_of_failures() -> None:
     assert delays(1.0, 5000)[-1] == 10
 
 
-def test_success_resets_the_delay() -> None:
+def test_success_resets_the_delay_of_retries() -> None:
     backoff = Backoff(Clock(), first_delay=1, max_delay=10, random=lambda: 1.0)
     assert [backoff.failed(), backoff.failed(), backoff.failures] == [1, 2, 2]
     backoff.succeeded()

@@ -36,7 +36,7 @@ def test_wait_raises_the_failure() -> None:
     assert isinstance(ended[0], ValueError)
 
 
-def test_coroutine_can_be_awaited() -> None:
+def test_wait_accepts_a_coroutine() -> None:
     async def answer() -> int:
         return 3
 

@@ -65,7 +65,9 @@ def interpreter() -> CommandInterpreter:
         ("getio\r\n", "DI1:1 DI2:0 DI3:0 AIN1:0 AIN2:0 DO1:0 DO2:0"),
     ],
 )
-def test_command_is_answered(interpreter: CommandInterpreter, text: str, answer: str) -> None:
+def test_simulated_device_answers_each_supported_command(
+    interpreter: CommandInterpreter, text: str, answer: str
+) -> None:
     assert interpreter.execute(text, MOMENT) == answer
 
 

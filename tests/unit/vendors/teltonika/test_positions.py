@@ -181,7 +181,7 @@ def test_coordinates_are_signed_and_keep_seven_decimals(wire: int, degrees: str)
 
 
 @pytest.mark.parametrize("altitude", [-(2**15), -6, 0, 2**15 - 1])
-def test_altitude_is_signed(altitude: int) -> None:
+def test_altitude_of_a_record_is_signed(altitude: int) -> None:
     assert position(IMEI, attrs.evolve(RECORD, altitude=altitude)).altitude == altitude
 
 
@@ -196,7 +196,7 @@ def test_altitude_is_signed(altitude: int) -> None:
         (8, 2**64 - 1, '{"__bigint":"18446744073709551615"}'),
     ],
 )
-def test_elements_are_unsigned_and_exact(width: int, value: int, text: str) -> None:
+def test_values_of_elements_are_unsigned_and_exact(width: int, value: int, text: str) -> None:
     found = position(IMEI, attrs.evolve(RECORD, elements=((78, width, value),)))
     assert found.to_payload().endswith(f'"attributes":{{"78":{text}}}}}')
 
@@ -205,7 +205,7 @@ def test_elements_are_unsigned_and_exact(width: int, value: int, text: str) -> N
     ("content", "text"),
     [(b"", ""), (b"\x00", "AA=="), (b"\xff\xfe\xfd", "//79"), (b"ABC123", "QUJDMTIz")],
 )
-def test_variable_elements_are_base64(content: bytes, text: str) -> None:
+def test_values_of_variable_elements_are_stored_in_base64(content: bytes, text: str) -> None:
     found = position(IMEI, attrs.evolve(RECORD, variable=((264, content),)))
     assert found.to_payload().endswith(f'"attributes":{{"264":{{"__buffer_b64":"{text}"}}}}}}')
 
