@@ -491,7 +491,9 @@ def test_stop_waits_for_commands_being_sent(bench: Bench) -> None:
     assert not bench.clock.getDelayedCalls()
 
 
-def test_stop_ends_after_its_timeout(bench: Bench, logged: Sequence[LogEvent]) -> None:
+def test_stop_of_the_dispatcher_ends_after_its_timeout(
+    bench: Bench, logged: Sequence[LogEvent]
+) -> None:
     bench.instances.answer = lambda _: Deferred()
     keys = [bench.row(), bench.row(), bench.row(imei=device(1))]
     bench.start()

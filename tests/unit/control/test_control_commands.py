@@ -90,9 +90,8 @@ def test_connections_are_paged_by_id(port: Port, client: Client) -> None:
     assert listed(client, limit=2, after=devices[1]) == devices[2:4]
     assert listed(client, limit=2, after=devices[3]) == devices[4:]
     assert listed(client, after=devices[4]) == []
-    assert (
-        listed(client, after="0" * 14 + "25") == devices[3:]
-    )  # after a device that has disconnected
+    disconnected = "0" * 14 + "25"
+    assert listed(client, after=disconnected) == devices[3:]
 
 
 def test_connections_are_filtered_by_prefix_and_vendor(port: Port, client: Client) -> None:

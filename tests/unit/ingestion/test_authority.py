@@ -223,7 +223,7 @@ def test_unknown_devices_are_counted_and_get_the_configured_admission(unknown: A
 
 
 @pytest.mark.parametrize("copied", [False, True])
-def test_stop_leaves_no_timer(listed: Listed, copied: bool) -> None:
+def test_stop_of_the_allow_list_leaves_no_timer(listed: Listed, copied: bool) -> None:
     if copied:
         listed.reply(ALLOWED)
     stopped: list[object] = []

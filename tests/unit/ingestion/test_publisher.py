@@ -327,7 +327,7 @@ def test_stop_while_redis_refuses_gives_up_waiting_frames(publishing: Publishing
     assert stopped == [None]
 
 
-def test_stop_ends_after_a_timeout(publishing: Publishing) -> None:
+def test_stop_of_the_publisher_ends_after_a_timeout(publishing: Publishing) -> None:
     result = publishing.publish("a")
     publishing.run_turn()
     stopped: list[object] = []

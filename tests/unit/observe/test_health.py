@@ -82,7 +82,7 @@ def test_condition_can_fail_and_be_met_again(logged: list[Any]) -> None:
     assert take_lines(logged) == [(LogLevel.info, "ready")]
 
 
-def test_repeated_report_is_not_logged(logged: list[Any]) -> None:
+def test_repeated_report_of_a_condition_is_not_logged(logged: list[Any]) -> None:
     health = Health()
     condition = health.condition("redis")
     condition.fails("connection refused")
@@ -96,7 +96,7 @@ def test_repeated_report_is_not_logged(logged: list[Any]) -> None:
     assert health.ready
 
 
-def test_changed_reason_is_logged(logged: list[Any]) -> None:
+def test_changed_reason_of_a_condition_is_logged(logged: list[Any]) -> None:
     health = Health()
     condition = health.condition("redis")
     condition.fails("connection refused")
@@ -108,7 +108,7 @@ def test_changed_reason_is_logged(logged: list[Any]) -> None:
     ]
 
 
-def test_events_carry_name_and_reason_as_fields(logged: list[Any]) -> None:
+def test_log_events_contain_name_and_reason_as_fields(logged: list[Any]) -> None:
     Health().condition("redis").fails("a reason with {braces}")
     (event,) = [event for event in logged if event["log_namespace"].startswith("tracker.")]
     assert (event["name"], event["reason"]) == ("redis", "a reason with {braces}")
@@ -159,7 +159,7 @@ def test_change_of_the_returned_reasons_does_not_affect_health() -> None:
     assert health.reasons == {"redis": "starting"}
 
 
-def test_two_healths_in_one_process_are_independent() -> None:
+def test_two_health_objects_in_one_process_are_independent() -> None:
     one, other = Health(), Health()
     one.condition("redis")
     assert other.ready

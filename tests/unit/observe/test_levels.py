@@ -52,7 +52,7 @@ def test_events_of_a_level_or_above_are_logged(level: str) -> None:
     assert shown == list(LEVELS[LEVELS.index(level) :])
 
 
-def test_level_can_change_at_run_time() -> None:
+def test_log_level_can_change_at_run_time() -> None:
     levels = LogLevels()
     log = Log(levels)
     assert levels.set("debug") == "info"
@@ -70,7 +70,7 @@ def test_no_level_suppresses_the_audit_log(namespace: str) -> None:
     assert not log.shows(f"{AUDIT}s", LogLevel.info)
 
 
-def test_namespace_can_have_its_own_level() -> None:
+def test_namespace_can_have_its_own_log_level() -> None:
     levels = LogLevels()
     log = Log(levels)
     assert levels.set("debug", "tracker.ingestion") == "info"

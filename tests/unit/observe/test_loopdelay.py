@@ -48,5 +48,5 @@ def test_stop_cancels_the_next_measurement() -> None:
     assert not measured.clock.getDelayedCalls()
 
 
-def test_service_can_be_stopped_before_its_start() -> None:
+def test_measurement_of_loop_delay_can_be_stopped_before_its_start() -> None:
     assert LoopDelay(Clock(), CollectorRegistry()).stopService().called

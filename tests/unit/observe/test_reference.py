@@ -112,7 +112,7 @@ def test_names_follow_prometheus_conventions() -> None:
 def test_labels_have_a_bounded_number_of_values() -> None:
     bounded = {
         *("vendor", "state", "result", "reason", "codec", "stream", "group", "consumer"),
-        *("status", "fate", "condition", "version", "python", "twisted"),
+        *("status", "condition", "version", "python", "twisted"),
         *("method", "part", "hook"),
     }
     assert {label for metric in described() for label in metric.labels} <= bounded

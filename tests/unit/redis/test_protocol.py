@@ -128,7 +128,7 @@ def test_command_after_a_pause_has_the_full_timeout(conversation: Conversation) 
     assert conversation.failures == ["no reply within 4 s"]
 
 
-def test_idle_connection_stays_open(conversation: Conversation) -> None:
+def test_idle_connection_to_redis_stays_open(conversation: Conversation) -> None:
     conversation.ping()
     conversation.protocol.dataReceived(b"+PONG\r\n")
     conversation.clock.advance(3600)

@@ -26,7 +26,7 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
         yield name, listening
 
 
-def test_message_is_one_datagram_of_lines(systemd: tuple[str, socket.socket]) -> None:
+def test_notification_is_one_datagram_of_lines(systemd: tuple[str, socket.socket]) -> None:
     name, listening = systemd
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": name})
     assert notifier is not None
@@ -36,7 +36,7 @@ def test_message_is_one_datagram_of_lines(systemd: tuple[str, socket.socket]) ->
     assert listening.recv(1000) == b"WATCHDOG=1"
 
 
-def test_full_queue_does_not_block(systemd: tuple[str, socket.socket]) -> None:
+def test_notifier_does_not_block_on_a_full_queue(systemd: tuple[str, socket.socket]) -> None:
     name, listening = systemd
     notifier = Notifier(name)
     sent = 0
@@ -76,6 +76,6 @@ def test_watchdog_of_another_process_is_ignored(
     assert notifier.watchdog == seconds
 
 
-def test_status_is_one_short_line() -> None:
+def test_status_in_a_notification_is_one_short_line() -> None:
     assert status("not ready:\n  Redis\r\nREADY=1") == "STATUS=not ready: Redis READY=1"
     assert len(status("x" * 1000)) < 500

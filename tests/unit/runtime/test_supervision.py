@@ -86,7 +86,7 @@ def test_outage_is_shown_in_the_status_and_does_not_delay_ready(supervised: Supe
     assert supervised.after(1) == ["STATUS=not ready: redis: no reply within 4 s"]
 
 
-def test_ready_is_sent_after_a_timeout(supervised: Supervised) -> None:
+def test_ready_is_sent_after_a_timeout_if_conditions_are_not_met(supervised: Supervised) -> None:
     supervised.systemd.take_lines()
     assert supervised.after(READY_TIMEOUT - 1) == []
     assert supervised.after(1) == ["READY=1"]

@@ -37,7 +37,7 @@ def test_bucket_in_debt_reports_the_time_until_it_has_tokens() -> None:
     assert bucket.wait(wait) == 0
 
 
-def test_debt_is_limited_to_the_burst() -> None:
+def test_debt_of_a_bucket_is_limited_to_its_burst() -> None:
     bucket = Bucket(rate=2, burst=4, now=0)
     bucket.take(1000)
     assert bucket.level(0) == -4

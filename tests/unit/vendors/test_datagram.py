@@ -52,7 +52,7 @@ def test_datagram_that_is_not_appended_is_forgotten_without_an_ack(
     assert port.acks() == [(b"5 2", ADDRESS)]
 
 
-def test_closed_port_sends_no_ack(port: Port) -> None:
+def test_closed_datagram_port_sends_no_ack(port: Port) -> None:
     port.receive(post())
     port.protocol.transport = None  # stopListening has this effect
     port.confirm()
@@ -197,7 +197,7 @@ def test_repetition_of_a_device_that_is_not_served_gets_no_ack(port: Port) -> No
 
 
 @pytest.mark.parametrize(("spare", "accepted"), [(0, True), (-1, False)])
-def test_size_of_the_content_is_limited(spare: int, accepted: bool) -> None:
+def test_datagram_with_content_over_the_limit_is_rejected(spare: int, accepted: bool) -> None:
     records = "A " * 40
     port = Port(Limits(frame_bytes=len(records) + spare))
     port.receive(post(records=records))
@@ -217,7 +217,7 @@ def test_rejection_names_the_sender(port: Port) -> None:
     assert peers == [("udp 192.0.2.7:40001", None), ("udp 192.0.2.7:40001", DEVICE)]
 
 
-def test_invalid_datagram_is_dropped(port: Port) -> None:
+def test_invalid_datagram_gets_no_ack_and_is_not_published(port: Port) -> None:
     port.receive(b"nonsense")
     port.receive(post(records="A wrong"))
     assert port.gateway.kinds == [Rejection.LENGTH, Rejection.CONTENT]

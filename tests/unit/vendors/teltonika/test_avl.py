@@ -317,7 +317,7 @@ def test_variable_element_of_more_than_65535_bytes_is_not_encoded() -> None:
         encode_packet(CODEC_8E, [attrs.evolve(RECORD, variable=((1, bytes(65_536)),))])
 
 
-def test_codec_8_has_no_variable_elements() -> None:
+def test_variable_elements_are_not_encoded_in_codec_8() -> None:
     with pytest.raises(ValueError, match="codec 8 has no variable-length elements"):
         encode_packet(CODEC_8, [attrs.evolve(RECORD, variable=((1, b""),))])
 

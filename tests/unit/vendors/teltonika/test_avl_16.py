@@ -143,7 +143,7 @@ def test_generation_type_out_of_range_is_not_encoded(generation: int) -> None:
         encode_packet(CODEC_16, [attrs.evolve(RECORD, generation=generation)])
 
 
-def test_codec_16_has_no_variable_elements() -> None:
+def test_variable_elements_are_not_encoded_in_codec_16() -> None:
     with pytest.raises(ValueError, match="codec 16 has no variable-length elements"):
         encode_packet(CODEC_16, [attrs.evolve(RECORD, variable=((1, b""),))])
 

@@ -55,7 +55,9 @@ def test_variable_element_is_named_and_not_scaled(naming: Naming) -> None:
     ("model", "value"),
     [(None, 6543.6), ("FMC130", 6543.6), ("FM3612", -10.0), ("unknown", 6543.6)],
 )
-def test_model_selects_the_family(naming: Naming, model: str | None, value: float) -> None:
+def test_model_of_a_device_selects_the_family_of_entries(
+    naming: Naming, model: str | None, value: float
+) -> None:
     (named,) = naming.named({"72": 0xFF9C}, model).values()
     assert named["value"] == value
 
