@@ -155,7 +155,11 @@ class Sampler(TimerService):
             self._redis_reason = ""
         except (Refused, Unavailable) as error:
             self._totals.clear()
-            reason = "it refused a command" if isinstance(error, Refused) else "no reply"
+            reason = (
+                "Redis refused a command"
+                if isinstance(error, Refused)
+                else "Redis is not available"
+            )
             if reason != self._redis_reason and isinstance(error, Refused):
                 # A lost connection is logged as a condition of readiness.
                 self._log.warn("sample failed: Redis refused a command: {error}", error=error)

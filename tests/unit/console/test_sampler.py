@@ -187,7 +187,10 @@ def test_sample_is_taken_when_redis_becomes_usable(server: Server) -> None:
     overviews: list[Any] = [
         data for name, data in received_events(connection) if name == "overview"
     ]
-    assert [one["redis"] for one in overviews] == ["no reply; see the console's log", None]
+    assert [one["redis"] for one in overviews] == [
+        "Redis is not available; see the console's log",
+        None,
+    ]
     assert server.clock.seconds() == NOW
     server.sampler.stopService()
 

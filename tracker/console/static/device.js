@@ -149,7 +149,7 @@ function ioTable() {
     columns: [
       { title: "Name", cell: (row) => row.name ?? { parts: [["dim-text", "unnamed"]] } },
       { title: "Value", class: "n", cell: (row) => ({ parts: [["", String(row.value ?? NOTHING)], ["unit", row.unit ? ` ${row.unit}` : ""]], title: `Raw value: ${row.raw}` }) },
-      { title: "Id", class: "n", cell: (row) => row.id },
+      { title: "ID", class: "n", cell: (row) => row.id },
     ],
   });
 }

@@ -36,7 +36,7 @@ export class Frames {
         return;
       }
       this.stop();
-      setText(this.state, "Cannot watch this device: the limit of live views is reached, or you are logged out.");
+      setText(this.state, "Cannot watch this device: too many live views are open, or you are logged out.");
     });
   }
 
@@ -54,7 +54,7 @@ export class Frames {
       h("span", { class: "when" }, clock(frame.at * 1000)),
       h("span", { class: `kind ${frame.kind}` }, KINDS[frame.kind] ?? frame.kind),
       h("span", { class: "what" }, summary(frame)),
-      h("span", { class: "n" }, frame.bytes ? `${number(frame.bytes)} bytes` : ""));
+      h("span", { class: "n" }, frame.bytes ? `${number(frame.bytes)} ${frame.bytes === 1 ? "byte" : "bytes"}` : ""));
     const body = [];
     if (frame.decoded) body.push(h("pre", { tabindex: "0" }, pretty(frame.decoded)));
     if (frame.hex) body.push(h("pre", { class: "hex", tabindex: "0" }, frame.hex));

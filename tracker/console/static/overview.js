@@ -3,7 +3,7 @@
 import { session } from "./api.js";
 import { Chart, niceSeconds } from "./charts.js";
 import { Table, h, panel, pill, setAttribute, setText } from "./dom.js";
-import { ago, commandStatus, duration, kindOf, moment, NOTHING, number, rate, short, span } from "./format.js";
+import { ago, commandStatus, duration, kindOf, moment, NOTHING, number, rate, sentence, short, span } from "./format.js";
 
 export class Overview {
   constructor(live) {
@@ -13,7 +13,7 @@ export class Overview {
     this.redisError = h("p", { class: "banner bad", role: "alert", hidden: true });
     this.leftOut = h("p", { class: "banner warn", role: "status", hidden: true });
     this.malformed = h("p", { class: "banner warn", role: "status", hidden: true });
-    this.empty = h("p", { class: "empty", hidden: true }, "No stream of positions yet. The first processor creates it.");
+    this.empty = h("p", { class: "empty", hidden: true }, "No stream of positions yet. The first position or processor creates it.");
     this.throughput = new Chart({
       title: "Records per second",
       series: [
@@ -62,7 +62,7 @@ export class Overview {
   show(overview) {
     this.redisError.hidden = !overview.redis;
     if (overview.redis) {
-      setText(this.redisError, `Redis is not available: ${overview.redis}. Showing old data.`);
+      setText(this.redisError, `${sentence(overview.redis)} Showing old data.`);
       return;
     }
     this.showLags(overview);
