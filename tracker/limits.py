@@ -42,8 +42,8 @@ class Limits:
         1,
         10_000_000,
         "Maximum number of connections from one address (for IPv6, from one /64 network). "
-        "Default: half of the connection slots, but at least 1000 and at most nine tenths of the "
-        "slots.",
+        "[default: half of the connection slots, but at least 1000 and at most nine tenths of the "
+        "slots]",
     )
     connection_rate: int = setting(
         1000, 1, 1_000_000, "Maximum number of new connections per second."
@@ -88,13 +88,15 @@ class Limits:
         0.05,
         0.0001,
         1,
-        "Seconds of decoding per second that one connection or UDP sender may always use.",
+        "Time for decoding, in seconds per second, that one connection or UDP sender may always "
+        "use.",
     )
     spare_work: float = setting(
         0.1,
         0.001,
         1,
-        "Seconds of decoding per second that all peers together may use beyond --peer-work.",
+        "Time for decoding, in seconds per second, that all peers together may use beyond "
+        "--peer-work.",
     )
     login_timeout: float = setting(
         30.0, 0.1, 3600, "Maximum time from connection to login, in seconds."

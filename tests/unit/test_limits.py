@@ -34,4 +34,4 @@ def test_every_limit_is_an_option_with_a_help_text() -> None:
     options = {name: (default, text) for name, default, text in options_of(Limits)}
     assert options["frame-bytes"][0] == 8192
     assert len(options) == len(attrs.fields(Limits))
-    assert all(text.endswith(".") for _, text in options.values())
+    assert all(text.endswith((".", "]")) for _, text in options.values())

@@ -10,7 +10,6 @@ from twisted.application.service import IService
 from twisted.python import usage
 from twisted.python.reflect import namedAny
 
-from tracker import __version__
 from tracker.config import ConfigError
 from tracker.net.listener import Listener
 from tracker.net.metricspage import MetricsPage
@@ -23,7 +22,7 @@ from tracker.reactor import Reactor
 from tracker.runtime.lifecycle import Process
 from tracker.runtime.notify import Notifier
 from tracker.runtime.supervision import Supervision
-from tracker.tap.role import RoleOptions, loopback_endpoint
+from tracker.tap.role import RoleOptions, VersionedOptions, loopback_endpoint
 
 
 def _options(role: str) -> Callable[[], RoleOptions]:
@@ -36,7 +35,7 @@ def _options(role: str) -> Callable[[], RoleOptions]:
     return make
 
 
-class Options(usage.Options):
+class Options(VersionedOptions):
     """The options of ``twistd tracker``."""
 
     longdesc = "The telemetry plane of a GPS tracking platform."
@@ -51,11 +50,6 @@ class Options(usage.Options):
             ("standalone", "Runs all roles but the bridge, with its own Redis and SQLite."),
         )
     ]
-
-    def opt_version(self) -> None:
-        """Print Tracker's version and exit."""
-        print(f"tracker {__version__}")
-        raise SystemExit(0)
 
     def parseOptions(self, options: Any = None) -> None:
         """Parse the command line; on an error, exit with one line instead of the whole help."""

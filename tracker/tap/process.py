@@ -33,7 +33,7 @@ class StoringOptions(RoleOptions):
         super().__init__()
 
     def opt_names_map(self, value: str) -> None:
-        """Use names from a CSV file for a model: MODEL=FILE; needs --names; may be repeated."""
+        """Use names from a CSV file for a model: MODEL=FILE; requires --names; may be repeated."""
         self["names-map"].append(value)
 
     def namings(self) -> dict[str, INaming] | None:

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTCP, IStreamServerEndpoint
 from twisted.plugin import getPlugins
 from twisted.python import usage
 
-from tracker import config
+from tracker import __version__, config
 from tracker.config import ConfigError
 from tracker.interfaces import IVendor
 from tracker.net.endpoints import with_default
@@ -65,7 +65,16 @@ _LOG_LEVEL = (
 )
 
 
-class RoleOptions(usage.Options):
+class VersionedOptions(usage.Options):
+    """Options with ``--version``, which Twisted answers with its own version."""
+
+    def opt_version(self) -> None:
+        """Print Tracker's version and exit."""
+        print(f"tracker {__version__}")
+        raise SystemExit(0)
+
+
+class RoleOptions(VersionedOptions):
     """Options of every role."""
 
     optParameters: ClassVar[list[Any]] = [_HTTP, _LOG_LEVEL]
