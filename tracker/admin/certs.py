@@ -77,7 +77,8 @@ T = TypeVar("T")
     "renewed",
     metavar="NAME",
     multiple=True,
-    help="Replace the key and certificate of this client, or of server; may be repeated.",
+    help="Replace the key and certificate of this client, or of the server if NAME is server; may "
+    "be repeated.",
 )
 def certs(
     *,

@@ -52,7 +52,7 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--seconds",
             type=Seconds(0, min_open=True),
-            help="Stop after this time.  [default: at Ctrl-C]",
+            help="Stop after this many seconds.  [default: at Ctrl-C]",
         ),
         click.option(
             "--answer-delay",

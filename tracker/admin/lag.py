@@ -70,10 +70,10 @@ def lag(
     know it). PENDING is the number of entries that were delivered and not acknowledged. OLDEST is
     the age of the oldest of all these.
 
-    The figures come from Redis or from the control port of an instance. If both are given, the
-    one on the command line is used, then the one in the environment, then the one in the
-    configuration file; Redis if both are in the same place. An instance does not report the names
-    of consumers.
+    The figures come from Redis, or from an instance if its control port is given. If both are
+    given, the command line precedes the environment, and the environment precedes the
+    configuration file; in the same place, Redis precedes the control port. An instance does not
+    report the names of consumers.
 
     \b
     Examples:

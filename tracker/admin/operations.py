@@ -63,7 +63,7 @@ def drop(imei: str, output: str) -> None:
     type=Seconds(0, MAX_DRAIN_SECONDS),
     default=60,
     show_default=True,
-    help="Time over which the connections are closed, one after another.",
+    help="Seconds over which the connections are closed, one after another.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @output_option

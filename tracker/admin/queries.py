@@ -110,8 +110,8 @@ def connections(prefix: str, vendor: str | None, limit: int | None, output: str)
 def device(imei: str, output: str) -> None:
     r"""Show where a device is connected, and its connection.
 
-    If the device is connected to another instance, "here" is "no", and only that instance knows
-    the state of the connection. Query that instance to see it.
+    "here" is "no" if the device is connected to another instance. Query that instance to see the
+    state of the connection.
 
     The exit code is 1 if the device is not connected and no command waits for it.
 

@@ -75,7 +75,7 @@ def replay(*, url: str | None, stream: str, first: str, last: str | None, sink_u
     r"""Store the entries of a stream once more.
 
     Consumer groups and checkpoints do not change. Positions that the sink already has do not
-    change either. A time includes the whole millisecond.
+    change either. With a time, --to includes all entries of that millisecond.
 
     Malformed entries are counted, and the first ones are shown. The exit code is 1 if an entry is
     malformed.

@@ -95,7 +95,7 @@ def send(
     command_id: str | None,
     output: str,
 ) -> None:
-    r"""Send a command to a device on any instance.
+    r"""Send a command to a device connected to any instance.
 
     TEXT is the command. If TEXT is -, the command is read from standard input; a final line break
     is removed.

@@ -111,8 +111,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
                 metavar="URL",
                 default=DEFAULT_BRIDGE,
                 show_default=True,
-                help="URL that Flows notify of new commands. They notify the path devices beside "
-                "it of changed devices.",
+                help="URL that Flows call for new commands. For changed devices, they call the "
+                "same URL with devices as its last part.",
             ),
             click.option(
                 "--secret-file",
@@ -161,7 +161,7 @@ def _read(option: str, file: Path) -> str:
 
 @click.group()
 def directus() -> None:
-    """Set up Directus for the bridge, or check the set-up."""
+    """Set up or check Directus for the bridge."""
 
 
 @directus.command()
