@@ -50,7 +50,9 @@ class BridgeOptions(RoleOptions):
         """See RoleOptions."""
         url = self["directus"] or os.environ.get("DIRECTUS_URL")
         if not url:
-            raise ConfigError("--directus is required, such as --directus http://127.0.0.1:8055.")
+            raise ConfigError(
+                "--directus is required, for example --directus http://127.0.0.1:8055."
+            )
         token = config.secret("--token-file", self["token-file"], os.environ, "DIRECTUS_TOKEN")
         try:
             directus = Directus(checked_url(url), checked_token(token))
