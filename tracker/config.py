@@ -162,7 +162,7 @@ def sink_url(given: str | None, environ: Environment) -> str:
     url = maybe_sink_url(given, environ)
     if url is None:
         raise ConfigError(
-            "--sink is required, for example --sink sqlite:/var/lib/tracker/positions.db"
+            "--sink is required, for example --sink sqlite:/var/lib/tracker/positions.sqlite"
         )
     return url
 

@@ -161,4 +161,4 @@ def test_refusing_fleet_answers_with_a_nack(server: CommandingServer, tmp_path: 
     server.end()
     assert server.answers == [Message(CODEC_12, NACK, b"")]
     assert fleet.commands() == []
-    assert summary.endswith(" 0 left")
+    assert summary.endswith(" 0 unacknowledged")

@@ -83,7 +83,7 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     (
         lambda _: sink_url(None, {}),
-        "--sink is required, for example --sink sqlite:/var/lib/tracker/positions.db",
+        "--sink is required, for example --sink sqlite:/var/lib/tracker/positions.sqlite",
     ),
     (
         lambda at: sink_url(None, {"TRACKER_SINK_FILE": f"{at}/none"}),

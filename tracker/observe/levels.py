@@ -70,5 +70,6 @@ def _audited(event: Any) -> Any:
 
 def _level(name: str) -> Any:
     if name not in LEVELS:
-        raise ValueError(f"the level must be one of {', '.join(LEVELS)}, not {name!r}")
+        *others, last = LEVELS
+        raise ValueError(f"the level must be {', '.join(others)} or {last}, not {name!r}")
     return LogLevel.levelWithName(name)

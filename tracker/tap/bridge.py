@@ -51,7 +51,7 @@ class BridgeOptions(RoleOptions):
         url = self["directus"] or os.environ.get("DIRECTUS_URL")
         if not url:
             raise ConfigError(
-                "--directus is required, for example --directus http://127.0.0.1:8055."
+                "--directus is required, for example --directus http://127.0.0.1:8055"
             )
         token = config.secret("--token-file", self["token-file"], os.environ, "DIRECTUS_TOKEN")
         try:

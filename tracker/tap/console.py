@@ -103,7 +103,7 @@ class ServingConsoleOptions(RoleOptions):
             raise ConfigError(f"{name}: reachable from other machines. Add --operators FILE.")
         thresholds = config.settings(Thresholds, self)
         if thresholds.far_behind <= thresholds.behind:
-            raise ConfigError("--far-behind must be greater than --behind.")
+            raise ConfigError("--far-behind must be greater than --behind")
         try:
             file = self["session-key"]
             key = session_key(None if file is None else Path(file))

@@ -91,7 +91,7 @@ class ServingOptions(RoleOptions):
         ("device-authority", None, "all", "Devices that are served: all, or redis (only those in "
          "the set devices:allowed)."),
         ("unknown-devices", None, "refuse", "Devices that are not in devices:allowed: refuse, or "
-         "accept and count them. Requires --device-authority redis."),
+         "accept and count them. Requires --device-authority redis"),
         ("imei-check", None, "digits", "Check of an IMEI: digits (15 digits), or luhn (15 digits "
          "with a valid check digit)."),
         OFFLINE,
@@ -147,18 +147,18 @@ class ServingOptions(RoleOptions):
         ]
         endpoints = [text.partition("=")[2] for text in given]
         if proxies and not any(text.startswith("haproxy:") for text in endpoints):
-            raise ConfigError("--proxy requires a haproxy: endpoint in --listen.")
+            raise ConfigError("--proxy requires a haproxy: endpoint in --listen")
         if self["tls-client-ca"] and not any(
             text.removeprefix("haproxy:").startswith("ssl:") for text in endpoints
         ):
-            raise ConfigError("--tls-client-ca requires an ssl: endpoint in --listen.")
+            raise ConfigError("--tls-client-ca requires an ssl: endpoint in --listen")
         try:
             limiter = ConnectionLimiter(reactor, limits, max_open_files() - self.other_files())
         except ValueError as error:
             raise ConfigError(str(error)) from None
         control = self.control_address(instance_id)
         if self["control-permissions"] and control is None:
-            raise ConfigError("--control-permissions requires --control.")
+            raise ConfigError("--control-permissions requires --control")
         endpoint, permissions = (None, None) if control is None else self._control(reactor, control)
         role = ingest_role(
             reactor,
@@ -229,7 +229,7 @@ class ServingOptions(RoleOptions):
         allow_list = config.choice(self, "device-authority", "all", "redis") == "redis"
         accept = config.choice(self, "unknown-devices", "refuse", "accept") == "accept"
         if accept and not allow_list:
-            raise ConfigError("--unknown-devices accept requires --device-authority redis.")
+            raise ConfigError("--unknown-devices accept requires --device-authority redis")
         return Devices(
             allow_list=allow_list,
             unknown=Admission.SERVED if accept else Admission.REFUSED,

@@ -43,14 +43,16 @@ class StoringOptions(RoleOptions):
         """
         if not self["names"]:
             if self["names-map"]:
-                raise ConfigError("--names-map requires --names.")
+                raise ConfigError("--names-map requires --names")
             return None
         files = config.files_by_model(self["names-map"])
         namings: dict[str, INaming] = {}
         for name, vendor in installed_vendors().items():
             try:
                 naming = vendor.buildNaming(files)
-            except (OSError, ValueError) as error:
+            except OSError as error:
+                raise ConfigError(f"--names-map: {error.filename}: {error.strerror}") from None
+            except ValueError as error:
                 raise ConfigError(f"--names-map: {error}") from None
             if naming is not None:
                 namings[name] = naming

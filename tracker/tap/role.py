@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from prometheus_client import CollectorRegistry
@@ -80,6 +81,11 @@ class RoleOptions(VersionedOptions):
     optParameters: ClassVar[list[Any]] = [_HTTP, _LOG_LEVEL]
     levels: LogLevels
 
+    def parseArgs(self, *surplus: str) -> None:
+        """Refuse arguments that are not options."""
+        if surplus:
+            raise usage.UsageError(f"unexpected argument {surplus[0]!r}")
+
     def log_levels(self) -> LogLevels:
         """Return the log levels of the process.
 
@@ -123,7 +129,10 @@ def endpoint_of(reactor: IReactorTCP, name: str, description: str) -> IStreamSer
             raise ConfigError(f"{name}: systemd has passed no such socket") from None
         raise ConfigError(f"{name}: missing or surplus arguments") from None
     except Exception as error:  # noqa: BLE001 - each endpoint's parser fails in its own way
-        raise ConfigError(f"{name}: not an endpoint: {error}") from None
+        # A malformed port ends in int(), whose message is for programmers.
+        not_a_number = re.match(r"invalid literal for int\(\) with base 10: (.*)", str(error))
+        why = f"{not_a_number[1]} is not a number" if not_a_number else error
+        raise ConfigError(f"{name}: not an endpoint: {why}") from None
     if isinstance(endpoint, StandardIOEndpoint):
         raise ConfigError(f"{name}: standard input cannot accept connections")
     return endpoint

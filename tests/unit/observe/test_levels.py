@@ -106,10 +106,10 @@ def test_levels_are_installed_once_at_process_start(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("level", ["", "loud", "DEBUG", "info ", "debug\n"])
 def test_unknown_log_level_is_rejected(level: str) -> None:
-    with pytest.raises(ValueError, match="must be one of debug, info, warn, error, critical"):
+    with pytest.raises(ValueError, match="must be debug, info, warn, error or critical"):
         LogLevels(level)
     levels = LogLevels()
-    with pytest.raises(ValueError, match="must be one of debug"):
+    with pytest.raises(ValueError, match="must be debug"):
         levels.set(level, "tracker")
     assert levels.set("info", "tracker") == "info"
 

@@ -206,7 +206,7 @@ def test_unreadable_authorities_are_reported(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--names-map", "FMB920=x.csv"), "--names-map requires --names."),
+        (("--names-map", "FMB920=x.csv"), "--names-map requires --names"),
         (("--names", "--names-map", "FMB920"), "must be MODEL=FILE"),
         (("--names", "--names-map", "A=x", "--names-map", "A=y"), "given twice"),
         (("--names", "--names-map", "FMB920=missing.csv"), "missing.csv"),

@@ -96,6 +96,8 @@ def test_role_imports_no_modules_of_other_roles() -> None:
         (("janitor", "--interval", "none"), "--interval: must be like"),
         (("janitor", "--redis", "http://localhost"), "redis://"),
         (("process", "--sink", "sqlite:x", "--retain", "24h"), "retain"),
+        (("ingest", "surplus"), "unexpected argument 'surplus'"),
+        (("ingest", "--http", "tcp:a"), "--http tcp:a: not an endpoint: 'a' is not a number"),
     ],
 )
 def test_invalid_option_of_a_role_is_reported_in_one_line(
@@ -129,7 +131,7 @@ def test_invalid_option_of_a_role_is_reported_in_one_line(
             "no cannot be read: No such file or directory",
         ),
         (("--control", "tcp:0:plaintext=1:clientCA=no"), "unknown argument 'clientCA'"),
-        (("--control-permissions", "permissions"), "--control-permissions requires --control."),
+        (("--control-permissions", "permissions"), "--control-permissions requires --control"),
         (
             ("--control", "tcp:0:plaintext=1", "--control-permissions", "no"),
             "--control-permissions: no cannot be read: No such file or directory",
@@ -139,7 +141,10 @@ def test_invalid_option_of_a_role_is_reported_in_one_line(
             "--control-permissions: permissions: line 1: "
             "the permission must be read or operate, not 'rules'",
         ),
-        (("--log-level", "loud"), "--log-level: the level must be one of debug, info, warn"),
+        (
+            ("--log-level", "loud"),
+            "--log-level: the level must be debug, info, warn, error or critical",
+        ),
     ],
 )
 def test_invalid_control_option_is_reported_in_one_line(
