@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from tracker.admin.control import run_with_control_port
 from tracker.admin.options import Duration, options, output_option, redis_option
-from tracker.admin.output import console, echo_table, iso, on_terminal, terminal_table
+from tracker.admin.output import echo_table, iso, on_terminal, terminal, terminal_table
 from tracker.admin.redis import known_streams, run_with_redis
 from tracker.control.client import ControlClient
 from tracker.control.commands import RedisUnavailable
@@ -216,7 +216,7 @@ def _output(output: str) -> Iterator[Callable[[list[Group]], None]]:
     elif not on_terminal():
         yield _echo_lines
     else:
-        with Live(console=console(), auto_refresh=False) as live:
+        with Live(console=terminal(), auto_refresh=False) as live:
             yield lambda found: live.update(terminal_table(_rows(found), _NUMBERS), refresh=True)
 
 

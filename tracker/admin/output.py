@@ -92,7 +92,7 @@ def echo_pairs(rows: Sequence[tuple[str, str]]) -> None:
     grid.add_column(overflow="fold")
     for name, value in rows:
         grid.add_row(Text(name), _styled(value))
-    console().print(grid)
+    terminal().print(grid)
 
 
 def as_json(columns: Sequence[Column], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def echo_table(rows: Sequence[Row], numbers: Sequence[int] = ()) -> None:
     :param numbers: indexes of the columns that are numbers.
     """
     if on_terminal():
-        console().print(terminal_table(rows, numbers))
+        terminal().print(terminal_table(rows, numbers))
     else:
         click.echo(table(rows))
 
@@ -184,7 +184,7 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def console() -> Console:
+def terminal() -> Console:
     """Return the terminal, which prints texts without interpreting markup."""
     return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
 

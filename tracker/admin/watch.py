@@ -13,7 +13,7 @@ from twisted.internet.defer import DeferredQueue
 from tracker.admin.control import run_with_control_port
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Imei, Seconds, output_option
-from tracker.admin.output import console, iso, on_terminal, printable
+from tracker.admin.output import iso, on_terminal, printable, terminal
 from tracker.admin.traffic import summary
 from tracker.control.client import ControlClient
 from tracker.control.commands import MAX_RAW_BYTES, ControlError, NoSuchDevice
@@ -143,7 +143,7 @@ class Lines:
             (f"{what:10}", _STYLES.get(what, "bold")),
             f" {text}",
         )
-        console().print(line, soft_wrap=True)
+        terminal().print(line, soft_wrap=True)
 
 
 class JsonLines(Lines):

@@ -16,13 +16,13 @@ from tracker.admin.output import (
     Column,
     Kind,
     age,
-    console,
     iso,
     printable,
     sentence,
     show_record,
     show_rows,
     table,
+    terminal,
     terminal_table,
 )
 
@@ -92,24 +92,24 @@ def test_single_row_is_shown_with_one_line_for_each_column(
 
 
 def test_time_on_a_terminal_has_its_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = on_terminal(monkeypatch)
+    written = on_terminal(monkeypatch)
     monkeypatch.setattr(time, "time", lambda: 1795341612.9)
     show_record(COLUMNS, ROW, "table")
-    assert "2026-11-22T10:00:00Z (12 s ago)" in terminal.getvalue()
+    assert "2026-11-22T10:00:00Z (12 s ago)" in written.getvalue()
     show_rows(COLUMNS, [ROW], "table")
-    assert "2026-11-22T10:00:00Z (12s)" in terminal.getvalue()
+    assert "2026-11-22T10:00:00Z (12s)" in written.getvalue()
     show_record(COLUMNS, ROW, "json")
-    assert "2026-11-22T10:00:00.500Z" in terminal.getvalue()
+    assert "2026-11-22T10:00:00.500Z" in written.getvalue()
 
 
 def test_terminal_table_does_not_wrap_the_first_column_and_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    terminal = on_terminal(monkeypatch)
+    written = on_terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", "60")
     rows = [("DEVICE", "TEXT", "N"), ("356307042441013", "word " * 30, "12345678")]
-    console().print(terminal_table(rows, [2]))
-    lines = terminal.getvalue().splitlines()
+    terminal().print(terminal_table(rows, [2]))
+    lines = written.getvalue().splitlines()
     assert max(map(len, lines[2:])) <= 60
     assert "356307042441013" in lines[2]
     assert "12345678" in lines[2]
@@ -117,21 +117,21 @@ def test_terminal_table_does_not_wrap_the_first_column_and_numbers(
 
 
 def test_markup_and_escape_sequences_are_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = on_terminal(monkeypatch)
-    console().print(terminal_table([("A",), ("[red]:smile:[/]",), ("\x1b[2J",)]))
-    assert "[red]:smile:[/]" in terminal.getvalue()
-    assert "\\x1b[2J" in terminal.getvalue()
+    written = on_terminal(monkeypatch)
+    terminal().print(terminal_table([("A",), ("[red]:smile:[/]",), ("\x1b[2J",)]))
+    assert "[red]:smile:[/]" in written.getvalue()
+    assert "\\x1b[2J" in written.getvalue()
 
 
 @pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])
 def test_variable_no_color_disables_colours(
     monkeypatch: pytest.MonkeyPatch, variable: str, coloured: bool
 ) -> None:
-    terminal = on_terminal(monkeypatch)
+    written = on_terminal(monkeypatch)
     if variable:
         monkeypatch.setenv("NO_COLOR", variable)
-    console().print(terminal_table([("STATUS",), ("failed",)]))
-    assert ("\x1b[31m" in terminal.getvalue()) is coloured
+    terminal().print(terminal_table([("STATUS",), ("failed",)]))
+    assert ("\x1b[31m" in written.getvalue()) is coloured
 
 
 @given(lists(tuples(text(), text()), min_size=1, max_size=5))
