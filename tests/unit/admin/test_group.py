@@ -26,6 +26,20 @@ def commands() -> list[str]:
     return main.list_commands(click.Context(main))
 
 
+def all_commands(
+    command: click.Command = main, path: tuple[str, ...] = ()
+) -> list[tuple[str, ...]]:
+    """Return the names that lead to each command, also to those of groups."""
+    found = [path]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            part = command.get_command(context, name)
+            assert part is not None
+            found += all_commands(part, (*path, name))
+    return found
+
+
 def test_help_lists_each_command_once_in_a_section() -> None:
     shown = admin("--help").stdout
     for name in commands():
@@ -52,6 +66,18 @@ def test_help_of_a_command_has_an_example(name: str) -> None:
     shown = admin(name, "--help").stdout
     assert re.search(r"^  Examples?(:|, for)", shown, re.MULTILINE)
     assert re.search(rf"^    .*tracker-admin .*{name}", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", all_commands(), ids=" ".join)
+def test_help_is_laid_out_for_80_columns(path: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(main, [*path, "--help"], terminal_width=80).stdout
+    assert "\\b" not in shown
+    assert "\b" not in shown
+    assert not re.search(r"(?<!\.)\.\.(?!\.)", shown)
+    # Examples keep their line breaks: nothing follows their heading on its line.
+    assert not re.search(r"Examples?\b.*: +\S", shown)
+    # Lines of examples are indented, and may be longer.
+    assert not [line for line in shown.splitlines() if len(line) > 80 and line[:4] != " " * 4]
 
 
 def test_command_does_not_import_modules_of_other_commands() -> None:
