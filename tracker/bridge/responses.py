@@ -32,6 +32,7 @@ from tracker.log.entries import StreamEntry, entry_order
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Watchdog
 from tracker.observe.ratelimit import LimitedLog
+from tracker.observe.wording import plural
 from tracker.redis.timer import RedisTimer
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.waits import Stopped, Waits
@@ -307,7 +308,7 @@ class ResponseWriter(Service):
             self._condition.met()
             return
         key, one = next(iter(self._held.items()))
-        commands = "1 command" if len(self._held) == 1 else f"{len(self._held)} commands"
+        commands = plural(len(self._held), "command")
         self._condition.fails(
             f"Directus refuses the responses to {commands}, for example {key}: {one.error}"
         )

@@ -40,6 +40,7 @@ from tracker.log.entries import StreamEntry, exclusive_start
 from tracker.log.redis.heartbeats import MAX_NAME, living_instances
 from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.observe.ratelimit import LimitedLog
+from tracker.observe.wording import plural
 from tracker.redis.connection import RedisConnection
 from tracker.untrusted import shown
 
@@ -72,15 +73,15 @@ class SweepCounts:
         :param trimmed: the number of trimmed entries.
         """
         done = [
-            _counted(trimmed, "entry", "entries") + " trimmed",
-            _counted(self.connections, "stale connection", "stale connections") + " removed",
-            _counted(self.streams, "command stream", "command streams") + " removed",
+            plural(trimmed, "entry", "entries") + " trimmed",
+            plural(self.connections, "stale connection") + " removed",
+            plural(self.streams, "command stream") + " removed",
         ]
         for result, count in sorted(self.commands.items()):
-            done.append(f"{_counted(count, 'command', 'commands')} {result}")
+            done.append(f"{plural(count, 'command')} {result}")
         text = ", ".join(one for one in done if not one.startswith("0 ")) or "nothing to do"
         if self.waiting:
-            text += f"; commands wait for {_counted(self.waiting, 'device', 'devices')}"
+            text += f"; commands wait for {plural(self.waiting, 'device')}"
         return text
 
 
@@ -262,10 +263,6 @@ def _text(name: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return text if len(text) <= MAX_NAME else None
-
-
-def _counted(number: int, singular: str, plural: str) -> str:
-    return f"{number} {singular if number == 1 else plural}"
 
 
 #: Effect → the result that is counted. After any other effect, another process owns the command.
