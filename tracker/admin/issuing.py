@@ -161,7 +161,7 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def is_server_name(name: str) -> bool:
-    """Return whether a name is a host name (RFC 1123, section 2.1) or an IP address."""
+    """Return True if a name is a host name (RFC 1123, section 2.1) or an IP address."""
     try:
         # A certificate cannot contain an address with a scope.
         return "%" not in name and bool(ip_address(name))
@@ -194,7 +194,7 @@ def server_names(certificate: x509.Certificate) -> list[str]:
 
 
 def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Return whether an authority has issued a certificate."""
+    """Return True if an authority has issued a certificate."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):

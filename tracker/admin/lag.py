@@ -107,7 +107,7 @@ def lag(
 
 
 def _is_by_control(url: str | None) -> bool:
-    """Return whether a control port is given, and no Redis of the same or higher precedence."""
+    """Return True if a control port is given, and no Redis of the same or higher precedence."""
     source = click.get_current_context().get_parameter_source("url")
     redis = options().given_redis(url if source is ParameterSource.COMMANDLINE else None)
     control = options().given_control()

@@ -38,5 +38,5 @@ def judge_free_space(free: int, folder: str, also: str = "") -> Finding:
 
 
 def may_write(path: str) -> bool:
-    """Return whether this user may write to a file or folder."""
+    """Return True if this user may write to a file or folder."""
     return os.access(path, os.W_OK, effective_ids=True)

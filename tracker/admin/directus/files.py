@@ -45,5 +45,5 @@ def make_secret(file: Path) -> str:
 
 
 def is_readable_by_all(file: Path) -> bool:
-    """Return whether users other than the owner and the group may read a file."""
+    """Return True if users other than the owner and the group may read a file."""
     return bool(file.stat().st_mode & stat.S_IROTH)

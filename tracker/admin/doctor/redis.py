@@ -252,7 +252,7 @@ async def disk(server: Server) -> Finding:
 
 
 def _is_redis(pid: str) -> bool:
-    """Return whether a process of this machine is a Redis server."""
+    """Return True if a process of this machine is a Redis server."""
     try:
         name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace")
     except OSError:

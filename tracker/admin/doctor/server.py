@@ -100,7 +100,7 @@ def redis_cli(address: RedisAddress) -> str:
 
 
 def is_here(address: RedisAddress) -> bool:
-    """Return whether the server is on this machine."""
+    """Return True if the server is on this machine."""
     return bool(address.path or _LOOPBACK.fullmatch(address.host))
 
 
