@@ -33,8 +33,8 @@ from tracker.admin.issuing import (
     server_names,
     utc_now,
 )
-from tracker.admin.output import sentence
 from tracker.control.addresses import is_loopback
+from tracker.runtime.run import RunFailed
 
 AUTHORITY: Final = "ca"
 SERVER: Final = "server"
@@ -101,7 +101,7 @@ def certs(
         created = CertificateFolder(folder, days, renewed)
         names = created.create(servers, tuple(dict.fromkeys((*wanted, *renewed))))
     except ValueError as error:
-        raise click.ClickException(sentence(str(error))) from None
+        raise RunFailed(str(error)) from None
     for line in created.lines:
         click.echo(line)
     click.echo()

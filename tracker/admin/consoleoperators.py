@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tracker.admin.options import output_option
-from tracker.admin.output import echo_table, sentence
+from tracker.admin.output import echo_table
 from tracker.console.operators import (
     PERMISSIONS,
     InvalidOperatorsFile,
@@ -129,7 +129,7 @@ def _read(path: Path) -> dict[str, Operator]:
     try:
         return read_operators(path)
     except InvalidOperatorsFile as error:
-        raise RunFailed(sentence(str(error))) from None
+        raise RunFailed(str(error)) from None
 
 
 def _write(path: Path, operators: dict[str, Operator]) -> None:

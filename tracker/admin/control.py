@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import options
-from tracker.admin.output import only_first, sentence
+from tracker.admin.output import only_first
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient
 from tracker.control.commands import (
@@ -99,7 +99,7 @@ def failure(error: ControlError) -> Exception:
     if isinstance(error, NotPermitted):
         return RunFailed(f"Not permitted: {error}.", ExitCode.NOT_PERMITTED)
     if isinstance(error, NoSuchDevice | NoSuchCommand):
-        return RunFailed(sentence(str(error)), ExitCode.FAILED)
+        return RunFailed(str(error), ExitCode.FAILED)
     return RunFailed(f"The request failed: {error}.", ExitCode.UNREACHABLE)
 
 

@@ -210,7 +210,7 @@ def _opened(option: str, journal: Path) -> IO[str]:
     try:
         return journal.open("a", encoding="ascii")
     except OSError as error:
-        raise click.ClickException(f"{option} {journal}: {error.strerror}") from None
+        raise click.UsageError(f"{option} {journal}: {error.strerror}") from None
 
 
 def _client_endpoint(reactor: Reactor, description: str) -> IStreamClientEndpoint:

@@ -96,7 +96,7 @@ class AdminGroup(click.Group):
         except click.UsageError as error:
             hint = "" if error.ctx is None else f" See {error.ctx.command_path} --help."
             return _print_error(sentence(_usage_message(error)) + hint, ExitCode.BAD_USAGE)
-        except click.ClickException as error:
+        except click.ClickException as error:  # a place in the input, and what is wrong there
             return _print_error(error.format_message(), error.exit_code)
         except RunFailed as error:
             return _print_error(sentence(str(error)), error.exit_code)

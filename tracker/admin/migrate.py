@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from tracker.admin.output import sentence
 from tracker.interfaces import SinkUnusable
+from tracker.runtime.run import RunFailed
 from tracker.storage.sinks import KINDS, migrate_sink
 
 
@@ -22,7 +22,7 @@ def migrate(url: str) -> None:
     except ValueError as error:
         raise click.UsageError(f"--sink: {error}") from None
     except SinkUnusable as error:
-        raise click.ClickException(sentence(str(error))) from None
+        raise RunFailed(str(error)) from None
     if after == 0:
         click.echo("This sink has no tables.")
     elif before == after:

@@ -13,7 +13,6 @@ from attrs import define, field
 
 from tracker import config
 from tracker.admin.options import redis_option
-from tracker.admin.output import sentence
 from tracker.admin.redis import configured_streams, run_with_redis
 from tracker.interfaces import (
     Batch,
@@ -181,7 +180,7 @@ async def _open(sink: IPositionSink) -> None:
     try:
         await sink.open()
     except SinkUnusable as error:
-        raise RunFailed(sentence(str(error))) from None
+        raise RunFailed(str(error)) from None
     except Exception as error:  # noqa: BLE001 - each sink fails in its own way
         raise RunFailed(f"cannot open the sink: {shown(error, MAX_LINE)}") from None
 

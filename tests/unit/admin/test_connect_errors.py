@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionDone
 
 from tracker.admin.control import failure, not_connected
 from tracker.admin.exitcodes import ExitCode
+from tracker.admin.output import sentence
 from tracker.admin.redis import _not_usable
 from tracker.control.commands import (
     BadArgument,
@@ -64,7 +65,7 @@ def test_error_from_an_instance_is_shown_as_a_sentence(
 ) -> None:
     raised = failure(error)
     assert isinstance(raised, RunFailed)
-    assert (raised.exit_code, str(raised)) == (code, text)
+    assert (raised.exit_code, sentence(str(raised))) == (code, text)
 
 
 def test_argument_that_an_instance_refuses_is_a_usage_error() -> None:

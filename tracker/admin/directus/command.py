@@ -15,7 +15,7 @@ from tracker.admin.directus.checkup import examine
 from tracker.admin.directus.files import make_secret, read_secret
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import output_option
-from tracker.admin.output import printable, sentence
+from tracker.admin.output import printable
 from tracker.admin.report import as_json, as_table, exit_code
 from tracker.bridge.rest import (
     DirectusClient,
@@ -63,12 +63,12 @@ class _Target:
             return await request(client)
         except DirectusDown as error:
             if error.status is not None:  # a response to HTTP: Directus can be reached
-                raise RunFailed(sentence(str(error))) from None
+                raise RunFailed(str(error)) from None
             raise RunFailed(
                 f"Cannot reach Directus at {self.url}: {error}.", ExitCode.UNREACHABLE
             ) from None
         except DirectusError as error:
-            raise RunFailed(sentence(str(error))) from None
+            raise RunFailed(str(error)) from None
         finally:
             await client.close()
 
