@@ -251,7 +251,7 @@ def test_acknowledged_records_equal_stored_records(site: Site) -> None:
     assert len(stored) == len(set(stored)), "stored twice"
     assert not set(acknowledged) - set(stored), "lost"
     assert not set(stored) - set(acknowledged), "stored, but never acknowledged"
-    assert summary.endswith(" 0 left")
+    assert summary.endswith(" 0 unacknowledged")
     site.note(f"at the end {len(acknowledged)} acknowledged = {len(stored)} stored ({summary})")
 
 

@@ -70,7 +70,7 @@ def serve(machine: Machine, certificates: str) -> None:
 def acknowledged(shown: str) -> int:
     """Return the number of acknowledged records in the last line of a simulated fleet."""
     *_, last = shown.splitlines()
-    found = re.match(r"simulate: .* (\d+) acknowledged, .* (\d+) left", last)
+    found = re.match(r"simulate: .* (\d+) acknowledged, .* (\d+) unacknowledged", last)
     assert found, shown
     return int(found[1])
 

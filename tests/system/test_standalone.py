@@ -120,7 +120,7 @@ def test_simulation_drains_at_sigterm(standalone: Standalone, tmp_path: Path) ->
     fleet = Simulation(tmp_path, standalone.port, "--interval", "0.1", name="other")
     try:
         fleet.wait_for_more(50)
-        assert ", 0 left" in fleet.park(signal.SIGTERM)
+        assert ", 0 unacknowledged" in fleet.park(signal.SIGTERM)
     finally:
         fleet.kill()
 
