@@ -27,7 +27,7 @@ from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.reader import EntryReader
 
 Decoder = Callable[[bytes, str], Sequence[Entry]]
-"""Function of the data of a frame and a device id that returns stream entries."""
+"""Function of the data of a frame and a device ID that returns stream entries."""
 
 
 def _general() -> Decoder:

@@ -121,4 +121,4 @@ def stream_entries(data: bytes, device_id: str) -> Sequence[Entry]:
 
 
 def ignore_repeated_id() -> None:
-    """Ignore an IO id that occurs more than once; these records have none."""
+    """Ignore an IO ID that occurs more than once; these records have none."""

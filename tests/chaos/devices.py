@@ -113,7 +113,7 @@ class Flash:
 class TcpDevice:
     """A device over TCP that connects to a random instance, and executes commands.
 
-    :param proxies: instance id → proxy to the instance.
+    :param proxies: instance ID → proxy to the instance.
     :param reaction: reaction to commands: ``prompt``, ``slow``, ``mute`` or ``refuse`` (Codec 14).
     """
 

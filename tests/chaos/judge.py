@@ -129,7 +129,7 @@ class Judge:
     def commands(self, orders: dict[str, Order], rows: dict[str, dict[str, Any]]) -> None:
         """Check that each command was executed at most once, in time, and has one final response.
 
-        :param orders: command id → command of a control port or of Directus.
+        :param orders: command ID → command of a control port or of Directus.
         :param rows: row id → row of Directus.
         """
         verdict = self.verdict
@@ -180,7 +180,7 @@ class Judge:
         self.verdict.check(not executed, text, explained)
 
     def _responses(self, orders: dict[str, Order]) -> dict[str, tuple[str, str]]:
-        """Return command id → final status and reason."""
+        """Return command ID → final status and reason."""
         verdict = self.verdict
         by_id: dict[str, list[dict[str, str]]] = defaultdict(list)
         for _, fields in self._redis.xrange("commands:responses"):

@@ -42,7 +42,7 @@ class ControlSender:
     """Sends commands to the control ports of all instances while :attr:`sending` is set."""
 
     def __init__(self, stage: Stage, reactor: Any, seed: str, devices: dict[str, str]) -> None:
-        """:param devices: device id → reaction."""
+        """:param devices: device ID → reaction."""
         self.orders: dict[str, Order] = {}
         self.unconfirmed = 0
         """Number of commands whose first attempt was not confirmed."""
@@ -210,6 +210,6 @@ def unix(text: str) -> float:
 
 
 def reactions(devices: list[str], random: Random) -> dict[str, str]:
-    """Return device id → reaction to commands."""
+    """Return device ID → reaction to commands."""
     kinds = ("prompt", "slow", "mute", "refuse")
     return {one: random.choices(kinds, weights=(5, 3, 1, 1))[0] for one in devices}

@@ -79,6 +79,6 @@ def statuses(redis: RedisServer) -> dict[str, str]:
 
 
 def device_registry(redis: RedisServer) -> dict[str, str]:
-    """Return device id → instance id."""
+    """Return device ID → instance ID."""
     found: dict[bytes, bytes] = redis.client.hgetall("connections:registry")
     return {device.decode(): owner.decode() for device, owner in found.items()}

@@ -69,7 +69,7 @@ class Field:
         self.instances[name].start(ready=False)
 
     def executed(self) -> Counter[tuple[str, str]]:
-        """Return device id and text → number of executions."""
+        """Return device ID and text → number of executions."""
         return Counter(
             (line["device_id"], line["text"])
             for fleet in self.fleets.values()

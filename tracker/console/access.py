@@ -32,7 +32,7 @@ _NOT_OUR_PAGE: Final = "the request does not come from a page of this console"
 
 
 class Denied(Exception):
-    """Refusal of a request. The text gives the reason to the user.
+    """Refusal of a request. The message gives the reason to the user.
 
     :param status: of the HTTP response.
     :param wait: seconds after which the client may retry; 0 if a retry does not help.

@@ -38,7 +38,7 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
 class BadRequest(ValueError):
-    """Malformed parameter of a request. The text gives the reason."""
+    """Malformed parameter of a request. The message gives the reason."""
 
 
 class Devices:
@@ -71,7 +71,7 @@ class Devices:
     async def page(self, text: str, order: str, after: str, limit: int) -> dict[str, Any]:
         """Return a page of the table of devices.
 
-        :param text: part of the device ids.
+        :param text: part of the device IDs.
         :param order: ``id`` or ``contact``, which is the latest contact first.
         :param after: ``after`` of the previous page; empty for the first page.
         :return: ``devices``; ``after``, which is None on the last page; and ``stored``, which is
@@ -82,7 +82,7 @@ class Devices:
         :raises Unavailable: if Redis is not available.
         """
         if not _SEARCH.fullmatch(text):
-            raise BadRequest("text: must be a part of a device id (letters and digits, up to 32)")
+            raise BadRequest("text: must be a part of a device ID (letters and digits, up to 32)")
         if order not in _ORDERS:
             raise BadRequest(f"order: must be {' or '.join(_ORDERS)}")
         limit = min(max(1, limit), MAX_DEVICES)

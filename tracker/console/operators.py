@@ -40,7 +40,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 
 class InvalidOperatorsFile(ValueError):
-    """Error in the operators file. The text gives the reason in one line."""
+    """Error in the operators file. The message gives the reason in one line."""
 
 
 @frozen

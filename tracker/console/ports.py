@@ -25,7 +25,7 @@ NAME: Final = "console"
 
 
 class NoInstance(Exception):
-    """Lack of an available control port. The text gives the reason."""
+    """Lack of an available control port. The message gives the reason."""
 
 
 @define(eq=False)

@@ -227,7 +227,7 @@ class ConsoleSite:
         """Return the status of a command; ``device_id`` in the query helps to find it."""
         self._parts.access.authorize(request)
         if not _COMMAND_ID.fullmatch(command_id):
-            raise BadRequest("command id: must be 1 to 64 printable ASCII characters")
+            raise BadRequest("command ID: must be 1 to 64 printable ASCII characters")
         given = _argument(request, "device_id")
         device_id = _checked(given) if given else None
         return await self._parts.ports.command_status(command_id, device_id)

@@ -33,7 +33,7 @@ MAX_FILE_BYTES: Final = 1 << 20
 
 
 class Unidentified(Exception):
-    """The peer is not identified (yet); the text gives the reason."""
+    """The peer is not identified (yet); the message gives the reason."""
 
 
 @frozen

@@ -95,7 +95,7 @@ class ControlClient(Service):
     async def connections(
         self, prefix: str = "", vendor: str | None = None, limit: int | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yield the devices that are connected to the instance, sorted by device id.
+        """Yield the devices that are connected to the instance, sorted by device ID.
 
         :param limit: rows of one request.
         """
@@ -111,7 +111,7 @@ class ControlClient(Service):
         limit: int | None = None,
         instance_id: str | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yield the devices that are connected to any instance, sorted by device id."""
+        """Yield the devices that are connected to any instance, sorted by device ID."""
         filters = {"prefix": prefix, "vendor": vendor, "limit": limit, "instance_id": instance_id}
         async for row in self._pages(ListDeviceRegistry, "devices", filters):
             yield row

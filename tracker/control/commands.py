@@ -155,7 +155,7 @@ class Info(ControlCommand):
 
 
 class ListConnections(ControlCommand):
-    """Return a page of the devices that are connected to this instance, sorted by device id."""
+    """Return a page of the devices that are connected to this instance, sorted by device ID."""
 
     commandName = b"ListConnections"
     arguments: ClassVar[Any] = _PAGE
@@ -167,7 +167,7 @@ class ListConnections(ControlCommand):
 
 
 class ListDeviceRegistry(ControlCommand):
-    """Return a page of the devices that are connected to any instance, sorted by device id."""
+    """Return a page of the devices that are connected to any instance, sorted by device ID."""
 
     commandName = b"ListDeviceRegistry"
     arguments: ClassVar[Any] = [*_PAGE, (b"instance_id", amp.Unicode(optional=True))]

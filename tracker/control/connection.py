@@ -52,7 +52,7 @@ MAX_RETRY_DELAY: Final = 10.0
 
 
 class NotConnected(ControlError):
-    """The control port cannot be reached, or the connection was lost; the text gives the reason."""
+    """The control port cannot be reached, or it was lost; the message gives the reason."""
 
 
 class State(Enum):

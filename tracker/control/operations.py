@@ -124,7 +124,7 @@ class Operations:
                 device_id > (after or "")
                 and device_id.startswith(prefix or "")
                 and instance_id in (None, owner)
-                # Longer ones are not device ids; another program has written them.
+                # Longer ones are not device IDs; another program has written them.
                 and len(device_id) <= MAX_NAME
             )
 
@@ -144,7 +144,7 @@ class Operations:
     async def _smallest(
         self, count: int, wanted: Callable[[str, str], bool], vendor: str | None
     ) -> dict[str, str]:
-        """Return device id → instance id, of the devices with the smallest ids.
+        """Return device ID → instance ID, of the devices with the smallest IDs.
 
         The hash is not sorted, so each page requires a scan of all of it; only about twice
         ``count`` devices are kept in memory.

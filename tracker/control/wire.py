@@ -26,7 +26,7 @@ Responder = Callable[[Any], Deferred[Any]]
 
 
 class ConnectionAborted(Exception):
-    """This side has closed the connection; the text gives the reason."""
+    """This side has closed the connection; the message gives the reason."""
 
 
 class BoxProtocol(amp.BinaryBoxProtocol):

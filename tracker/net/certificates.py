@@ -16,7 +16,7 @@ def load_certificates(file: Path) -> list[Certificate]:
     """Return the certificates in a PEM file.
 
     :raises OSError: if the file cannot be read.
-    :raises ValueError: if it contains no certificate, or a damaged one; in one line.
+    :raises ValueError: if it contains no certificate, or a damaged one; the message is one line.
     """
     blocks = file.read_text(encoding="ascii", errors="replace").split(_MARK)[1:]
     if not blocks:
@@ -31,7 +31,7 @@ def trust_root(file: Path) -> Any:
     """Return the authorities in a PEM file as a trust root of Twisted.
 
     :raises OSError: if the file cannot be read.
-    :raises ValueError: if it contains no certificate, or a damaged one; in one line.
+    :raises ValueError: if it contains no certificate, or a damaged one; the message is one line.
     """
     return trustRootFromCertificates(load_certificates(file))
 
@@ -40,7 +40,7 @@ def load_private_key(file: Path) -> crypto.PKey:
     """Return the private key in a PEM file.
 
     :raises OSError: if the file cannot be read.
-    :raises ValueError: if it contains no private key, or an encrypted one; in one line.
+    :raises ValueError: if it contains no private key, or an encrypted one; the message is one line.
     """
     try:
         key = load_pem_private_key(file.read_bytes(), password=None)

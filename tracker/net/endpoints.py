@@ -65,7 +65,8 @@ def named_arguments(endpoint: str, names: Sequence[str]) -> dict[str, str]:
     """Return name → value of all arguments of an endpoint string.
 
     :param names: names of the positional arguments, in their order.
-    :raises ValueError: if there are too many arguments, or one is given twice; in one line.
+    :raises ValueError: if there are too many arguments, or one is given twice; the
+        message is one line.
     """
     _, positional, pairs = _parts(endpoint)
     if len(positional) > len(names):
@@ -83,7 +84,7 @@ def refuse_unknown_arguments(given: Mapping[str, str], known: Sequence[str]) -> 
 
     :param given: arguments that are not known.
     :param known: names of the known arguments, for the error.
-    :raises ValueError: if ``given`` is not empty; in one line.
+    :raises ValueError: if ``given`` is not empty; the message is one line.
     """
     if given:
         raise ValueError(f"unknown argument {min(given)!r}; known are {', '.join(known)}")
@@ -93,7 +94,7 @@ def number(name: str, text: str) -> int:
     """Return a number from 0 to 65,535.
 
     :param name: name of the argument, for the error.
-    :raises ValueError: if ``text`` is not such a number; in one line.
+    :raises ValueError: if ``text`` is not such a number; the message is one line.
     """
     if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536):
         raise ValueError(f"the {name} must be a number up to 65535, not {text!r}")
@@ -104,7 +105,7 @@ def ip_address(name: str, text: str) -> str:
     """Return an IP address, or the empty string.
 
     :param name: name of the argument, for the error.
-    :raises ValueError: if ``text`` is neither; in one line.
+    :raises ValueError: if ``text`` is neither; the message is one line.
     """
     if text and not (isIPAddress(text) or isIPv6Address(text)):
         raise ValueError(f"the {name} must be an IP address, not {text!r}")

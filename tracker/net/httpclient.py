@@ -41,7 +41,7 @@ MAX_IDLE: Final = 16
 
 
 class NoResponse(Exception):
-    """No response, or one that could not be read; the text gives the reason."""
+    """No response, or one that could not be read; the message gives the reason."""
 
 
 class ResponseTooLong(NoResponse):

@@ -109,7 +109,7 @@ def _shared_socket(kind: socket.SocketKind, port: int, interface: str) -> socket
 def udp_endpoint(reactor: IReactorUDP, description: str) -> UDPEndpoint:
     """Return the endpoint of ``udp:PORT[:interface=ADDRESS][:reuseport=1]``.
 
-    :raises ValueError: if the description is not valid; in one line.
+    :raises ValueError: if the description is not valid; the message is one line.
     """
     given = named_arguments(description, ("port", "interface"))
     port, interface, shared = _pop_address(given)
@@ -122,7 +122,7 @@ def tcp_endpoint(reactor: IReactorTCP, description: str) -> IStreamServerEndpoin
 
     ``tcp6:`` has the same arguments.
 
-    :raises ValueError: if the description is not valid; in one line.
+    :raises ValueError: if the description is not valid; the message is one line.
     """
     given = named_arguments(description, ("port", "interface", "backlog"))
     if description.startswith("tcp6:"):
@@ -152,7 +152,7 @@ def tls_endpoint(
         [:interface=ADDRESS][:backlog=N][:reuseport=1]``.
     :param client_authorities: PEM file of authorities. Clients must have a certificate that one
         of them has signed. None: no client certificate is required.
-    :raises ValueError: if the description is not valid; in one line.
+    :raises ValueError: if the description is not valid; the message is one line.
     :raises OSError: if a file cannot be read.
     """
     given = named_arguments(description, _SSL_ARGUMENTS)

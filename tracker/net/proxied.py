@@ -66,7 +66,8 @@ class IProxiedPort(Protocol):
 def proxy_network(text: str) -> Network:
     """Return the network of ``ADDRESS[/BITS]``, the addresses of one or more proxies.
 
-    :raises ValueError: if ``text`` is not a network, or covers all addresses; in one line.
+    :raises ValueError: if ``text`` is not a network, or covers all addresses; the message
+        is one line.
     """
     try:
         network = ip_network(text)

@@ -56,7 +56,7 @@ def server_options(
     :param chain_file: certificates to send after the server's own.
     :param client_authorities: PEM file of authorities. Clients must have a certificate that one
         of them has signed. None: no client certificate is required.
-    :raises ValueError: if a file is not usable; in one line.
+    :raises ValueError: if a file is not usable; the message is one line.
     :raises OSError: if a file cannot be read.
     """
     chain = [] if chain_file is None else load_certificates(chain_file)
@@ -72,7 +72,7 @@ def server_options(
 def key_pair(key_file: Path, certificate_file: Path) -> dict[str, Any]:
     """Return a private key and its certificate as arguments of CertificateOptions.
 
-    :raises ValueError: if a file is damaged, or they do not match; in one line.
+    :raises ValueError: if a file is damaged, or they do not match; the message is one line.
     :raises OSError: if a file cannot be read.
     """
     pair = {

@@ -53,7 +53,8 @@ class LogLevels(Service):
         :param namespace: a module or package, such as ``tracker.ingestion``; empty: all that have
             no level of their own.
         :return: the previous level.
-        :raises ValueError: if the level is unknown, or the namespace malformed; in one line.
+        :raises ValueError: if the level is unknown, or the namespace malformed; the
+            message is one line.
         """
         new_level = _level(level)
         if namespace and not _NAMESPACE.fullmatch(namespace):

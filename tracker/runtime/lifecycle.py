@@ -46,7 +46,7 @@ class Role(MultiService):
 
 
 class GaveUp(Exception):
-    """The process cannot start; the text gives the reason."""
+    """The process cannot start; the message gives the reason."""
 
 
 class Process(Role):

@@ -20,7 +20,7 @@ PLAIN_INTERVAL: Final = 5.0
 
 
 class RunFailed(Exception):
-    """Failure of a command; the text is the reason in one line."""
+    """Failure of a command; the message is the reason in one line."""
 
     def __init__(self, text: str, exit_code: int = 1) -> None:
         super().__init__(text)

@@ -57,11 +57,11 @@ class Search:
     """A search for devices."""
 
     text: str = ""
-    """Part of the device id."""
+    """Part of the device ID."""
     by_contact: bool = False
-    """True: sort by last contact, latest first; False: sort by device id."""
+    """True: sort by last contact, latest first; False: sort by device ID."""
     after: tuple[str, str] | None = None
-    """Last contact and device id of the preceding row."""
+    """Last contact and device ID of the preceding row."""
     limit: int = 50
 
 

@@ -35,7 +35,7 @@ from tracker.redis.script import Script
 STREAM: Final = outbound("one")
 
 
-# Crashes: the next process with the same instance id continues.
+# Crashes: the next process with the same instance ID continues.
 
 
 @ensureDeferred

@@ -237,7 +237,7 @@ def script_calls(redis: RedisServer) -> int:
     return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
 
 
-# Devices that an earlier process with the same instance id has left registered.
+# Devices that an earlier process with the same instance ID has left registered.
 
 
 def register_leftovers(redis: RedisServer, owner: str, *devices: str) -> None:

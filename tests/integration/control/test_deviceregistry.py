@@ -43,7 +43,7 @@ FILTERS: list[dict[str, Any]] = [
 def register(redis: RedisServer, devices: dict[str, tuple[str, str]]) -> None:
     """Register devices.
 
-    :param devices: device id → instance id and vendor.
+    :param devices: device ID → instance ID and vendor.
     """
     redis.client.hset(REGISTRY, mapping={one: owner for one, (owner, _) in devices.items()})
     redis.client.hset(VENDORS, mapping={one: vendor for one, (_, vendor) in devices.items()})
@@ -150,7 +150,7 @@ class Registered:
         self.registration.startService()
 
     async def changed(self, **wanted: tuple[str, str]) -> None:
-        """Wait until both hashes have this content: device id → instance id and vendor."""
+        """Wait until both hashes have this content: device ID → instance ID and vendor."""
         self.clock.advance(0)
 
         def is_registered() -> bool:

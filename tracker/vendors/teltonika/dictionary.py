@@ -22,7 +22,7 @@ _TABLE: Final = "avl_ids.csv"
 
 @frozen
 class AvlId:
-    """Meaning of an IO id for values of one size."""
+    """Meaning of an IO ID for values of one size."""
 
     id: int
     name: str
@@ -50,7 +50,7 @@ class AvlId:
 
 @frozen
 class Dictionary:
-    """Meanings of IO ids."""
+    """Meanings of IO IDs."""
 
     entries: Mapping[tuple[int, int], AvlId]
     """(id, size) → entry."""

@@ -30,8 +30,8 @@ MESSAGE_TYPE: Final = "message_type"
 MESSAGE_LENGTH: Final = "message_length"
 MESSAGE_SHA256: Final = "message_sha256"
 
-#: Notice about a record in which an IO id occurs more than once.
-REPEATED_ID: Final = "IO id occurs more than once in a record: the last value is kept"
+#: Notice about a record in which an IO ID occurs more than once.
+REPEATED_ID: Final = "IO ID occurs more than once in a record: the last value is kept"
 
 _DEGREE: Final = 10_000_000
 
@@ -47,7 +47,7 @@ def entries(
     """Return the stream entries of a frame or datagram, one per record, in the order of the wire.
 
     :param now: seconds since 1970 (UTC), for a message without a time.
-    :param on_repeated_id: called for each record in which an IO id occurs more than once; the
+    :param on_repeated_id: called for each record in which an IO ID occurs more than once; the
         last value is kept.
     :param message_bytes: see :func:`message_position`.
     """

@@ -53,7 +53,7 @@ class EntryReader:
         """Decode data of any codec (codec id to second count).
 
         :param now: seconds since 1970 (UTC), for a message without a time.
-        :param on_repeated_id: called for each record in which an IO id occurs more than once.
+        :param on_repeated_id: called for each record in which an IO ID occurs more than once.
         """
         known = self._recent.entries(device_id, data, self._max_records)
         if known is not None:

@@ -31,7 +31,7 @@ def message(
 
 
 def repeating(*timestamps: int) -> bytes:
-    """Return a frame of records that each have an IO id twice."""
+    """Return a frame of records that each have an IO ID twice."""
     elements = ((66, 2, 1), (66, 2, 2))
     records = [Record(time, 0, 1, 2, 3, 4, 5, 6, 0, elements) for time in timestamps]
     return encode_frame(encode_packet(CODEC_8, records))

@@ -22,7 +22,7 @@ def signed(width: int) -> st.SearchStrategy[int]:
 
 
 def ids(codec: Codec) -> st.SearchStrategy[int]:
-    """Return a strategy for the IO ids of a codec."""
+    """Return a strategy for the IO IDs of a codec."""
     return unsigned(1 if codec is CODEC_8 else 2)
 
 
