@@ -123,7 +123,7 @@ def bridge_role(
         table,
         backoff=lambda: backoff("responses"),
         condition=health.condition("responses"),
-        watchdog=health.watchdog("responses' loop", RESPONSES_TIMEOUT),
+        watchdog=health.watchdog("responses", RESPONSES_TIMEOUT),
         metrics=metrics,
     )
     dispatcher = Dispatcher(
@@ -135,7 +135,7 @@ def bridge_role(
         ),
         metrics=metrics,
         interval=pace.poll_commands,
-        watchdog=health.watchdog("polls for commands", pace.poll_commands + DISPATCHER_TIMEOUT),
+        watchdog=health.watchdog("pending commands", pace.poll_commands + DISPATCHER_TIMEOUT),
     )
     devices = DeviceSync(
         reactor,
@@ -144,7 +144,7 @@ def bridge_role(
         condition=health.condition("devices"),
         backoff=backoff("devices"),
         interval=pace.poll_devices,
-        watchdog=health.watchdog("reads of devices", DEVICES_TIMEOUT),
+        watchdog=health.watchdog("devices", DEVICES_TIMEOUT),
         metrics=metrics,
     )
     overdue = OverdueCommands(reactor, client, redis, responses=reader, table=table)

@@ -86,7 +86,7 @@ def console_role(
         ports=ports,
         thresholds=thresholds,
         publish=broadcast.publish,
-        watchdog=health.watchdog("console's samples", WATCHDOG_TIMEOUT),
+        watchdog=health.watchdog("samples", WATCHDOG_TIMEOUT),
     )
     usable.listen(sampler.redis_is)
     devices = Devices(reactor, redis, positions=positions, ports=ports, namings=namings)

@@ -125,7 +125,7 @@ def ingest_role(
         waits=commands.wait,
         fetch=connections.register_again,
         condition=health.condition("commands"),
-        watchdog=health.watchdog("commands' loop", DELIVERY_TIMEOUT),
+        watchdog=health.watchdog("commands", DELIVERY_TIMEOUT),
     )
     authority: IDeviceAuthority = EveryDevice()
     services: list[IService] = [redis, reading]

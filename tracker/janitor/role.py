@@ -194,7 +194,7 @@ def janitor_role(
     trimmer = StreamTrimmer(reactor, redis, streams, retention, metrics_registry=metrics_registry)
     sweeper = OrphanSweeper(reactor, redis, commands_wait)
     condition = health.condition("retention")
-    watchdog = health.watchdog("janitor's rounds", interval + WATCHDOG_TIMEOUT)
+    watchdog = health.watchdog("rounds", interval + WATCHDOG_TIMEOUT)
     janitor = Janitor(
         clock=reactor,
         redis=redis,

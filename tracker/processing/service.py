@@ -78,7 +78,7 @@ def process_role(
         options=options,
         metrics=ProcessMetrics(vendors, metrics_registry),
         name_attributes=None if namer is None else namer.name,
-        watchdog=health.watchdog("consumer's loop", WATCHDOG_TIMEOUT),
+        watchdog=health.watchdog("consumer", WATCHDOG_TIMEOUT),
     ).setServiceParent(role)
     unread = UnreadStreams(
         reactor, commands, vendors, health.condition("streams"), metrics_registry=metrics_registry
