@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Final
@@ -16,6 +15,7 @@ from twisted.internet.defer import (
     succeed,
 )
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IReactorTime,
@@ -37,6 +37,7 @@ from tracker.control.commands import (
 )
 from tracker.control.wire import BoxProtocol, Locator
 from tracker.net.endpoints import keep_alive
+from tracker.net.reasons import connect_error
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.reconnect import stay_connected
 from tracker.runtime.waits import Stopped, Waits
@@ -359,7 +360,7 @@ def reason_of(error: BaseException | None) -> str:
             return "connection closed by the instance"
         case ConnectionLost():
             return "connection closed by the instance; see its log for the reason"
-        case ConnectError() if error.osError is not None:
-            return os.strerror(error.osError)
+        case ConnectError() | ConnectTimeout():
+            return connect_error(error)
         case _:
             return str(error) or type(error).__name__

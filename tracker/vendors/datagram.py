@@ -23,7 +23,7 @@ from tracker.interfaces import Admission, IGateway, IPeer, NotAppended, Rejectio
 from tracker.limits import Limits
 from tracker.outcomes import Rejected
 from tracker.vendors.budget import Source
-from tracker.vendors.dialect import Append, DatagramDialect, Envelope, Notice
+from tracker.vendors.dialect import Append, DatagramDialect, Notice, OpenedDatagram
 from tracker.vendors.gate import DatagramGate
 from tracker.vendors.rejections import rejection
 
@@ -136,22 +136,22 @@ class DatagramPort(DatagramProtocol):
         if isinstance(outcome, Rejected):
             self._gateway.rejected(sender, outcome.reason, rejection(outcome.field))
             return
-        envelope = outcome.value
-        sender.device_id = envelope.device_id
-        if not self._gate.admits_device(envelope.device_id):
+        opened = outcome.value
+        sender.device_id = opened.device_id
+        if not self._gate.admits_device(opened.device_id):
             return
-        size, limit = len(envelope.data), self._limits.frame_bytes
+        size, limit = len(opened.data), self._limits.frame_bytes
         if size > limit:
             reason = f"data length {size} exceeds the limit of {limit}"
             self._gateway.rejected(sender, reason, Rejection.LENGTH)
-        elif self._gateway.admission(envelope.device_id) is not Admission.SERVED:
+        elif self._gateway.admission(opened.device_id) is not Admission.SERVED:
             self._gateway.tally.not_served += 1
         else:
-            self._handle(envelope, sender, addr)
+            self._handle(opened, sender, addr)
 
-    def _handle(self, envelope: Envelope, sender: _Sender, addr: Source) -> None:
-        digest = blake2b(envelope.data, digest_size=16).digest()
-        key = (envelope.device_id, envelope.ids, digest)
+    def _handle(self, opened: OpenedDatagram, sender: _Sender, addr: Source) -> None:
+        digest = blake2b(opened.data, digest_size=16).digest()
+        key = (opened.device_id, opened.ids, digest)
         seen = self._recent.find(key)
         if seen is not None:
             self._gateway.tally.repeated += 1
@@ -161,7 +161,7 @@ class DatagramPort(DatagramProtocol):
         if self._recent.under_way >= self._limits.datagrams_under_way:
             self._gateway.tally.dropped += 1
             return  # the device repeats it
-        for step in self._dialect.handle(envelope, self._clock.seconds()):
+        for step in self._dialect.handle(opened, self._clock.seconds()):
             if isinstance(step, Append):
                 self._append(step, key, addr)
             elif isinstance(step, Notice):

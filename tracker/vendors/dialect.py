@@ -175,7 +175,7 @@ class Dialect(Protocol[FrameT]):
         """
 
 
-class Envelope(NamedTuple):
+class OpenedDatagram(NamedTuple):
     """A datagram whose device is known, and whose content is not decoded yet."""
 
     device_id: str
@@ -191,14 +191,14 @@ class DatagramDialect(Protocol):
     The sender of a datagram may be forged, so a dialect must not store anything about it.
     """
 
-    def open(self, datagram: bytes) -> Decoded[Envelope] | Rejected:
+    def open(self, datagram: bytes) -> Decoded[OpenedDatagram] | Rejected:
         """Decode the header of a datagram, but not its content.
 
         :return: ``Rejected`` for an invalid header; its ``field`` as for
             :meth:`Dialect.next_frame`.
         """
 
-    def handle(self, envelope: Envelope, now: float) -> Sequence[DatagramStep]:
+    def handle(self, opened: OpenedDatagram, now: float) -> Sequence[DatagramStep]:
         """Return the steps for a datagram; the ``ack`` of its ``Append`` is the reply.
 
         Not called for a repetition, which gets the same reply again.

@@ -113,7 +113,7 @@ def test_instance_that_stops_replying_is_logged_once(bench: Bench) -> None:
         bench.pass_(10 * INTERVAL)
     lines = log_lines(logged)
     assert len(lines) == len(set(lines))
-    assert lines[-1] == "control port of one does not reply: Connection refused"
+    assert lines[-1] == "control port of one does not reply: connection refused"
     assert bench.console.describe("one")["permission"] == ""
 
 
@@ -169,7 +169,7 @@ def test_refusal_of_an_instance_is_raised(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("names", "reason"),
-    [((), "no running instance has a control port"), (("one",), "one: Connection refused")],
+    [((), "no running instance has a control port"), (("one",), "one: connection refused")],
 )
 def test_request_without_a_reachable_instance_raises_no_instance(
     bench: Bench, names: tuple[str, ...], reason: str

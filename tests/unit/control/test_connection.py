@@ -80,7 +80,7 @@ def test_command_fails_with_the_reason_of_the_last_attempt() -> None:
         bench.clock.advance(0.5)
     (error,) = asked
     assert isinstance(error, NotConnected)
-    assert str(error) == "Connection refused"
+    assert str(error) == "connection refused"
 
 
 def test_command_fails_if_connecting_takes_too_long() -> None:
@@ -96,8 +96,8 @@ def test_client_without_retry_connects_only_once() -> None:
     bench = Bench(retry=False)
     asked = bench.begin(bench.client.info())
     bench.endpoint.fail(refusal())
-    assert str(asked[0]) == "Connection refused"
-    assert str(bench.ask(bench.client.info())) == "Connection refused"
+    assert str(asked[0]) == "connection refused"
+    assert str(bench.ask(bench.client.info())) == "connection refused"
     assert not bench.endpoint.attempts
     assert bench.port.timers == 0
     assert bench.stop() == [None]
@@ -154,7 +154,7 @@ def test_connection_closed_before_hello_is_reported(
         (VerificationError(errors=[]), "TLS: the server's certificate is for another name"),
         (ConnectionDone(), "connection closed by the instance"),
         (ConnectionLost(), "connection closed by the instance; see its log for the reason"),
-        (refusal(), "Connection refused"),
+        (refusal(), "connection refused"),
         (FileNotFoundError(2, "No such file"), "[Errno 2] No such file"),
         (SSL.Error(), "Error"),
         (ValueError(), "ValueError"),

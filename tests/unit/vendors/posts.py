@@ -18,7 +18,7 @@ from tracker.limits import Limits
 from tracker.outcomes import Decoded, Rejected
 from tracker.position import Entry
 from tracker.vendors.datagram import DatagramPort
-from tracker.vendors.dialect import Append, DatagramStep, Envelope, Notice, ProtocolError
+from tracker.vendors.dialect import Append, DatagramStep, Notice, OpenedDatagram, ProtocolError
 
 ADDRESS: Final = ("192.0.2.7", 40_001)
 OTHER_ADDRESS: Final = ("198.51.100.9", 7)
@@ -31,21 +31,21 @@ BuildPort = Callable[[FakeGateway, Limits, Clock], DatagramPort]
 class PostDialect:
     """The dialect of these devices."""
 
-    def open(self, datagram: bytes) -> Decoded[Envelope] | Rejected:
+    def open(self, datagram: bytes) -> Decoded[OpenedDatagram] | Rejected:
         head, _, rest = datagram.partition(b" ")
         number, _, records = rest.partition(b" ")
         if not number.isdigit():
             return Rejected(len(datagram), 0, "not a line", field="length")
-        return Decoded(Envelope(head.decode(), records, (int(number),)), len(datagram))
+        return Decoded(OpenedDatagram(head.decode(), records, (int(number),)), len(datagram))
 
-    def handle(self, envelope: Envelope, now: float) -> Sequence[DatagramStep]:
-        words = envelope.data.decode().split()
+    def handle(self, opened: OpenedDatagram, now: float) -> Sequence[DatagramStep]:
+        words = opened.data.decode().split()
         if "wrong" in words:
             return [ProtocolError("an error", Rejection.CONTENT)]
         when = "2026-11-22T10:00:00.000Z"
-        entries = [Entry(when, envelope.device_id, "lines", word) for word in words]
+        entries = [Entry(when, opened.device_id, "lines", word) for word in words]
         notices = [Notice(word) for word in words if word == "odd"]
-        return [*notices, Append(entries, b"%d %d" % (*envelope.ids, len(words)))]
+        return [*notices, Append(entries, b"%d %d" % (*opened.ids, len(words)))]
 
 
 def build_port(gateway: FakeGateway, limits: Limits, clock: Clock) -> DatagramPort:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from tracker.interfaces import Rejection
 from tracker.limits import Limits
 from tracker.outcomes import Decoded, Rejected
-from tracker.vendors.dialect import Append, DatagramStep, Envelope, Notice, ProtocolError
+from tracker.vendors.dialect import Append, DatagramStep, Notice, OpenedDatagram, ProtocolError
 from tracker.vendors.rejections import rejection
 from tracker.vendors.teltonika.datagram import decode_datagram, encode_ack
 from tracker.vendors.teltonika.layouts import Layouts
@@ -26,21 +26,21 @@ class TeltonikaDatagramDialect:
         # datagram, which may be forged.
         self._reader = EntryReader(layouts, limits.records, limits.message_bytes)
 
-    def open(self, datagram: bytes) -> Decoded[Envelope] | Rejected:
+    def open(self, datagram: bytes) -> Decoded[OpenedDatagram] | Rejected:
         """See :class:`tracker.vendors.dialect.DatagramDialect`."""
         outcome = decode_datagram(datagram)
         if isinstance(outcome, Rejected):
             return outcome
         packet = outcome.value
         ids = (packet.packet_id, packet.avl_packet_id)
-        return Decoded(Envelope(packet.imei, packet.data, ids), outcome.used)
+        return Decoded(OpenedDatagram(packet.imei, packet.data, ids), outcome.used)
 
-    def handle(self, envelope: Envelope, now: float) -> Sequence[DatagramStep]:
+    def handle(self, opened: OpenedDatagram, now: float) -> Sequence[DatagramStep]:
         """See :class:`tracker.vendors.dialect.DatagramDialect`."""
         repeated: list[DatagramStep] = []
         reading = self._reader.read(
-            envelope.device_id,
-            envelope.data,
+            opened.device_id,
+            opened.data,
             now,
             lambda: repeated.append(Notice(REPEATED_ID)),
         )
@@ -49,6 +49,6 @@ class TeltonikaDatagramDialect:
         if reading.message is not None:
             reason = "message over UDP: only records are allowed"
             return (ProtocolError(reason, Rejection.CODEC),)
-        packet_id, avl_packet_id = envelope.ids
+        packet_id, avl_packet_id = opened.ids
         ack = encode_ack(packet_id, avl_packet_id, len(reading.entries))
         return (*repeated[:1], Append(reading.entries, ack))
