@@ -167,7 +167,7 @@ def test_acl_suffices_for_tracker_admin(site: Site, fleet: Simulation) -> None:
     site.admin("dead", "show", one)
     site.admin("dead", "retry", one)
     wait_for(lambda: redis.xlen(DEAD) == 2, "the retried entry is a dead letter again")
-    site.admin("dead", "delete", other)
+    site.admin("dead", "drop", other)
     assert_nothing_was_denied(site)
 
 

@@ -14,7 +14,7 @@ from tracker.admin.output import echo_pairs, echo_table, only_first
 from tracker.admin.redis import run_with_redis
 from tracker.keys import dead_letters, telemetry_stream
 from tracker.log.entries import exclusive_start
-from tracker.log.redis.dead import DeadLetter, RetryResult, delete_dead, read_dead, retry_dead
+from tracker.log.redis.dead import DeadLetter, RetryResult, drop_dead, read_dead, retry_dead
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import RunFailed
@@ -41,11 +41,7 @@ def _stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--stream", metavar="NAME", help="Stream of the entries, instead of --vendor."
         ),
         click.option(
-            "--vendor",
-            metavar="NAME",
-            default="teltonika",
-            show_default=True,
-            help="Vendor whose stream is used.",
+            "--vendor", default="teltonika", show_default=True, help="Vendor whose stream is used."
         ),
         redis_option,
     ):
@@ -155,20 +151,20 @@ def retry(
 @_stream_options
 @_ids
 @_all
-def delete(
+def drop(
     *, url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
 ) -> None:
-    """Delete dead letters.
+    """Delete dead letters for good.
 
     The exit code is 1 if an ID was not found.
     """
     _apply(
-        url, _stream(stream, vendor), ids=ids, everything=everything, change=_delete, done="deleted"
+        url, _stream(stream, vendor), ids=ids, everything=everything, change=_drop, done="deleted"
     )
 
 
-async def _delete(redis: RedisConnection, stream: str, ids: Sequence[str]) -> RetryResult:
-    return RetryResult(await delete_dead(redis, stream, ids))
+async def _drop(redis: RedisConnection, stream: str, ids: Sequence[str]) -> RetryResult:
+    return RetryResult(await drop_dead(redis, stream, ids))
 
 
 def _apply(

@@ -159,10 +159,10 @@ def test_dead_letter_that_cannot_be_appended_is_reported_and_others_are_retried(
 
 def test_dropped_dead_letters_are_deleted(redis: RedisServer) -> None:
     ids = append_dead(redis, 1200)
-    assert admin(redis, "dead", "delete", *ids[:3]) == "3 deleted\n"
-    assert "0 deleted, 1 not found\n" in admin(redis, "dead", "delete", ids[0], code=1)
-    assert admin(redis, "dead", "delete", "--all", "--vendor", "other") == "0 deleted\n"
-    assert admin(redis, "dead", "delete", "--all") == "1197 deleted\n"
+    assert admin(redis, "dead", "drop", *ids[:3]) == "3 deleted\n"
+    assert "0 deleted, 1 not found\n" in admin(redis, "dead", "drop", ids[0], code=1)
+    assert admin(redis, "dead", "drop", "--all", "--vendor", "other") == "0 deleted\n"
+    assert admin(redis, "dead", "drop", "--all") == "1197 deleted\n"
     assert redis.client.xlen(DEAD) == 0
 
 
@@ -236,7 +236,7 @@ def test_replay_reports_the_first_malformed_entries(redis: RedisServer, tmp_path
         (("lag", "-o", "xml"), 2, "'xml' is not one of"),
         (("dead", "show", "now"), 2, "'now' is not an entry ID"),
         (("dead", "retry"), 2, "or --all"),
-        (("dead", "delete", "1-1", "--all"), 2, "or --all"),
+        (("dead", "drop", "1-1", "--all"), 2, "or --all"),
         (("replay", "--stream", STREAM), 2, "--sink"),
         (("replay", "--stream", "no", "--sink", "sqlite:x"), 1, "Stream no not found"),
         (("replay", "--stream", STREAM, "--sink", "x:y"), 2, "unknown sink"),

@@ -7,7 +7,7 @@ from pytest_twisted import ensureDeferred
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tracker.log.entries import StreamEntry
-from tracker.log.redis.dead import RetryResult, append_dead, delete_dead, read_dead, retry_dead
+from tracker.log.redis.dead import RetryResult, append_dead, drop_dead, read_dead, retry_dead
 
 STREAM = "telemetry:teltonika"
 DEAD = "telemetry:teltonika:dead"
@@ -148,7 +148,7 @@ async def test_dropped_dead_letters_are_deleted(redis: RedisServer, connected: C
             connected.connection, StreamEntry(STREAM, f"1-{number}", [b"n", b"1"]), "odd", 1
         )
     letters = await read_dead(connected.connection, STREAM)
-    assert await delete_dead(connected.connection, STREAM, [letters[0].id, "9-9"]) == 1
+    assert await drop_dead(connected.connection, STREAM, [letters[0].id, "9-9"]) == 1
     left = await read_dead(connected.connection, STREAM)
     assert [letter.original_id for letter in left] == ["1-1", "1-2"]
     assert not redis.client.exists(STREAM)

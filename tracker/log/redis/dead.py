@@ -164,11 +164,11 @@ async def _move(redis: RedisConnection, stream: str, entry_id: str) -> str | Non
         await redis.execute("XADD", stream, "*", *found[0].content)
     except Refused as error:
         return str(error)
-    await delete_dead(redis, stream, [entry_id])
+    await drop_dead(redis, stream, [entry_id])
     return None
 
 
-async def delete_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> int:
+async def drop_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> int:
     """Delete dead letters, and return the number of those that existed."""
     dropped: int = await redis.execute("XDEL", dead_letters(stream), *ids)
     return dropped
