@@ -41,7 +41,11 @@ def _stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--stream", metavar="NAME", help="Stream of the entries, instead of --vendor."
         ),
         click.option(
-            "--vendor", default="teltonika", show_default=True, help="Vendor whose stream is used."
+            "--vendor",
+            metavar="NAME",
+            default="teltonika",
+            show_default=True,
+            help="Vendor whose stream is used.",
         ),
         redis_option,
     ):
