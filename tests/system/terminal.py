@@ -6,16 +6,21 @@ import fcntl
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
 import termios
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from tests.system.processes import BIN, environment
 
 #: Control sequences, which set colours and move the cursor: ECMA-48, 5.4.
 ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+
+#: Maximum number of seconds without output.
+MAX_SILENCE = 120
 
 
 class Terminal:
@@ -42,8 +47,20 @@ class Terminal:
         return self.shown
 
     def type(self, keys: str) -> None:
-        r"""Press keys; Ctrl-C is ``\x03``."""
+        """Press keys."""
         os.write(self._controller, keys.encode())
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C until the command ends; return its exit code.
+
+        Python misses a signal that arrives just before it blocks in the read of a line.
+        """
+        while self._process.poll() is None:
+            with suppress(OSError):  # it has ended meanwhile
+                self.type("\x03")
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
+        return self.end()
 
     def end(self, timeout: float = 30) -> int:
         """Read the rest of the output; return the exit code."""
@@ -59,6 +76,8 @@ class Terminal:
             self.end()
 
     def _read(self) -> bool:
+        readable, _, _ = select.select([self._controller], [], [], MAX_SILENCE)
+        assert readable, f"no output for {MAX_SILENCE} s after: {self.shown}"
         try:
             data = os.read(self._controller, 65_536)
         except OSError:  # all its processes have ended

@@ -197,7 +197,7 @@ def test_migrate_of_a_sink_without_tables_does_nothing(tmp_path: Path) -> None:
     ("url", "exit_code", "message"),
     [
         ("mysql://tracker:s3cret@h/db", 2, "unknown sink 'mysql'"),
-        ("sqlite:", 2, "requires the path"),
+        ("sqlite:", 2, "requires a path"),
         ("sqlite:/nowhere/at/all.sqlite", 1, "open the database"),
         ("postgresql://tracker:s3cret@127.0.0.1:1/db", 1, "refused"),
         ("postgresql://tracker:s3cret%@127.0.0.1/db", 2, "not a valid PostgreSQL URL"),
