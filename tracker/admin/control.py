@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 import click
 from twisted.internet.defer import TimeoutError  # noqa: A004
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker.admin.exitcodes import ExitCode
@@ -114,14 +113,12 @@ def not_connected(port: str, greeted: bool, error: NotConnected) -> RunFailed:
     reason = str(error)
     if greeted:
         text = f"Connection to {name} failed: {reason}."
-    elif reason == os.strerror(errno.ENOENT):
+    elif reason == reason_of(ConnectError(errno.ENOENT)):
         text = f"Cannot connect to {name}: no such socket."
     elif reason == reason_of(ConnectionDone()) and kind != "ssl":
         text = f"{name} is not a control port (it closed the connection)."
     else:
-        # Reasons of the operating system begin with a capital, those of TLS with an abbreviation.
-        phrase = reason[:1].lower() + reason[1:] if reason[1:2].islower() else reason
-        text = f"Cannot connect to {name}: {phrase}."
+        text = f"Cannot connect to {name}: {reason}."
     return RunFailed(text, ExitCode.UNREACHABLE)
 
 

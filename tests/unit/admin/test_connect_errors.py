@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 
 import click
 import pytest
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectError, ConnectionDone
 
 from tracker.admin.control import failure, not_connected
 from tracker.admin.exitcodes import ExitCode
@@ -31,9 +30,9 @@ SSL = "ssl:localhost:5099:privateKey=a.key:certKey=a.pem"
 @pytest.mark.parametrize(
     ("port", "greeted", "reason", "text"),
     [
-        ("unix:/x.sock", False, os.strerror(errno.ENOENT),
+        ("unix:/x.sock", False, reason_of(ConnectError(errno.ENOENT)),
          "Cannot connect to unix:/x.sock: no such socket."),
-        ("unix:/x.sock", False, os.strerror(errno.EACCES),
+        ("unix:/x.sock", False, reason_of(ConnectError(errno.EACCES)),
          "Cannot connect to unix:/x.sock: permission denied."),
         ("tcp:127.0.0.1:9", False, CLOSED,
          "tcp:127.0.0.1:9 is not a control port (it closed the connection)."),
