@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import pytest
 from attrs import frozen
 from treq.testing import RequestTraversalAgent
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, capturedLogs
 
 from tests.unit.bridge.double import (
     ADMIN_TOKEN,
@@ -62,3 +65,10 @@ def doubled() -> Doubled:
 def subject() -> Doubled:
     """Return a double of Directus without rows."""
     return doubled()
+
+
+@pytest.fixture
+def logged() -> Iterator[Sequence[LogEvent]]:
+    """Yield the events that are logged during the test."""
+    with capturedLogs() as events:
+        yield events

@@ -14,7 +14,7 @@ from treq.testing import StubTreq
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogEvent, capturedLogs
+from twisted.logger import LogEvent
 
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.dispatching import Bench, device
@@ -109,12 +109,6 @@ class Connection:
 @pytest.fixture
 def server() -> WebhookServer:
     return WebhookServer()
-
-
-@pytest.fixture
-def logged() -> Any:
-    with capturedLogs() as events:
-        yield events
 
 
 def test_webhook_announces_a_row(server: WebhookServer) -> None:
