@@ -96,7 +96,7 @@ class AdminGroup(click.Group):
         except click.UsageError as error:
             hint = "" if error.ctx is None else f" See {error.ctx.command_path} --help."
             return _print_error(sentence(_usage_message(error)) + hint, ExitCode.BAD_USAGE)
-        except click.ClickException as error:  # a place in the input, and what is wrong there
+        except click.ClickException as error:  # an offset in the input, and its fault
             return _print_error(error.format_message(), error.exit_code)
         except RunFailed as error:
             return _print_error(sentence(str(error)), error.exit_code)
@@ -106,13 +106,13 @@ class AdminGroup(click.Group):
 
 
 def _usage_message(error: click.UsageError) -> str:
-    """Return the text of an error, or the right place of an option that stands behind a command."""
+    """Return the message of an error, or where an option must stand that follows its command."""
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         root = error.ctx.find_root()
         if any(error.option_name in one.opts for one in root.command.params):
             command = error.ctx.command_path.removeprefix(root.command_path).strip()
-            place = f"{root.command_path} {error.option_name} … {command}"
-            return f"{error.option_name} must precede the command: {place}"
+            example = f"{root.command_path} {error.option_name} … {command}"
+            return f"{error.option_name} must precede the command: {example}"
     return error.format_message()
 
 

@@ -41,7 +41,8 @@ class Storer:
     :param reader: the consumer's membership in the group.
     :param size: the maximum number of positions in one attempt.
     :param condition: met while entries are stored.
-    :param report_entry: logs an event of an entry; see :meth:`EntryDecoder.report`.
+    :param report_entry: logs an event of an entry; see
+        :meth:`tracker.processing.decoding.EntryDecoder.report`.
     :param watchdog: reset at each attempt.
     """
 
