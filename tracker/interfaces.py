@@ -15,6 +15,7 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import Attribute, Interface
 
 from tracker.command import Answer, CommandFrame
+from tracker.extra import NO_EXTRA, Extra
 from tracker.limits import Limits
 from tracker.position import Entry, Position
 
@@ -68,13 +69,19 @@ class IVendor(Interface):
 class INaming(Interface):
     """Names of the attributes of a vendor's devices."""
 
-    def named(attributes: Mapping[str, Any], model: str | None) -> dict[str, Any]:  # noqa: N805
+    def named(
+        attributes: Mapping[str, Any],  # noqa: N805
+        widths: Mapping[int, int] | None,
+        model: str | None,
+    ) -> dict[str, Any]:
         """Return the named attributes of a position.
 
         :param attributes: attribute key → raw value, as in :attr:`Position.attributes`.
+        :param widths: see :attr:`tracker.extra.Extra.widths`.
         :param model: model of the device; None if it is unknown.
         :return: name → a dictionary with ``id``, ``value`` (signed and scaled) and, if the
-            attribute has one, ``unit``.
+            attribute has one, ``unit``. If the value is the error code of a sensor, ``value`` is
+            None, ``raw`` the code and ``error`` its meaning.
         """
 
 
@@ -401,9 +408,22 @@ class StoredPosition:
     vendor: str
     codec: str
     received_at: str
-    """Time at which Redis appended the entry, ISO 8601 UTC with milliseconds and Z."""
+    """Time of the first arrival, ISO 8601 UTC with milliseconds and Z: the time at which Redis
+    appended the entry, or :attr:`tracker.extra.Extra.arrived` if it was moved since."""
     named: Mapping[str, Any] | None = None
     """Return value of :meth:`INaming.named`; None without ``--names``."""
+    extra: Extra = NO_EXTRA
+    """The field ``extra`` of the entry, with the marks that the processor has added."""
+    clock_is_right: bool = True
+    """False if ``timestamp`` is not the time of the record."""
+
+    @property
+    def is_place(self) -> bool:
+        """True if the device was at these coordinates at that time.
+
+        Only such a record is part of a track, and may become the device's last position.
+        """
+        return self.clock_is_right and self.position.has_fix(self.extra.fix)
 
 
 @frozen

@@ -102,7 +102,7 @@ class EncodedAttributes(Mapping[str, Any]):
 
 
 class Entry(NamedTuple):
-    """The four fields of a stream entry, as text."""
+    """The fields of a stream entry, as text."""
 
     ts: str
     """Device time, ISO 8601 UTC with milliseconds and Z."""
@@ -112,6 +112,8 @@ class Entry(NamedTuple):
     """``8``, ``8E``, … or the vendor's message type."""
     payload: str
     """The JSON text that :meth:`Position.to_payload` returns."""
+    extra: str = ""
+    """Facts that the digest omits, see :mod:`tracker.extra`; empty: the entry lacks the field."""
 
 
 def iso_milliseconds(timestamp_ms: int) -> str:
@@ -179,13 +181,21 @@ class Position:
         """True for an unsolicited message, which has no coordinates."""
         return self.latitude is None and MESSAGE in self.attributes
 
-    @property
-    def has_fix(self) -> bool:
-        """True if the coordinates are valid at ``timestamp``.
+    def has_fix(self, fix: bool | None = None) -> bool:
+        """Return True if the coordinates are those of ``timestamp``.
 
-        Without a fix devices repeat the last known coordinates and report 0 satellites.
+        Without a fix devices report 0 satellites, and repeat the last known coordinates or send
+        zeros. Coordinates of exactly 0, 0 with satellites, and coordinates off the globe, are
+        errors of the device.
+
+        :param fix: see :data:`tracker.extra.FIX`.
         """
-        return self.latitude is not None and self.longitude is not None and bool(self.satellites)
+        latitude, longitude = self.latitude, self.longitude
+        if latitude is None or longitude is None or fix is False:
+            return False
+        if not (-90 <= latitude <= 90 and -180 <= longitude <= 180) or latitude == longitude == 0:
+            return False
+        return fix is True or bool(self.satellites)
 
     def to_payload(self) -> str:
         """Return the JSON text for the stream entry; equal records have equal texts."""
@@ -206,9 +216,12 @@ class Position:
             document["generation_type"] = self.generation_type
         return json.dumps(document, separators=(",", ":"))
 
-    def to_entry(self, codec: str) -> Entry:
-        """Return the stream entry of this position."""
-        return Entry(self.timestamp, self.device_id, codec, self.to_payload())
+    def to_entry(self, codec: str, extra: str = "") -> Entry:
+        """Return the stream entry of this position.
+
+        :param extra: see :attr:`Entry.extra`.
+        """
+        return Entry(self.timestamp, self.device_id, codec, self.to_payload(), extra)
 
     @classmethod
     def from_payload(cls, payload: str) -> Position:
@@ -280,12 +293,19 @@ def _timestamp(document: Mapping[str, Any], key: str) -> str:
 
 
 def _check_timestamp(value: str) -> None:
+    if not is_timestamp(value):
+        raise BadEntry("payload: timestamp is not of the form 2026-11-22T10:00:00.000Z")
+
+
+def is_timestamp(value: object) -> bool:
+    """Return True for an existing time in the form ``2026-11-22T10:00:00.000Z``."""
+    if not (isinstance(value, str) and _TIMESTAMP.fullmatch(value)):
+        return False
     try:
-        if not _TIMESTAMP.fullmatch(value):
-            raise ValueError(value)
         datetime.fromisoformat(value)  # rejects days and hours that do not exist
     except ValueError:
-        raise BadEntry("payload: timestamp is not of the form 2026-11-22T10:00:00.000Z") from None
+        return False
+    return True
 
 
 def _integer_or_none(document: Mapping[str, Any], key: str) -> int | None:

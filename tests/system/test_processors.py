@@ -87,7 +87,7 @@ def latest(appended: list[dict[str, str]]) -> dict[str, tuple[str, float, str]]:
         position = Position.from_payload(entry["payload"])
         device = position.device_id
         contact[device] = max(contact.get(device, ""), position.timestamp)
-        if position.has_fix and position.longitude is not None:
+        if position.has_fix() and position.longitude is not None:
             moment = (position.timestamp, digest(entry["payload"]), position.longitude)
             coordinates[device] = max(coordinates.get(device, moment), moment)
     return {

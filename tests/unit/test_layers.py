@@ -13,7 +13,7 @@ PACKAGE = ROOT / "tracker"
 
 #: Modules that import only each other.
 VOCABULARY = {
-    *("__init__", "position", "command", "keys", "imei", "config", "limits", "settings"),
+    *("__init__", "position", "extra", "command", "keys", "imei", "config", "limits", "settings"),
     *("errors", "interfaces", "outcomes", "reactor", "untrusted"),
 }
 
@@ -35,6 +35,7 @@ DIALECT_IMPORTS = ("budget.py", "dialect.py", "holds.py", "rejections.py")
 #: Modules without Twisted: codecs, dialects and their dependencies.
 PURE = [
     PACKAGE / "position.py",
+    PACKAGE / "extra.py",
     PACKAGE / "command.py",
     PACKAGE / "keys.py",
     PACKAGE / "imei.py",

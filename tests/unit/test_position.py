@@ -184,7 +184,11 @@ def test_digest_distinguishes_records_of_one_millisecond(field: str) -> None:
     [
         ({"satellites": 1}, True),
         ({"satellites": 248}, True),
-        ({"satellites": 7, "latitude": 0.0, "longitude": 0.0}, True),
+        ({"satellites": 7, "latitude": 0.0}, True),
+        ({"satellites": 7, "latitude": 0.0, "longitude": 0.0}, False),
+        ({"satellites": 7, "latitude": -90.0, "longitude": 180.0}, True),
+        ({"satellites": 7, "latitude": 90.0000001}, False),
+        ({"satellites": 7, "longitude": -180.0000001}, False),
         ({"satellites": 0}, False),
         ({"satellites": None}, False),
         ({"satellites": 7, "latitude": None}, False),
@@ -192,7 +196,23 @@ def test_digest_distinguishes_records_of_one_millisecond(field: str) -> None:
     ],
 )
 def test_fix_requires_coordinates_and_satellites(changes: dict[str, Any], has_fix: bool) -> None:
-    assert attrs.evolve(POSITION, **changes).has_fix is has_fix
+    assert attrs.evolve(POSITION, **changes).has_fix() is has_fix
+
+
+@pytest.mark.parametrize(
+    ("fix", "changes", "has_fix"),
+    [
+        (True, {"satellites": None}, True),
+        (True, {"satellites": 0}, True),
+        (True, {"latitude": None}, False),
+        (True, {"latitude": 0.0, "longitude": 0.0}, False),
+        (False, {"satellites": 7}, False),
+    ],
+)
+def test_statement_about_the_fix_replaces_the_satellites(
+    fix: bool, changes: dict[str, Any], has_fix: bool
+) -> None:
+    assert attrs.evolve(POSITION, **changes).has_fix(fix) is has_fix
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ class Devices:
         raw = dict(islice(raw.items(), MAX_ATTRIBUTES))
         named = row["named"]
         if named is None and (naming := self._namings.get(vendor or "")) is not None:
-            named = naming.named(raw, model)
+            named = naming.named(raw, None, model)
         named = named if isinstance(named, dict) else {}
         by_id = {
             str(about.get("id")): {**about, "name": name}

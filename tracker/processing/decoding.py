@@ -10,6 +10,7 @@ from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from tracker.extra import FIX, NO_EXTRA, read_extra
 from tracker.interfaces import StoredPosition
 from tracker.log.entries import StreamEntry
 from tracker.observe.ratelimit import LimitedLog
@@ -110,6 +111,7 @@ def stored_position(entry: StreamEntry, vendor: str) -> StoredPosition:
     try:
         codec = fields[b"codec"].decode("ascii")
         payload = fields[b"payload"].decode("utf-8")
+        extra_text = fields.get(b"extra", b"").decode("utf-8")
     except KeyError as error:
         raise BadEntry(f'field "{error.args[0].decode()}" is missing') from None
     except UnicodeDecodeError as error:
@@ -121,4 +123,8 @@ def stored_position(entry: StreamEntry, vendor: str) -> StoredPosition:
         # The size of a batch is limited in bytes of its entries. Decoded objects would take many
         # times as much memory.
         position = evolve(position, attributes=EncodedAttributes(encode_json(position.attributes)))
-    return StoredPosition(position, digest(payload), vendor, codec, entry.appended_at)
+    extra = read_extra(extra_text) if extra_text else NO_EXTRA
+    if extra.fix is None and not (position.is_message or position.has_fix()):
+        extra = extra.marked(FIX, False)
+    received_at = extra.arrived or entry.appended_at
+    return StoredPosition(position, digest(payload), vendor, codec, received_at, extra=extra)

@@ -49,7 +49,7 @@ class Namer(RedisTimer):
             return stored
         position = stored.position
         model = self._models.get(position.device_id)
-        named = naming.named(position.attributes, model)
+        named = naming.named(position.attributes, stored.extra.widths, model)
         if isinstance(position.attributes, EncodedAttributes):
             position.attributes.forget()
         return evolve(stored, named=EncodedAttributes(encode_json(named)))

@@ -30,13 +30,22 @@ def publisher_on(connected: Connected, reports: list[str | None]) -> StreamPubli
 
 
 @ensureDeferred
-async def test_entry_has_exactly_four_fields(connected: Connected, redis: RedisServer) -> None:
+async def test_entry_has_a_fifth_field_only_with_extra_facts(
+    connected: Connected, redis: RedisServer
+) -> None:
     publisher = publisher_on(connected, [])
-    await publisher.publish(entries(2))
+    first, second = entries(2)
+    await publisher.publish([first, second._replace(extra='{"fix":false}')])
     stored = [fields for _, fields in redis.client.xrange(STREAM)]
     assert stored == [
         {b"ts": b"t0", b"device_id": b"356307042441013", b"codec": b"8E", b"payload": b'{"n":0}'},
-        {b"ts": b"t1", b"device_id": b"356307042441013", b"codec": b"8E", b"payload": b'{"n":1}'},
+        {
+            b"ts": b"t1",
+            b"device_id": b"356307042441013",
+            b"codec": b"8E",
+            b"payload": b'{"n":1}',
+            b"extra": b'{"fix":false}',
+        },
     ]
 
 

@@ -182,7 +182,7 @@ def _expected(records: list[StoredPosition]) -> list[tuple[Any, ...]]:
     expected = []
     for device in sorted({one.position.device_id for one in records}):
         own = [one for one in records if one.position.device_id == device]
-        fixes = [one for one in own if one.position.has_fix]
+        fixes = [one for one in own if one.is_place]
         latest = max(fixes, key=lambda one: (one.position.timestamp, one.digest), default=None)
         contact = max(one.position.timestamp for one in own)
         expected.append((device, contact, None if latest is None else latest.digest))

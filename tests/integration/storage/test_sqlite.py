@@ -276,7 +276,7 @@ async def test_upgraded_database_equals_a_new_one(tmp_path: Path, closing: Closi
     old = sqlite3.connect(tmp_path / "upgraded.sqlite", isolation_level=None)
     assert upgrade(old, "", target=1) == (0, 1)
     for one in records:
-        old.execute(_INSERT_AT_1, batch._row(one)[:-2])
+        old.execute(_INSERT_AT_1, batch._row(one)[:-3])
     old.execute("ATTACH DATABASE ? AS fresh", (str(tmp_path / "fresh.sqlite"),))
     columns = ", ".join(row[1] for row in old.execute("PRAGMA main.table_info(last_positions)"))
     for table, kept in (("last_positions", columns), ("checkpoints", "*")):

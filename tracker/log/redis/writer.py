@@ -18,11 +18,16 @@ from tracker.redis.script import Script
 # some 24 µs for any number of entries. Redis checks memory and role before the script's first
 # write, and then refuses all of it. XADD has no MAXLEN, which could trim unread entries.
 _APPEND: Final = Script("""\
-for i = 1, #ARGV, 4 do
-  redis.call('XADD', KEYS[1], '*', 'ts', ARGV[i], 'device_id', ARGV[i + 1],
-    'codec', ARGV[i + 2], 'payload', ARGV[i + 3])
+for i = 1, #ARGV, 5 do
+  if ARGV[i + 4] == '' then
+    redis.call('XADD', KEYS[1], '*', 'ts', ARGV[i], 'device_id', ARGV[i + 1],
+      'codec', ARGV[i + 2], 'payload', ARGV[i + 3])
+  else
+    redis.call('XADD', KEYS[1], '*', 'ts', ARGV[i], 'device_id', ARGV[i + 1],
+      'codec', ARGV[i + 2], 'payload', ARGV[i + 3], 'extra', ARGV[i + 4])
+  end
 end
-return #ARGV / 4
+return #ARGV / 5
 """)
 
 

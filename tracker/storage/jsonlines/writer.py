@@ -20,11 +20,13 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from tracker.extra import MAX_EXTRA
 from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
 from tracker.log.entries import entry_order
 from tracker.reactor import Reactor
 from tracker.storage.rows import encode_json, pieces, plain
 from tracker.storage.thread import SinkThread
+from tracker.untrusted import parse_json
 
 #: Path that stands for standard output.
 STANDARD_OUTPUT: Final = "-"
@@ -167,6 +169,8 @@ def _line(stored: StoredPosition) -> str:
         document["generation_type"] = position.generation_type
     if stored.named is not None:
         document["named"] = plain(stored.named)
+    if stored.extra.text:
+        document["extra"] = parse_json(stored.extra.text, MAX_EXTRA)
     document |= {
         "vendor": stored.vendor,
         "codec": stored.codec,

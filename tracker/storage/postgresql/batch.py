@@ -36,7 +36,8 @@ CREATE TEMPORARY TABLE tracker_batch (
     attributes      jsonb,
     named           jsonb,
     received_at     timestamptz(3),
-    has_fix         boolean,
+    extra           jsonb,
+    is_place        boolean,
     is_message      boolean,
     type            integer,
     message         text
@@ -48,7 +49,7 @@ _COPY: Final = "COPY pg_temp.tracker_batch FROM STDIN"
 _RECORD: Final = (
     *("digest", "vendor", "codec", "latitude", "longitude", "altitude", "angle", "speed"),
     *("satellites", "priority", "event", "generation_type", "attributes", "named"),
-    "received_at",
+    *("received_at", "extra"),
 )
 _COLUMNS: Final = f"device_id, ts, {', '.join(_RECORD)}"
 
@@ -61,9 +62,9 @@ ON CONFLICT DO NOTHING
 
 _INSERT_MESSAGES: Final = """
 INSERT INTO messages (
-    device_id, ts, digest, vendor, codec, type, message, attributes, received_at
+    device_id, ts, digest, vendor, codec, type, message, attributes, received_at, extra
 )
-SELECT device_id, ts, digest, vendor, codec, type, message, attributes, received_at
+SELECT device_id, ts, digest, vendor, codec, type, message, attributes, received_at, extra
 FROM pg_temp.tracker_batch WHERE is_message
 ORDER BY device_id, ts, digest
 ON CONFLICT DO NOTHING
@@ -83,7 +84,7 @@ FROM (
     SELECT device_id, max(ts) AS last_contact FROM pg_temp.tracker_batch GROUP BY device_id
 ) AS contact
 LEFT JOIN (
-    SELECT DISTINCT ON (device_id) {_COLUMNS} FROM pg_temp.tracker_batch WHERE has_fix
+    SELECT DISTINCT ON (device_id) {_COLUMNS} FROM pg_temp.tracker_batch WHERE is_place
     ORDER BY device_id, ts DESC, digest DESC
 ) AS latest USING (device_id)
 ORDER BY device_id
@@ -170,7 +171,8 @@ def read_checkpoint(connection: Connection, stream: str, group: str) -> str | No
 def _copy_row(stored: StoredPosition) -> str:
     position = stored.position
     named = "\\N" if stored.named is None else _json(stored.named)
-    rest = f"{'t' if position.has_fix else 'f'}\tf\t\\N\t\\N"
+    extra = _backslashed(stored.extra.text) if stored.extra.text else "\\N"
+    rest = f"{'t' if stored.is_place else 'f'}\tf\t\\N\t\\N"
     if position.is_message:
         type_, message = message_columns(position.attributes)
         text = "\\N" if message is None else _escaped(message)
@@ -181,13 +183,16 @@ def _copy_row(stored: StoredPosition) -> str:
         f"{_null(position.latitude)}\t{_null(position.longitude)}\t{_null(position.altitude)}\t"
         f"{_null(position.angle)}\t{_null(position.speed)}\t{_null(position.satellites)}\t"
         f"{position.priority}\t{position.event}\t{_null(position.generation_type)}\t"
-        f"{_json(position.attributes)}\t{named}\t{stored.received_at}\t{rest}\n"
+        f"{_json(position.attributes)}\t{named}\t{stored.received_at}\t{extra}\t{rest}\n"
     )
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    text = encode_json(value)
-    return text.replace("\\", "\\\\") if "\\" in text else text
+    return _backslashed(encode_json(value))
+
+
+def _backslashed(json: str) -> str:
+    return json.replace("\\", "\\\\") if "\\" in json else json
 
 
 def _null(value: float | None) -> Any:

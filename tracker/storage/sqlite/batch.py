@@ -15,15 +15,15 @@ _INSERT_POSITION: Final = """
 INSERT INTO positions (
     device_id, ts, digest, vendor, codec, latitude, longitude, altitude, angle, speed,
     satellites, priority, event, attributes, received_at, generation_type,
-    named
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    named, extra
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (device_id, ts, digest) DO NOTHING
 """
 
 _INSERT_MESSAGE: Final = """
 INSERT INTO messages (
-    device_id, ts, digest, vendor, codec, type, message, attributes, received_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    device_id, ts, digest, vendor, codec, type, message, attributes, received_at, extra
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (device_id, ts, digest) DO NOTHING
 """
 
@@ -38,7 +38,8 @@ _COORDINATES: Final = """
 UPDATE last_positions SET
     ts = ?2, digest = ?3, vendor = ?4, codec = ?5, latitude = ?6, longitude = ?7,
     altitude = ?8, angle = ?9, speed = ?10, satellites = ?11, priority = ?12, event = ?13,
-    attributes = ?14, received_at = ?15, generation_type = ?16, named = ?17
+    attributes = ?14, received_at = ?15, generation_type = ?16, named = ?17,
+    extra = ?18
 WHERE device_id = ?1 AND (ts IS NULL OR (?2, ?3) > (ts, digest))
 """
 
@@ -96,6 +97,7 @@ def _row(stored: StoredPosition) -> tuple[Any, ...]:
         stored.received_at,
         position.generation_type,
         None if stored.named is None else encode_json(stored.named),
+        stored.extra.text or None,
     )
 
 
@@ -110,6 +112,7 @@ def _message_row(stored: StoredPosition) -> tuple[Any, ...]:
         *message_columns(position.attributes),
         encode_json(position.attributes),
         stored.received_at,
+        stored.extra.text or None,
     )
 
 
@@ -126,7 +129,7 @@ def _latest_positions(positions: Iterable[StoredPosition]) -> Iterable[tuple[Any
     for stored in positions:
         position = stored.position
         best = latest.get(position.device_id)
-        if position.has_fix and (best is None or _moment(stored) > _moment(best)):
+        if stored.is_place and (best is None or _moment(stored) > _moment(best)):
             latest[position.device_id] = stored
     return map(_row, latest.values())
 

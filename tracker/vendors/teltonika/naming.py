@@ -31,7 +31,9 @@ class Naming:
         self._default = _by_id(load())
         self._models = {model: _by_id(dictionary) for model, dictionary in models.items()}
 
-    def named(self, attributes: Mapping[str, Any], model: str | None) -> dict[str, Any]:
+    def named(
+        self, attributes: Mapping[str, Any], widths: Mapping[int, int] | None, model: str | None
+    ) -> dict[str, Any]:
         """See :class:`tracker.interfaces.INaming`.
 
         Attributes without a matching entry and those with a key that is not an id are omitted.

@@ -43,12 +43,12 @@ def naming() -> Naming:
 def test_attribute_is_named_if_it_fits_an_entry(
     naming: Naming, attributes: dict[str, Any], named: dict[str, Any]
 ) -> None:
-    assert naming.named(attributes, None) == named
+    assert naming.named(attributes, None, None) == named
 
 
 def test_variable_element_is_named_and_not_scaled(naming: Naming) -> None:
     raw = {"__buffer_b64": "EQ=="}
-    assert list(naming.named({"385": raw}, None).values()) == [{"id": 385, "value": raw}]
+    assert list(naming.named({"385": raw}, None, None).values()) == [{"id": 385, "value": raw}]
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_variable_element_is_named_and_not_scaled(naming: Naming) -> None:
 def test_model_of_a_device_selects_the_family_of_entries(
     naming: Naming, model: str | None, value: float
 ) -> None:
-    (named,) = naming.named({"72": 0xFF9C}, model).values()
+    (named,) = naming.named({"72": 0xFF9C}, None, model).values()
     assert named["value"] == value
 
 
 def test_entries_of_a_model_take_precedence(naming: Naming) -> None:
-    named = naming.named({"66": 1392, "7777": 255, "239": 1}, "FMB920")
+    named = naming.named({"66": 1392, "7777": 255, "239": 1}, None, "FMB920")
     assert named == {
         "Battery of the truck": {"id": 66, "value": 13.92, "unit": "V"},
         "Ours": {"id": 7777, "value": -2},
         "Ignition": {"id": 239, "value": 1},
     }
-    assert "External Voltage" in naming.named({"66": 1392}, "FMB120")
+    assert "External Voltage" in naming.named({"66": 1392}, None, "FMB120")

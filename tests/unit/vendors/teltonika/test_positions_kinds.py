@@ -142,7 +142,7 @@ def test_cell_of_codec_7_becomes_named_attributes() -> None:
 
 
 def test_record_without_coordinates_has_no_fix() -> None:
-    fixes = [codec7_position(IMEI, record).has_fix for record in golden_7.RECORDS]
+    fixes = [codec7_position(IMEI, record).has_fix() for record in golden_7.RECORDS]
     assert fixes == [False, True, True, False]
 
 
@@ -258,7 +258,7 @@ def test_entry_of_any_message_can_be_parsed(content: bytes, timestamp: int) -> N
     (entry,) = entries_of(message(content, 0x0D, timestamp=timestamp))
     read = Position.from_payload(entry.payload)
     assert (read.latitude, read.longitude, read.satellites) == (None, None, None)
-    assert not read.has_fix
+    assert not read.has_fix()
     assert read.to_payload() == entry.payload
     assert entry.payload.isascii()
 

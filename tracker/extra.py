@@ -1,0 +1,119 @@
+"""The optional field ``extra`` of a stream entry: facts about a record that its digest omits.
+
+The field is a JSON object. A device that repeats a record may say something else here (another
+arrival, another serial), so the digest covers the payload alone. An entry without the field is
+complete, and readers ignore the names that they do not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from json import dumps
+from typing import Any, Final
+
+from attrs import field, frozen
+
+from tracker.position import BadEntry, is_timestamp
+from tracker.untrusted import parse_json
+
+#: Element IDs by the size of their values on the wire in bytes: ``{"1": [239, 240], "2": [66]}``.
+#: Values of variable length are not listed.
+WIDTHS: Final = "widths"
+#: False if the coordinates are not those of the record; true if they are, from a vendor that
+#: reports no number of satellites.
+FIX: Final = "fix"
+#: Time of the first arrival, which everything that moves an entry keeps; ISO 8601 UTC with
+#: milliseconds and Z.
+ARRIVED: Final = "arrived"
+#: Kind of an error of the device's clock.
+CLOCK: Final = "clock"
+
+#: Maximum number of characters of the field.
+MAX_EXTRA: Final = 1 << 20
+
+#: Texts of this length or less are kept parsed. A fleet has few different ones.
+_MAX_CACHED: Final = 1024
+_MAX_WIDTH: Final = 255
+
+
+@frozen
+class Extra:
+    """The content of the field ``extra``."""
+
+    text: str = ""
+    """The JSON object; empty if the entry does not have the field."""
+    widths: Mapping[int, int] | None = field(default=None, repr=False)
+    """Element ID → size of its value on the wire in bytes; None if the entry does not say."""
+    fix: bool | None = None
+    """See :data:`FIX`; None if the number of satellites decides."""
+    arrived: str | None = None
+    """See :data:`ARRIVED`; None: the entry was never moved."""
+
+    def marked(self, name: str, value: bool | str) -> Extra:
+        """Return a copy with one more fact, which replaces an earlier one of that name."""
+        document = parse_json(self.text, MAX_EXTRA) if self.text else {}
+        return read_extra(dumps(document | {name: value}, separators=(",", ":")))
+
+
+#: The content of an entry without the field.
+NO_EXTRA: Final = Extra()
+
+
+def widths_json(widths: Iterable[tuple[int, int]]) -> str:
+    """Return the JSON object for :data:`WIDTHS`.
+
+    :param widths: (element ID, size of its value in bytes), each ID once.
+    """
+    by_width: dict[str, list[int]] = {}
+    for element_id, width in widths:
+        by_width.setdefault(str(width), []).append(element_id)
+    return dumps(by_width, separators=(",", ":"))
+
+
+def read_extra(text: str) -> Extra:
+    """Return the content of the field.
+
+    :param text: the value of the field.
+    :raises BadEntry: if it is not a JSON object, or one of the facts of this module is malformed.
+    """
+    return _cached(text) if len(text) <= _MAX_CACHED else _read(text)
+
+
+def _read(text: str) -> Extra:
+    try:
+        document = parse_json(text, MAX_EXTRA)
+    except ValueError as error:
+        raise BadEntry(f"extra is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise BadEntry("extra is not a JSON object")
+    fix, arrived = document.get(FIX), document.get(ARRIVED)
+    if not (fix is None or isinstance(fix, bool)):
+        raise BadEntry("extra: fix is neither true nor false")
+    if not (arrived is None or is_timestamp(arrived)):
+        raise BadEntry("extra: arrived is not of the form 2026-11-22T10:00:00.000Z")
+    return Extra(text, _widths(document.get(WIDTHS)), fix, arrived)
+
+
+_cached: Final = lru_cache(maxsize=4096)(_read)
+
+
+def _widths(value: Any) -> Mapping[int, int] | None:
+    if value is None:
+        return None
+    try:
+        return {
+            _small(element_id): _small(int(width), _MAX_WIDTH)
+            for width, element_ids in value.items()
+            for element_id in element_ids
+        }
+    except (AttributeError, TypeError, ValueError):
+        raise BadEntry(
+            'extra: widths is not of the form {"1": [239], "2": [66]}: element IDs by bytes'
+        ) from None
+
+
+def _small(value: Any, most: int = 0xFFFFFFFF) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(value)
+    return value

@@ -1,0 +1,20 @@
+-- readable_from: 0.1.0
+
+-- The field "extra" of the stream entry, with the marks of the processor: {"fix": false} if the
+-- coordinates are not those of the record, {"clock": …} if its time is not.
+ALTER TABLE positions ADD COLUMN extra jsonb;
+ALTER TABLE messages ADD COLUMN extra jsonb;
+
+-- The latest record of each device whose time was wrong: the kind of the error, the time that the
+-- record gave, and its arrival. NULL if there was none.
+ALTER TABLE last_positions ADD COLUMN extra jsonb;
+ALTER TABLE last_positions ADD COLUMN clock_error text;
+ALTER TABLE last_positions ADD COLUMN clock_error_ts timestamptz(3);
+ALTER TABLE last_positions ADD COLUMN clock_error_at timestamptz(3);
+
+-- Progress of repairs of old rows: everything up to this key is done.
+CREATE TABLE repairs (
+    name        text PRIMARY KEY,
+    done_up_to  jsonb,
+    finished_at timestamptz
+);

@@ -1,0 +1,20 @@
+-- readable_from: 0.1.0
+
+-- The field "extra" of the stream entry, with the marks of the processor: {"fix": false} if the
+-- coordinates are not those of the record, {"clock": …} if its time is not.
+ALTER TABLE positions ADD COLUMN extra TEXT;
+ALTER TABLE messages ADD COLUMN extra TEXT;
+
+-- The latest record of each device whose time was wrong: the kind of the error, the time that the
+-- record gave, and its arrival. NULL if there was none.
+ALTER TABLE last_positions ADD COLUMN extra TEXT;
+ALTER TABLE last_positions ADD COLUMN clock_error TEXT;
+ALTER TABLE last_positions ADD COLUMN clock_error_ts TEXT;
+ALTER TABLE last_positions ADD COLUMN clock_error_at TEXT;
+
+-- Progress of repairs of old rows: everything up to this key is done.
+CREATE TABLE repairs (
+    name        TEXT PRIMARY KEY,
+    done_up_to  TEXT,
+    finished_at TEXT
+) WITHOUT ROWID;
