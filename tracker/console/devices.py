@@ -21,7 +21,7 @@ from tracker.position import MAX_SAFE_INTEGER, iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.replies import mapping
-from tracker.storage.reader import MAX_DEVICES, PositionReader, QueryFailed, Search
+from tracker.storage.reader import DOCUMENTS, MAX_DEVICES, PositionReader, QueryFailed, Search
 from tracker.untrusted import is_unicode, parse_json, shown
 
 #: Maximum length of a track, in hours.
@@ -129,7 +129,7 @@ class Devices:
             "model": model,
             "connection": connection,
             "position_error": position_error,
-            "position": row and {name: row[name] for name in row if name not in _ATTRIBUTES},
+            "position": row and {name: row[name] for name in row if name not in DOCUMENTS},
             "attributes": [] if row is None else self._attributes(row, vendor, model),
         }
 
@@ -199,9 +199,6 @@ class Devices:
             if cursor == "0" or len(found) >= limit:
                 break
         return {"devices": found, "after": None if cursor == "0" else cursor, "stored": False}
-
-
-_ATTRIBUTES: Final = ("attributes", "named")
 
 
 _BAD_AFTER: Final = "after: must be the value that the previous page returned"

@@ -39,6 +39,8 @@ LAST: Final = (
     *("device_id", "last_contact", "ts", "vendor", "codec", "latitude", "longitude", "altitude"),
     *("angle", "speed", "satellites", "priority", "event"),
 )
+#: Columns of ``last_positions`` that hold JSON.
+DOCUMENTS: Final = ("attributes", "named", "extra")
 
 
 class QueryFailed(Exception):
@@ -106,14 +108,14 @@ class PositionReader(Service, ABC):
         return list(map(_presentable, await self._query(self._devices, search)))
 
     async def device(self, device_id: str) -> dict[str, Any] | None:
-        """Return a device's row of ``last_positions``, with ``attributes`` and ``named``, or None.
+        """Return a device's row of ``last_positions``, with :data:`DOCUMENTS`, or None.
 
         :raises QueryFailed: if the database cannot be queried.
         """
         row = await self._query(self._device, device_id)
         if row is None:
             return None
-        parsed = {name: row.pop(name) for name in ("attributes", "named")}
+        parsed = {name: row.pop(name) for name in DOCUMENTS}
         return _presentable(row) | parsed
 
     async def track(self, device_id: str, since: str) -> Track:
@@ -156,7 +158,7 @@ class PositionReader(Service, ABC):
 
 def decoded(row: dict[str, Any]) -> dict[str, Any]:
     """Parse the JSON columns of a row, and return it; a malformed column becomes None."""
-    for name in ("attributes", "named"):
+    for name in DOCUMENTS:
         try:
             row[name] = None if row[name] is None else parse_json(row[name], MAX_PAYLOAD)
         except (ValueError, TypeError):

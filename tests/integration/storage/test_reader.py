@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_twisted
-from attrs import define
+from attrs import define, evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
 from tests.integration.storage.batches import CHECKPOINT, DEVICE, message, stored
 from tests.servers import PostgresServer
+from tracker.extra import read_extra
 from tracker.interfaces import Batch, StoredPosition
 from tracker.storage import reader as module
 from tracker.storage.reader import PositionReader, QueryFailed, Search
@@ -88,8 +89,18 @@ async def test_all_fields_of_a_device_are_read(stored_in: Database) -> None:
         "event": 239,
         "attributes": {"239": 1, "78": {"__bigint": "13835058055282163712"}},
         "named": None,
+        "extra": None,
     }
     assert await stored_in.positions.device("000000000000000") is None
+
+
+@ensureDeferred
+async def test_extra_facts_of_a_device_are_read(stored_in: Database) -> None:
+    facts = {"widths": {"1": [239]}, "serial": 7}
+    await stored_in.store(evolve(stored(1), extra=read_extra(json.dumps(facts))))
+    found = await stored_in.positions.device(DEVICE)
+    assert found is not None
+    assert found["extra"] == facts
 
 
 @ensureDeferred

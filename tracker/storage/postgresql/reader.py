@@ -11,7 +11,15 @@ from attrs import evolve
 from tracker.reactor import Reactor
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import Connection, connect, error_text
-from tracker.storage.reader import LAST, QUERY_TIMEOUT, PositionReader, QueryFailed, Search, decoded
+from tracker.storage.reader import (
+    DOCUMENTS,
+    LAST,
+    QUERY_TIMEOUT,
+    PositionReader,
+    QueryFailed,
+    Search,
+    decoded,
+)
 
 _ISO: Final = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 _TIMES: Final = ("last_contact", "ts")
@@ -61,10 +69,11 @@ class PostgreSQLReader(PositionReader):
         return [dict(zip(LAST, row, strict=True)) for row in rows]
 
     def _device(self, device_id: str) -> dict[str, Any] | None:
-        names = (*LAST, "attributes", "named")
+        names = (*LAST, *DOCUMENTS)
+        # As text, because the driver's own parser raises an error for deep nesting.
+        documents = ", ".join(f"{name}::text" for name in DOCUMENTS)
         rows = self._select(
-            # As text, because the driver's own parser raises an error for deep nesting.
-            f"SELECT {_LAST}, attributes::text, named::text "  # noqa: S608 - names of ours
+            f"SELECT {_LAST}, {documents} "  # noqa: S608 - names of ours
             "FROM last_positions WHERE device_id = %s",
             (device_id,),
         )

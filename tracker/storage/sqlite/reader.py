@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracker.reactor import Reactor
-from tracker.storage.reader import LAST, QUERY_TIMEOUT, PositionReader, QueryFailed, Search, decoded
+from tracker.storage.reader import (
+    DOCUMENTS,
+    LAST,
+    QUERY_TIMEOUT,
+    PositionReader,
+    QueryFailed,
+    Search,
+    decoded,
+)
 
 #: Instructions of SQLite's virtual machine between two checks of the time.
 _STEPS: Final = 10_000
@@ -41,7 +49,7 @@ class SQLiteReader(PositionReader):
         return [dict(zip(LAST, row, strict=True)) for row in rows]
 
     def _device(self, device_id: str) -> dict[str, Any] | None:
-        names = (*LAST, "attributes", "named")
+        names = (*LAST, *DOCUMENTS)
         rows = self._select(
             f"SELECT {', '.join(names)} FROM last_positions WHERE device_id = ?",  # noqa: S608
             (device_id,),
