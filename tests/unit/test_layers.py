@@ -13,7 +13,18 @@ PACKAGE = ROOT / "tracker"
 
 #: Modules that import only each other.
 VOCABULARY = {
-    *("__init__", "position", "extra", "command", "keys", "imei", "config", "limits", "settings"),
+    *(
+        "__init__",
+        "position",
+        "extra",
+        "clock",
+        "command",
+        "keys",
+        "imei",
+        "config",
+        "limits",
+        "settings",
+    ),
     *("errors", "interfaces", "outcomes", "reactor", "untrusted"),
 }
 
@@ -36,6 +47,7 @@ DIALECT_IMPORTS = ("budget.py", "dialect.py", "holds.py", "rejections.py")
 PURE = [
     PACKAGE / "position.py",
     PACKAGE / "extra.py",
+    PACKAGE / "clock.py",
     PACKAGE / "command.py",
     PACKAGE / "keys.py",
     PACKAGE / "imei.py",
