@@ -130,8 +130,9 @@ def test_retried_dead_letters_are_appended_to_their_stream(redis: RedisServer) -
     assert admin(redis, "dead", "retry", ids[0], ids[0]) == "1 retried\n"
     assert "1 retried, 1 not found\n" in admin(redis, "dead", "retry", ids[1], "5-5", code=1)
     assert [fields for _, fields in redis.client.xrange(STREAM)] == [
-        {b"codec": b"8", b"payload": b"\xff"}
-    ] * 2
+        {b"codec": b"8", b"payload": b"\xff", b"extra": b'{"arrived":"%s"}' % arrived}
+        for arrived in [b"1970-01-01T00:00:00.001Z"] * 2
+    ]
     assert admin(redis, "dead", "retry", "--all") == "2 retried\n"
     assert (redis.client.xlen(STREAM), redis.client.xlen(DEAD)) == (4, 0)
     assert admin(redis, "dead", "retry", "--all") == "0 retried\n"

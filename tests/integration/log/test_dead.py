@@ -5,15 +5,23 @@ from __future__ import annotations
 from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
+from tests.integration.poison import LAST_ID, position
 from tests.servers import RedisServer
 from tracker.log.entries import StreamEntry
 from tracker.log.redis.dead import RetryResult, append_dead, drop_dead, read_dead, retry_dead
+from tracker.processing.decoding import stored_position
 
 STREAM = "telemetry:teltonika"
 DEAD = "telemetry:teltonika:dead"
 
 #: An entry with repeated fields, fields named like the added ones, and bytes that are not UTF-8.
 ODD = [b"payload", b"\xff\x00", b"_id", b"mine", b"_reason", b"mine", b"payload", b"again"]
+
+#: The entry of a position.
+POSITION = [part.encode() for field in position(1).items() for part in field]
+
+#: Field that a retry adds to an entry that was appended in the first second of 1970.
+FIRST_ARRIVAL = [b"extra", b'{"arrived":"1970-01-01T00:00:00.001Z"}']
 
 
 def content(redis: RedisServer, stream: str) -> list[list[bytes]]:
@@ -44,14 +52,47 @@ async def test_dead_letter_keeps_the_entry_with_reason_and_attempts(
 
 
 @ensureDeferred
-async def test_retry_appends_the_unchanged_entry(redis: RedisServer, connected: Connected) -> None:
+async def test_retry_appends_the_entry_with_its_first_arrival(
+    redis: RedisServer, connected: Connected
+) -> None:
     await append_dead(connected.connection, StreamEntry(STREAM, "1-2", ODD), "odd", 1)
     (letter,) = await read_dead(connected.connection, STREAM)
     assert list(letter.content) == ODD
     assert letter.fields[0] == ("payload", "\\xff\x00")
     assert await retry_dead(connected.connection, STREAM, [letter.id]) == RetryResult(1)
-    assert content(redis, STREAM) == [ODD]
+    assert content(redis, STREAM) == [[*ODD, *FIRST_ARRIVAL]]
     assert redis.client.xlen(DEAD) == 0
+
+
+@ensureDeferred
+async def test_second_retry_keeps_the_first_arrival(
+    redis: RedisServer, connected: Connected
+) -> None:
+    entry = StreamEntry(STREAM, "1795341600000-0", POSITION)
+    await append_dead(connected.connection, entry, "refused", 1)
+    (letter,) = await read_dead(connected.connection, STREAM)
+    assert list(letter.content) == POSITION
+    for _ in range(2):
+        (letter,) = await read_dead(connected.connection, STREAM)
+        await retry_dead(connected.connection, STREAM, [letter.id])
+        (fields,) = content(redis, STREAM)
+        retried = StreamEntry(STREAM, redis.client.xrange(STREAM)[0][0].decode(), fields)
+        assert stored_position(retried, "teltonika").received_at == "2026-11-22T10:00:00.000Z"
+        assert retried.appended_at > "2026-11-22T10:00:00.000Z"
+        await append_dead(connected.connection, retried, "refused", 1)
+        redis.client.delete(STREAM)
+
+
+@ensureDeferred
+async def test_arrival_is_not_after_the_dead_letter(
+    redis: RedisServer, connected: Connected
+) -> None:
+    entry = StreamEntry(STREAM, LAST_ID, POSITION)
+    await append_dead(connected.connection, entry, "refused", 1)
+    (letter,) = await read_dead(connected.connection, STREAM)
+    await retry_dead(connected.connection, STREAM, [letter.id])
+    arrived = StreamEntry(DEAD, letter.id, None).appended_at
+    assert content(redis, STREAM)[0][-2:] == [b"extra", b'{"arrived":"%s"}' % arrived.encode()]
 
 
 @ensureDeferred
@@ -66,7 +107,7 @@ async def test_retry_moves_only_the_given_entries(redis: RedisServer, connected:
     letters = await read_dead(connected.connection, STREAM)
     moved = await retry_dead(connected.connection, STREAM, ["5-5", letters[1].id, letters[1].id])
     assert moved == RetryResult(1)
-    assert content(redis, STREAM) == [[b"n", b"1"]]
+    assert content(redis, STREAM) == [[b"n", b"1", *FIRST_ARRIVAL]]
     left = await read_dead(connected.connection, STREAM)
     assert [letter.original_id for letter in left] == ["1-0", "1-2"]
 
@@ -99,7 +140,10 @@ async def test_dead_letters_without_added_fields_can_be_retried(
     ]
     retried = await retry_dead(connected.connection, STREAM, [one.id for one in letters])
     assert (retried.moved, list(retried.failed)) == (2, [letters[2].id])
-    assert content(redis, STREAM) == [[b"codec", b"8"], [b"codec", b"7"]]
+    first, second = content(redis, STREAM)
+    assert first == [b"codec", b"8", *FIRST_ARRIVAL]
+    arrived = StreamEntry(DEAD, letters[1].id, None).appended_at
+    assert second == [b"codec", b"7", b"extra", b'{"arrived":"%s"}' % arrived.encode()]
     assert content(redis, DEAD) == [[b"_id", b"nothing else"]]
 
 
@@ -113,7 +157,8 @@ async def test_dead_letter_of_many_fields_is_retried_with_the_others(
     letters = await read_dead(connected.connection, STREAM)
     retried = await retry_dead(connected.connection, STREAM, [one.id for one in letters])
     assert retried == RetryResult(3)
-    assert sorted(content(redis, STREAM)) == sorted([[b"n", b"1"], wide, [b"n", b"2"]])
+    expected = [[*one, *FIRST_ARRIVAL] for one in ([b"n", b"1"], wide, [b"n", b"2"])]
+    assert sorted(content(redis, STREAM)) == sorted(expected)
     assert redis.client.xlen(DEAD) == 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 
 import pytest
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
@@ -57,3 +57,15 @@ def test_batch_that_times_out_is_stored_in_parts() -> None:
 def test_single_entry_that_times_out_ends_the_replay_with_its_id() -> None:
     with pytest.raises(RunFailed, match="--from 1-0"):
         replayed(SlowSink(capacity=0), 7)
+
+
+def test_replayed_positions_keep_the_time_of_their_first_arrival() -> None:
+    appended, moved = entries(2)
+    arrived = "2026-11-21T10:00:00.000Z"
+    extra = [b"extra", b'{"arrived":"%s"}' % arrived.encode()]
+    moved = evolve(moved, content=[*(moved.content or ()), *extra])
+    sink = SlowSink(capacity=2)
+    Deferred.fromCoroutine(Replay(sink, "teltonika").store([appended, moved]))
+    (batch,) = sink.batches
+    times = [stored.received_at for stored in batch.positions]
+    assert times == ["1970-01-01T00:00:00.001Z", arrived]

@@ -2,7 +2,7 @@
 
 An entry of a dead-letter stream begins with four added fields: ``_id``, ``_stream``, ``_reason``
 and ``_attempts``. The fields of the original entry follow unchanged, even if they have the same
-names, and can be appended to their stream again.
+names, and can be appended to their stream again, with the time of their first arrival.
 """
 
 from __future__ import annotations
@@ -15,50 +15,15 @@ from attrs import field, frozen
 from tracker.errors import Refused
 from tracker.keys import dead_letters
 from tracker.log.entries import StreamEntry
+from tracker.log.redis.moving import MAX_MOVED, arrival, move, with_arrival
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
-from tracker.redis.script import Script
+from tracker.redis.pipeline import pipelined
 from tracker.untrusted import MAX_LINE, shown
 
 #: Maximum number of digits of a number of attempts.
 _MAX_DIGITS: Final = 18
 _ADDED_FIELDS: Final = (b"_id", b"_stream", b"_reason", b"_attempts")
-
-#: Maximum number of names and values in one call from Lua; its stack has some 8,000 slots.
-_MAX_UNPACKED: Final = 7000
-_TOO_MANY: Final = b"too many fields"
-
-# KEYS: the dead-letter stream, the stream. ARGV: IDs. Moves the existing entries one by one, and
-# returns their number, and the refused entries with the reason. A refused entry does not prevent
-# the next ones from being moved.
-_RETRY: Final = Script(f"""\
-local moved, failed = 0, {{}}
-for _, id in ipairs(ARGV) do
-  local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
-  if entry then
-    local added_fields = {{_id = true, _stream = true, _reason = true, _attempts = true}}
-    local content, first = entry[2], 1
-    while content[first] and added_fields[content[first]] do
-      added_fields[content[first]] = nil
-      first = first + 2
-    end
-    if not content[first] then
-      failed[#failed + 1] = {{id, 'it has no fields to append'}}
-    elseif #content > {_MAX_UNPACKED} then
-      failed[#failed + 1] = {{id, '{_TOO_MANY.decode()}'}}
-    else
-      local added = redis.pcall('XADD', KEYS[2], '*', unpack(content, first))
-      if type(added) == 'table' and added.err then
-        failed[#failed + 1] = {{id, added.err}}
-      else
-        redis.call('XDEL', KEYS[1], id)
-        moved = moved + 1
-      end
-    end
-  end
-end
-return {{moved, failed}}
-""")
 
 
 @frozen
@@ -133,39 +98,32 @@ async def read_dead(
 async def retry_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> RetryResult:
     """Move dead letters back to the end of their stream, as new entries.
 
-    Missing IDs are ignored. An entry that cannot be appended stays a dead letter, and does not
-    prevent the others from being moved.
-
-    Each entry is moved atomically, except entries of several thousand fields: these are appended
-    first and then deleted. After a crash between both steps they are in both streams, which is
-    harmless, because a position is stored once.
+    They keep the time of their first arrival. Missing IDs are ignored. An entry that cannot be
+    appended stays a dead letter, and does not prevent the others from being moved; see
+    :func:`~tracker.log.redis.moving.move`.
 
     :raises Unavailable: if Redis is down.
     :raises Refused: if the key of the dead letters is not a stream.
     """
-    moved, refused = await _RETRY.run(redis, [dead_letters(stream), stream], *ids)
-    failed = {}
-    for entry_id, reason in refused:
-        if reason == _TOO_MANY:
-            reason = await _move(redis, stream, entry_id.decode())
-        if reason is None:
-            moved += 1
-        else:
-            failed[entry_id.decode()] = shown(reason)
+    moved, failed = 0, dict[str, str]()
+    source = dead_letters(stream)
+    for start in range(0, len(ids), MAX_MOVED):
+        contents: dict[str, Sequence[bytes]] = {}
+        page = ids[start : start + MAX_MOVED]
+        for reply in await pipelined(redis, (("XRANGE", source, one, one) for one in page)):
+            if isinstance(reply, Refused):
+                raise reply
+            for entry_id, content in reply:
+                letter = dead_letter(entry_id, content)
+                if letter.content:
+                    arrived = arrival(letter.original_id, letter.id)
+                    contents[letter.id] = with_arrival(letter.content, arrived)
+                else:
+                    failed[letter.id] = "it has no fields to append"
+        result = await move(redis, source, stream, contents)
+        moved += result.moved
+        failed |= {entry_id: shown(error) for entry_id, error in result.failed.items()}
     return RetryResult(moved, failed)
-
-
-async def _move(redis: RedisConnection, stream: str, entry_id: str) -> str | None:
-    """Append one dead letter again, then delete it; return the error, or None if it was moved."""
-    found = await read_dead(redis, stream, entry_id, entry_id)
-    if not found:
-        return "it was deleted meanwhile"
-    try:
-        await redis.execute("XADD", stream, "*", *found[0].content)
-    except Refused as error:
-        return str(error)
-    await drop_dead(redis, stream, [entry_id])
-    return None
 
 
 async def drop_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> int:

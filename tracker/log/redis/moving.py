@@ -1,0 +1,122 @@
+"""Moves of entries from one stream to another, which keep the time of the first arrival."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred, DeferredList
+
+from tracker.errors import Refused
+from tracker.extra import ARRIVED, NO_EXTRA, read_extra
+from tracker.position import MAX_TIMESTAMP_MS, BadEntry, iso_milliseconds
+from tracker.redis.connection import RedisConnection
+from tracker.redis.script import Script
+
+#: Maximum number of entries that are moved in one round trip.
+MAX_MOVED: Final = 64
+
+#: Maximum number of names and values in one call from Lua; its stack has some 8,000 slots.
+_MAX_UNPACKED: Final = 7000
+
+_EXTRA: Final = b"extra"
+_ID: Final = re.compile(r"([0-9]{1,20})-[0-9]{1,20}")
+
+# KEYS: the source, the target. ARGV: the ID in the source, alternating names and values. Returns 1
+# if the entry was moved, and 0 if it does not exist.
+_MOVE: Final = Script("""\
+if #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then return 0 end
+local added = redis.pcall('XADD', KEYS[2], '*', unpack(ARGV, 2))
+if type(added) == 'table' and added.err then return added end
+redis.call('XDEL', KEYS[1], ARGV[1])
+return 1
+""")
+
+Content = Sequence[bytes]
+"""Alternating names and values of an entry."""
+
+
+@frozen
+class MoveResult:
+    """The result of a move of entries."""
+
+    moved: int = 0
+    failed: Mapping[str, Refused] = field(factory=dict)
+    """ID → the error; the entry is still in the source."""
+
+
+async def move(
+    redis: RedisConnection, source: str, target: str, entries: Mapping[str, Content]
+) -> MoveResult:
+    """Append entries to the target as new ones, and delete them from the source.
+
+    Missing entries are ignored. An entry that Redis refuses to append does not prevent the others
+    from being moved.
+
+    Each entry is moved atomically, except entries of several thousand fields: these are appended
+    first and then deleted. After a crash between both steps they are in both streams, which is
+    harmless, because a position is stored once.
+
+    :param entries: ID in the source → the content to append; at most :data:`MAX_MOVED`.
+    :raises Unavailable: if Redis is down; some entries may have been moved.
+    """
+    sent = [
+        Deferred.fromCoroutine(_move(redis, (source, target), entry_id, content))
+        for entry_id, content in entries.items()
+    ]
+    moved, failed = 0, {}
+    replies: Any = await DeferredList(sent, consumeErrors=True)
+    for entry_id, (succeeded, reply) in zip(entries, replies, strict=True):
+        if succeeded:
+            moved += reply
+        elif reply.check(Refused):
+            failed[entry_id] = reply.value
+        else:
+            reply.raiseException()
+    return MoveResult(moved, failed)
+
+
+async def _move(
+    redis: RedisConnection, streams: tuple[str, str], entry_id: str, content: Content
+) -> int:
+    if len(content) <= _MAX_UNPACKED:
+        moved: int = await _MOVE.run(redis, streams, entry_id, *content)
+        return moved
+    source, target = streams
+    await redis.execute("XADD", target, "*", *content)
+    deleted: int = await redis.execute("XDEL", source, entry_id)
+    return deleted
+
+
+def arrival(*entry_ids: str) -> str | None:
+    """Return the earliest time in IDs of an entry, ISO 8601 UTC; None if no ID is valid."""
+    times = [int(match[1]) for one in entry_ids if (match := _ID.fullmatch(one))]
+    # A client may choose any ID when it appends, also one that is not a valid time.
+    return iso_milliseconds(min(*times, MAX_TIMESTAMP_MS)) if times else None
+
+
+def with_arrival(content: Content, arrived: str | None) -> Content:
+    """Return the content with the time of the first arrival in the field ``extra``.
+
+    An earlier time that it already has is kept, and so is a field that is malformed.
+
+    :param arrived: ISO 8601 UTC with milliseconds; None: unknown, nothing is added.
+    """
+    if arrived is None:
+        return content
+    names = content[::2]
+    # If a name is repeated, its last value counts.
+    at = 2 * (len(names) - names[::-1].index(_EXTRA)) - 1 if _EXTRA in names else None
+    try:
+        text = b"" if at is None else content[at]
+        extra = read_extra(text.decode()) if text else NO_EXTRA
+        if extra.arrived is not None and extra.arrived <= arrived:
+            return content
+        marked = extra.marked(ARRIVED, arrived).text.encode()
+    except (BadEntry, UnicodeDecodeError):
+        return content
+    if at is None:
+        return [*content, _EXTRA, marked]
+    return [*content[:at], marked, *content[at + 1 :]]
