@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
@@ -13,13 +13,13 @@ from twisted.internet.interfaces import IReactorTime
 
 from tracker.commands.deviceregistry import owners, vendors
 from tracker.console.ports import ControlPorts, NoInstance
+from tracker.console.snapshot import unknown_reason
 from tracker.control.commands import ControlError
-from tracker.errors import Refused
+from tracker.errors import Refused, Unavailable
 from tracker.interfaces import INaming
 from tracker.keys import CONNECTIONS, DEVICE_MODELS
 from tracker.position import MAX_SAFE_INTEGER, iso_milliseconds
 from tracker.redis.connection import RedisConnection
-from tracker.redis.protocol import is_wrong_type
 from tracker.redis.replies import mapping
 from tracker.storage.reader import DOCUMENTS, MAX_DEVICES, PositionReader, QueryFailed, Search
 from tracker.untrusted import is_unicode, parse_json, shown
@@ -74,12 +74,13 @@ class Devices:
         :param text: part of the device IDs.
         :param order: ``id`` or ``contact``, which is the latest contact first.
         :param after: ``after`` of the previous page; empty for the first page.
-        :return: ``devices``; ``after``, which is None on the last page; and ``stored``, which is
-            False if the console has no database.
+        :return: ``devices``; ``after``, which is None on the last page; ``stored``, which is False
+            if the console has no database; and ``instances_error``, the reason if it is unknown
+            which devices are connected.
         :raises BadRequest: if an argument is malformed.
         :raises QueryFailed: if the database is not available.
-        :raises Refused: if Redis refuses a command.
-        :raises Unavailable: if Redis is not available.
+        :raises Refused: if Redis refuses a command, and the console has no database.
+        :raises Unavailable: if Redis is not available, and the console has no database.
         """
         if not _SEARCH.fullmatch(text):
             raise BadRequest("text: must be a part of a device ID (letters and digits, up to 32)")
@@ -90,21 +91,28 @@ class Devices:
             return await self._connected(text, after, limit)
         search = Search(text, order == "contact", _after(after), limit)
         rows = await self._positions.devices(search)
-        where = await owners(self._redis, [row["device_id"] for row in rows])
+        where, error = await self._instances([row["device_id"] for row in rows])
         for row, instance_id in zip(rows, where, strict=True):
             row["instance_id"] = instance_id
         more = len(rows) == limit
         last = json.dumps([rows[-1]["last_contact"], rows[-1]["device_id"]]) if more else None
-        return {"devices": rows, "after": last, "stored": True}
+        return {"devices": rows, "after": last, "stored": True, "instances_error": error}
+
+    async def _instances(
+        self, device_ids: Sequence[str]
+    ) -> tuple[Sequence[str | None], str | None]:
+        """Return the instance of each device, and the reason if they are unknown."""
+        try:
+            return await owners(self._redis, device_ids), None
+        except (Refused, Unavailable) as error:
+            return [None] * len(device_ids), unknown_reason(error, CONNECTIONS, "a hash")
 
     async def one(self, device_id: str) -> dict[str, Any]:
         """Return the data of a device.
 
         ``position`` is None if no position is stored, or if it cannot be read; ``position_error``
-        then gives the reason.
-
-        :raises Refused: if Redis refuses a command.
-        :raises Unavailable: if Redis is not available.
+        then gives the reason. ``instance_error`` gives the reason if it is unknown whether the
+        device is connected.
         """
         row, position_error = None, None
         if self._positions is None:
@@ -114,9 +122,8 @@ class Devices:
                 row = await self._positions.device(device_id)
             except QueryFailed as error:
                 position_error = str(error)
-        (instance_id,) = await owners(self._redis, [device_id])
-        (vendor,) = await vendors(self._redis, [device_id])
-        model = await self._model(device_id)
+        (instance_id,), instance_error = await self._instances([device_id])
+        vendor, model = await self._vendor(device_id), await self._model(device_id)
         try:
             connection = await self._ports.device(device_id, instance_id)
         except (ControlError, NoInstance):
@@ -125,6 +132,7 @@ class Devices:
         return {
             "device_id": device_id,
             "instance_id": instance_id,
+            "instance_error": instance_error,
             "vendor": vendor,
             "model": model,
             "connection": connection,
@@ -133,12 +141,16 @@ class Devices:
             "attributes": [] if row is None else self._attributes(row, vendor, model),
         }
 
+    async def _vendor(self, device_id: str) -> str | None:
+        try:
+            return (await vendors(self._redis, [device_id]))[0]
+        except (Refused, Unavailable):
+            return None  # the last position has the vendor, too
+
     async def _model(self, device_id: str) -> str | None:
         try:
             (model,) = await self._redis.execute("HMGET", DEVICE_MODELS, device_id)
-        except Refused as error:
-            if not is_wrong_type(error):
-                raise
+        except (Refused, Unavailable):
             return None  # the device is shown without its model
         return None if model is None else shown(model)
 
@@ -198,7 +210,12 @@ class Devices:
             ]
             if cursor == "0" or len(found) >= limit:
                 break
-        return {"devices": found, "after": None if cursor == "0" else cursor, "stored": False}
+        return {
+            "devices": found,
+            "after": None if cursor == "0" else cursor,
+            "stored": False,
+            "instances_error": None,
+        }
 
 
 _BAD_AFTER: Final = "after: must be the value that the previous page returned"

@@ -16,7 +16,7 @@ from tracker.console.commands import CommandLog
 from tracker.console.events import event
 from tracker.console.history import History
 from tracker.console.ports import ControlPorts
-from tracker.console.snapshot import MAX_INSTANCES, Snapshot
+from tracker.console.snapshot import MAX_INSTANCES, Part, Snapshot, unknown_reason
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, RESPONSES
 from tracker.log.entries import StreamEntry
@@ -125,6 +125,7 @@ class Sampler(TimerService):
         self._latest: dict[str, Any] | None = None
         self._sampling = False
         self._redis_reason = ""  # of the last sample; empty if it succeeded
+        self._refused = ""  # error of a part of the last sample; empty if all were read
         self._malformed_keys = MalformedKeyLog(clock, self._log)
 
     def redis_is(self, reason: str | None) -> None:
@@ -137,6 +138,14 @@ class Sampler(TimerService):
         self._watchdog.suspend()
         stopped: Deferred[Any] = super().stopService()
         return stopped
+
+    @property
+    def commands_error(self) -> str | None:
+        """The reason why the latest commands are unknown or old; None if they are known."""
+        if self._latest is None:
+            return "no data yet"
+        reason: str | None = self._latest["redis"] or self._latest["unknown"].get(Part.COMMANDS)
+        return reason
 
     def first_events(self) -> Iterable[bytes]:
         """Return the events for a new browser."""
@@ -175,13 +184,20 @@ class Sampler(TimerService):
 
     async def _overview(self) -> dict[str, Any]:
         snapshot = await self._take_snapshot()
-        malformed = dict(snapshot.malformed)
+        malformed, unknown = dict(snapshot.malformed), dict(snapshot.unknown)
+        refused = snapshot.refused
         try:
             await self._commands.update(snapshot.entries)
         except Refused as error:
-            if not is_wrong_type(error):
-                raise
-            malformed[RESPONSES] = "wrong type"
+            if is_wrong_type(error):
+                malformed[RESPONSES] = "not a stream"
+            else:
+                refused = refused or str(error)
+            unknown[Part.COMMANDS] = unknown_reason(error, RESPONSES, "a stream")
+        if refused != self._refused:
+            self._refused = refused
+            if refused:
+                self._log.warn("sample is incomplete: Redis refused: {error}", error=refused)
         for key, why in malformed.items():
             self._malformed_keys.report(
                 key, why, "Rename or delete the key, or stop what writes it."
@@ -199,6 +215,7 @@ class Sampler(TimerService):
         return {
             "at": now,
             "redis": None,
+            "unknown": unknown,
             "lag": lags,
             "streams_left_out": snapshot.left_out,
             "malformed": {
@@ -213,7 +230,7 @@ class Sampler(TimerService):
             "instances": [
                 self._instance(heartbeat) for heartbeat in snapshot.heartbeats[:MAX_INSTANCES]
             ],
-            "instance_count": len(snapshot.heartbeats),
+            "instance_count": None if Part.INSTANCES in unknown else len(snapshot.heartbeats),
             "commands": {
                 "counts": self._commands.counts(),
                 "queued": snapshot.queued,
@@ -221,7 +238,9 @@ class Sampler(TimerService):
                 "latest": self._commands.latest(MAX_COMMANDS),
             },
             "dead": {
-                "total": sum(dead.total for dead in snapshot.dead),
+                "total": None
+                if Part.DEAD in unknown
+                else sum(dead.total for dead in snapshot.dead),
                 "latest": _letters(snapshot),
             },
             "can_send": self._ports.permission == "operate",

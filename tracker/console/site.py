@@ -183,6 +183,7 @@ class ConsoleSite:
         self._parts.access.authorize(request)
         found = await self._parts.devices.one(_checked(device_id))
         found["commands"] = self._parts.commands.latest(MAX_COMMANDS, device_id)
+        found["commands_error"] = self._parts.sampler.commands_error
         return found
 
     async def _track(self, request: Request, device_id: str) -> Data:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Final, TypeVar
 
 from attrs import define, field, frozen
 
-from tracker.errors import Refused
+from tracker.errors import Refused, Unavailable
 from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
 from tracker.log.allowance import size_of
 from tracker.log.entries import StreamEntry
@@ -30,6 +31,20 @@ MAX_SNAPSHOT_BYTES: Final = 4 << 20
 
 T = TypeVar("T")
 
+_REFUSED: Final = "Redis refused a command; see the console's log"
+
+
+class Part(StrEnum):
+    """A part of the overview that may be unknown."""
+
+    INSTANCES = "instances"
+    LAG = "lag"
+    DEAD = "dead"
+    CONNECTED = "connected"
+    QUEUED = "queued"
+    WAITING = "waiting"
+    COMMANDS = "commands"
+
 
 @frozen
 class DeadLetters:
@@ -50,12 +65,12 @@ class Snapshot:
     responses: StreamLag | None
     """Lag of the stream of responses, if it exists."""
     heartbeats: Sequence[InstanceHeartbeat]
-    connected: int
-    """Number of connected devices."""
-    waiting: int
-    """Number of devices that commands wait for."""
-    queued: int
-    """Number of commands that instances have not finished."""
+    connected: int | None
+    """Number of connected devices; None if unknown."""
+    waiting: int | None
+    """Number of devices that commands wait for; None if unknown."""
+    queued: int | None
+    """Number of commands that instances have not finished; None if unknown."""
     entries: Sequence[StreamEntry]
     """The first entries of these commands."""
     dead: Sequence[DeadLetters]
@@ -64,26 +79,30 @@ class Snapshot:
     """Number of streams beyond :data:`MAX_STREAMS`, which are not read."""
     malformed: Mapping[str, str] = field(factory=dict)
     """Malformed key, shortened and printable → reason."""
+    unknown: Mapping[Part, str] = field(factory=dict)
+    """Part that is not known, or not completely → reason for the user."""
+    refused: str = ""
+    """Error of the first command that Redis refused for another reason than a key's type."""
 
 
 async def take_snapshot(redis: RedisConnection, configured: Iterable[str]) -> Snapshot:
     """Read all data of a sample.
 
-    A key of the wrong type counts as empty, and is listed as malformed.
+    A part that Redis refuses to read is unknown; the other parts are complete. A key of the wrong
+    type is also listed as malformed.
 
     :param configured: streams of positions, in addition to those that instances advertise. Of more
         than :data:`MAX_STREAMS`, the configured ones are read first.
-    :raises Refused: if Redis refuses a command.
     :raises Unavailable: if Redis is not available.
     """
     reader = _SnapshotReader(redis)
-    living = await heartbeats(redis, reader.malformed, MAX_INSTANCES)
+    living = await reader.heartbeats()
     advertised = {stream for heartbeat in living for stream in heartbeat.streams}
     first = set(configured)
     streams = [*sorted(first), *sorted(advertised - first)]
     lags, dead = [], []
     for stream in sorted(streams[:MAX_STREAMS]):
-        if (lag := await reader.lag(stream)) is not None:
+        if (lag := await reader.lag(Part.LAG, stream)) is not None:
             lags.append(lag)
         if (letters := await reader.dead(stream)) is not None:
             dead.append(letters)
@@ -94,38 +113,52 @@ async def take_snapshot(redis: RedisConnection, configured: Iterable[str]) -> Sn
         entries += these
     return Snapshot(
         lags,
-        await reader.lag(RESPONSES),
+        await reader.lag(Part.COMMANDS, RESPONSES),
         living,
-        await reader.size("HLEN", CONNECTIONS),
-        await reader.size("SCARD", WAITING),
-        queued,
+        await reader.size(Part.CONNECTED, "HLEN", CONNECTIONS, "a hash"),
+        await reader.size(Part.WAITING, "SCARD", WAITING, "a set"),
+        None if Part.QUEUED in reader.unknown else queued,
         entries,
         dead,
         max(0, len(streams) - MAX_STREAMS),
         reader.malformed,
+        reader.unknown,
+        reader.refused,
     )
 
 
 @define
 class _SnapshotReader:
-    """Reader of a snapshot, which collects the keys of the wrong type."""
+    """Reader of a snapshot, which collects the keys of the wrong type, and what is unknown."""
 
     redis: RedisConnection
     malformed: dict[str, str] = field(factory=dict)
+    unknown: dict[Part, str] = field(factory=dict)
+    refused: str = ""
     left: int = MAX_SNAPSHOT_BYTES
     """Bytes of entries that may still be read."""
 
-    async def lag(self, stream: str) -> StreamLag | None:
-        return await self._unless_malformed(stream, stream_lag(self.redis, stream), None)
+    async def heartbeats(self) -> list[InstanceHeartbeat]:
+        try:
+            return await heartbeats(self.redis, self.malformed, MAX_INSTANCES)
+        except Refused as error:
+            # Heartbeats also name the streams, and the instances that have queued commands.
+            self.refused = str(error)
+            parts = (Part.INSTANCES, Part.LAG, Part.DEAD, Part.QUEUED)
+            self.unknown.update(dict.fromkeys(parts, _REFUSED))
+            return []
 
-    async def size(self, command: str, key: str) -> int:
-        return await self._unless_malformed(key, self.redis.execute(command, key), 0)
+    async def lag(self, part: Part, stream: str) -> StreamLag | None:
+        return await self._read(part, stream, stream_lag(self.redis, stream), "a stream")
+
+    async def size(self, part: Part, command: str, key: str, kind: str) -> int | None:
+        return await self._read(part, key, self.redis.execute(command, key), kind)
 
     async def dead(self, stream: str) -> DeadLetters | None:
         name = dead_letters(stream)
-        if not (total := await self.size("XLEN", name)):
+        if not (total := await self.size(Part.DEAD, "XLEN", name, "a stream")):
             return None
-        letters = await self._entries(name, MAX_LETTERS, newest=True)
+        letters = await self._entries(Part.DEAD, name, MAX_LETTERS, newest=True)
         return DeadLetters(
             stream,
             total,
@@ -133,24 +166,40 @@ class _SnapshotReader:
         )
 
     async def queued(self, name: str) -> tuple[int, list[StreamEntry]]:
-        if not (count := await self.size("XLEN", name)):
+        if not (count := await self.size(Part.QUEUED, "XLEN", name, "a stream")):
             return 0, []
-        return count, await self._entries(name, MAX_QUEUED)
+        return count, await self._entries(Part.QUEUED, name, MAX_QUEUED)
 
-    async def _entries(self, name: str, count: int, newest: bool = False) -> list[StreamEntry]:
+    async def _entries(
+        self, part: Part, name: str, count: int, newest: bool = False
+    ) -> list[StreamEntry]:
         if self.left <= 0:
             return []
-        entries = await read_range(
-            self.redis, name, "-", "+", count=count, newest=newest, size=self.left
-        )
+        reading = read_range(self.redis, name, "-", "+", count=count, newest=newest, size=self.left)
+        entries = await self._read(part, name, reading, "a stream") or []
         self.left -= size_of([entry.content for entry in entries])
         return entries
 
-    async def _unless_malformed(self, key: str, read: Awaitable[T], otherwise: T) -> T:
+    async def _read(self, part: Part, key: str, read: Awaitable[T], kind: str) -> T | None:
+        """Return what was read; None if Redis refused it, and the part is then unknown."""
         try:
             return await read
         except Refused as error:
-            if not is_wrong_type(error):
-                raise
-            self.malformed[shown(key)] = "wrong type"
-            return otherwise
+            if is_wrong_type(error):
+                self.malformed[shown(key)] = f"not {kind}"
+            else:
+                self.refused = self.refused or str(error)
+            self.unknown.setdefault(part, unknown_reason(error, key, kind))
+            return None
+
+
+def unknown_reason(error: Refused | Unavailable, key: str, kind: str) -> str:
+    """Return the reason, for the user, why data in a key are unknown.
+
+    :param kind: what the key should be, such as ``a stream``.
+    """
+    if isinstance(error, Unavailable):
+        return "Redis is not available; see the console's log"
+    if is_wrong_type(error):
+        return f"{shown(key)} is not {kind}: rename or delete it"
+    return _REFUSED

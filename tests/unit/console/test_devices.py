@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 
 from tests.unit.console.browsing import DEVICE, NOW, FakePorts, empty_redis
 from tracker.console.devices import BadRequest, Devices
+from tracker.errors import Unavailable
 from tracker.storage.reader import LAST, PositionReader, QueryFailed, Search, Track
 from tracker.vendors.teltonika.naming import Naming
 
@@ -89,6 +90,23 @@ def test_attributes_have_names_units_and_scaled_values(
         {"id": "66", "name": "External Voltage", "value": 14.211, "unit": "V", "raw": 14211},
         {"id": "239", "name": "Ignition", "value": 1, "raw": 1},
     ]
+
+
+@pytest.mark.parametrize("error", [Unavailable("gone"), "WRONGTYPE key", "NOPERM no permission"])
+def test_devices_are_shown_while_their_connections_are_unknown(
+    devices: Devices, positions: FakePositions, error: Any
+) -> None:
+    redis: Any = devices._redis
+    positions.rows = [row({"239": 1})]
+    assert result(devices.page("", "id", "", 50))["instances_error"] is None
+    assert result(devices.one(DEVICE))["instance_error"] is None
+    redis.replies["HMGET"] = error
+    page = result(devices.page("", "id", "", 50))
+    assert [one["device_id"] for one in page["devices"]] == [DEVICE]
+    one = result(devices.one(DEVICE))
+    assert (one["position"]["latitude"], one["vendor"]) == (41.3, "teltonika")
+    assert page["instances_error"]
+    assert one["instance_error"] == page["instances_error"]
 
 
 def test_stored_names_have_precedence_over_built_in_ones(

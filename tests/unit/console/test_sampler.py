@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from tests.unit.console.browsing import EMPTY_SNAPSHOT, NOW, Browser, Server
 from tests.unit.console.test_events import received_events
 from tracker.console.history import POINTS, STEP, History
 from tracker.console.sampler import INTERVAL, Thresholds
-from tracker.console.snapshot import Snapshot
+from tracker.console.snapshot import Part, Snapshot
 from tracker.errors import Refused, Unavailable
 from tracker.log.redis.lag import ConsumerLag, GroupLag, StreamLag
 
@@ -113,6 +114,35 @@ def test_failed_sample_is_published_without_its_error_and_retried(
 
     server.sampler._take_snapshot = succeeds
     assert sample(server)["redis"] is None
+
+
+def test_part_that_is_unknown_does_not_hide_the_others(server: Server) -> None:
+    reason = "telemetry:teltonika:dead is not a stream: rename or delete it"
+    server.snapshot = evolve(
+        lagging(100, 0, 0), unknown={Part.DEAD: reason, Part.CONNECTED: "x"}, connected=None
+    )
+    found = sample(server)
+    assert found["unknown"] == {"dead": reason, "connected": "x"}
+    assert (found["dead"]["total"], found["connected"]) == (None, None)
+    assert (found["redis"], found["instance_count"], len(found["lag"])) == (None, 0, 1)
+    server.snapshot = evolve(EMPTY_SNAPSHOT, unknown={Part.INSTANCES: "x"})
+    assert sample(server)["instance_count"] is None
+
+
+@pytest.mark.parametrize("error", ["WRONGTYPE key", "NOPERM no permission"])
+def test_responses_that_cannot_be_read_make_only_commands_unknown(
+    server: Server, error: str
+) -> None:
+    server.redis.replies["XREVRANGE"] = error
+    assert server.sampler.commands_error == "no data yet"
+    server.snapshot = lagging(100, 0, 0)
+    found = sample(server)
+    assert found["unknown"].keys() == {"commands"}
+    assert len(found["lag"]) == 1
+    assert server.sampler.commands_error == found["unknown"]["commands"]
+    server.redis.replies["XREVRANGE"] = []
+    assert sample(server)["unknown"] == {}
+    assert server.sampler.commands_error is None
 
 
 def test_one_sample_serves_all_browsers(server: Server) -> None:

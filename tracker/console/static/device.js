@@ -18,6 +18,7 @@ export class Device {
     this.id = id;
     this.closed = false;
     this.awaited = null;
+    this.filledAt = 0;
     this.trackDue = 0;
     this.state = h("span");
     this.facts = h("dl", { class: "facts" });
@@ -71,7 +72,7 @@ export class Device {
         if (Date.now() >= this.trackDue) await this.loadTrack();
       }
     } catch (error) {
-      if (!this.closed) setText(this.error, error.message);
+      if (!this.closed) this.failed(error.message);
     }
     if (!this.closed) this.timer = setTimeout(() => this.load(), this.awaited ? AWAITED_REFRESH : REFRESH);
   }
@@ -89,21 +90,30 @@ export class Device {
     }
   }
 
+  failed(reason) {
+    setText(this.error, this.filledAt ? `${reason} Showing data of ${clock(this.filledAt)}.` : reason);
+    this.showState("dim", "connection unknown");
+  }
+
+  showState(kind, state) {
+    if (this.state.dataset.state === state) return;
+    this.state.dataset.state = state;
+    this.state.replaceChildren(pill(kind, state));
+  }
+
   fill(device) {
-    const connected = Boolean(device.instance_id);
-    const state = connected ? `connected to ${device.instance_id}` : "not connected";
-    if (this.state.dataset.state !== state) {
-      this.state.dataset.state = state;
-      this.state.replaceChildren(pill(connected ? "good" : "dim", state));
-    }
+    if (device.instance_error) this.showState("dim", `connection unknown: ${device.instance_error}`);
+    else if (device.instance_id) this.showState("good", `connected to ${device.instance_id}`);
+    else this.showState("dim", "not connected");
+    this.filledAt = Date.now();
     const rows = factsOf(device);
     const shown = JSON.stringify(rows);
     if (this.facts.dataset.shown !== shown) {
       this.facts.dataset.shown = shown;
       this.facts.replaceChildren(...rows.map(([name, text, title]) => h("div", {}, h("dt", {}, name), h("dd", { title }, text))));
     }
-    this.io.show(device.attributes);
-    this.commands.show(device.commands);
+    this.io.show(device.attributes, device.position_error);
+    this.commands.show(device.commands, device.commands_error);
     const found = device.commands.find((command) => command.command_id === this.awaited);
     if (found && ["responded", "rejected", "failed", "expired"].includes(found.status)) this.awaited = null;
   }

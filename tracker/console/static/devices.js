@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { Table, h, panel, setText } from "./dom.js";
-import { ago, coordinates, NOTHING, number } from "./format.js";
+import { ago, clock, coordinates, NOTHING, number } from "./format.js";
 
 const PAGE = 50;
 const MAX_ROWS = 500;
@@ -12,6 +12,8 @@ const SEARCH_DELAY = 200; // after the last key
 export class Devices {
   constructor() {
     this.rows = [];
+    this.loadedAt = 0;
+    this.instancesError = null; // the reason why it is unknown which devices are connected
     this.after = null;
     this.request = null;
     this.search = h("input", { type: "search", id: "search", inputmode: "numeric", autocomplete: "off", spellcheck: "false", placeholder: "Part of an IMEI", maxlength: "32", oninput: () => this.loadSoon() });
@@ -28,7 +30,7 @@ export class Devices {
         { title: "Last contact", class: "n", cell: (row) => ago(row.last_contact) },
         { title: "Position", class: "position", cell: coordinates },
         { title: "Speed", class: "n", cell: (row) => (row.speed === null || row.speed === undefined ? NOTHING : `${number(row.speed)} km/h`) },
-        { title: "Connected to", cell: (row) => (row.instance_id ? { pill: "good", text: row.instance_id } : { pill: "dim", text: "not connected" }) },
+        { title: "Connected to", cell: (row) => this.connection(row) },
       ],
     });
     this.element = h("div", { class: "page" }, panel("Devices", { level: 1 },
@@ -72,17 +74,34 @@ export class Devices {
       const page = await get(`/api/devices?${query}`, request.signal);
       this.rows = more ? [...this.rows, ...page.devices] : page.devices;
       this.after = page.after;
+      this.loadedAt = Date.now();
+      this.instancesError = page.instances_error;
       this.table.show(this.rows);
       this.more.hidden = !page.after || this.rows.length >= MAX_ROWS;
       setText(this.note, this.summary(page));
     } catch (error) {
-      if (error.name !== "AbortError") setText(this.note, error.message);
+      if (error.name !== "AbortError") this.failed(error.message);
     } finally {
       if (this.request === request) this.request = null;
     }
   }
 
+  failed(reason) {
+    setText(this.note, this.loadedAt ? `${reason} Showing data of ${clock(this.loadedAt)}.` : "");
+    this.instancesError = reason;
+    this.table.show(this.rows, this.loadedAt ? "" : reason);
+  }
+
+  connection(row) {
+    if (this.instancesError) return { pill: "dim", text: "unknown", title: this.instancesError };
+    return row.instance_id ? { pill: "good", text: row.instance_id } : { pill: "dim", text: "not connected" };
+  }
+
   summary(page) {
+    return page.instances_error ? `${this.counted(page)} Connections unknown: ${page.instances_error}.` : this.counted(page);
+  }
+
+  counted(page) {
     const count = number(this.rows.length);
     const noun = this.rows.length === 1 ? "device" : "devices";
     if (!page.stored) return `${page.after ? `First ${count} connected ${noun}` : `${count} connected ${noun}`}. Start the console with --sink to show all devices and their positions.`;

@@ -29,6 +29,11 @@ export function setAttribute(element, name, value) {
   if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
+// Says that data are unknown, or that only some of them are known.
+export function unknownText(reason, known = 0) {
+  return `${known ? "Incomplete" : "Unknown"}: ${reason}${/[.!?]$/.test(reason) ? "" : "."}`;
+}
+
 // A pill shows a state by colour, shape and text.
 const SHAPES = {
   good: ["circle", { cx: 6, cy: 6, r: 5 }],
@@ -43,7 +48,7 @@ export function pill(kind, text) {
   return h("span", { class: `pill ${kind}` }, shape, h("span", {}, text));
 }
 
-// A table that reuses the elements of its rows and cells.
+// A table that reuses the elements of its rows and cells. Until show() is called, it is unknown.
 //   columns: [{title, class?, cell: (row) => text or {text?, href?, title?, pill?, parts?: [[class, text]]}}]
 export class Table {
   constructor({ label, columns, key, empty, row = null }) {
@@ -57,14 +62,17 @@ export class Table {
     this.table = h("table", { role: "table" }, h("caption", { class: "unseen" }, label),
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...heads)), this.body);
     this.scroller = h("div", { class: "scroller", role: "region", "aria-label": `${label}, scrollable`, tabindex: "0" }, this.table);
-    this.empty = h("p", { class: "empty" }, empty);
+    this.emptyText = empty;
+    this.empty = h("p", { class: "empty" });
     this.element = h("div", { class: "table" }, this.scroller, this.empty);
-    this.show([]);
+    this.show([], "no data yet");
   }
 
-  show(items) {
+  // unknown: the reason why rows may be missing, if any. An empty table then does not mean "none".
+  show(items, unknown = "") {
     this.scroller.hidden = !items.length;
-    this.empty.hidden = Boolean(items.length);
+    this.empty.hidden = Boolean(items.length) && !unknown;
+    setText(this.empty, unknown ? unknownText(unknown, items.length) : this.emptyText);
     const seen = new Set();
     let after = null;
     for (const item of items) {

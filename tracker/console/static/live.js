@@ -15,6 +15,8 @@ export class Live {
     this.onRefused = onRefused;
     this.history = { step: 10, points: 360, times: [], series: {} };
     this.overview = null;
+    this.known = null; // the last overview with data
+    this.knownAt = 0;
     this.source = null;
     this.sampledAt = 0; // time of the last sample, or of the start of a connection
     this.lostAt = null; // time of the last sample before the connection was lost
@@ -91,6 +93,10 @@ export class Live {
     this.sampledAt = Date.now();
     this.lostAt = null;
     this.overview = overview;
+    if (!overview.redis) {
+      this.known = overview;
+      this.knownAt = this.sampledAt;
+    }
     if (overview.point) this.extend(overview.point);
     this.show();
     this.onChange(overview);
@@ -113,11 +119,14 @@ export class Live {
 
   show() {
     const cut = this.wanted && this.lostAt !== null;
+    const blind = !cut && Boolean(this.overview?.redis);
+    const incomplete = !cut && !blind && Object.keys(this.overview?.unknown ?? {}).length > 0;
     document.body.classList.toggle("stale", cut);
-    this.indicator.classList.toggle("bad", cut);
-    this.indicator.classList.toggle("good", !cut && this.overview !== null && this.wanted);
+    this.indicator.classList.toggle("bad", cut || blind);
+    this.indicator.classList.toggle("warn", incomplete);
+    this.indicator.classList.toggle("good", !cut && !blind && !incomplete && this.overview !== null && this.wanted);
     this.indicator.hidden = !this.wanted;
-    setText(this.text, cut ? "Connection lost" : this.overview ? `Live ${clock(this.sampledAt)}` : "Connecting …");
+    setText(this.text, cut ? "Connection lost" : blind ? "No current data" : this.overview ? `${incomplete ? "Incomplete" : "Live"} ${clock(this.sampledAt)}` : "Connecting …");
     if (!cut) {
       this.banner.hidden = true;
       return;

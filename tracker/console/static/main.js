@@ -26,7 +26,8 @@ const live = new Live({
 function updateTitle() {
   const states = (live.overview?.lag ?? []).map((lag) => lag.state);
   const worst = states.sort((a, b) => SEVERITY.indexOf(b) - SEVERITY.indexOf(a))[0];
-  const lead = worst && worst !== "up to date" ? `${worst.toUpperCase()} · ` : "";
+  const unknown = live.overview?.redis || live.overview?.unknown?.lag;
+  const lead = worst && worst !== "up to date" ? `${worst.toUpperCase()} · ` : unknown ? "UNKNOWN · " : "";
   document.title = `${lead}${view?.title ?? "Log in"} – Tracker`;
 }
 

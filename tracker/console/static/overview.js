@@ -2,18 +2,19 @@
 
 import { session } from "./api.js";
 import { Chart, niceSeconds } from "./charts.js";
-import { Table, h, panel, pill, setAttribute, setText } from "./dom.js";
-import { ago, commandStatus, duration, kindOf, moment, NOTHING, number, rate, sentence, short, span } from "./format.js";
+import { Table, h, panel, pill, setAttribute, setText, unknownText } from "./dom.js";
+import { ago, clock, commandStatus, duration, kindOf, moment, NOTHING, number, rate, sentence, short, span } from "./format.js";
 
 export class Overview {
   constructor(live) {
     this.live = live;
     this.cards = new Map();
+    this.shown = false; // true once data were shown
     this.lags = h("div", { class: "lags" });
     this.redisError = h("p", { class: "banner bad", role: "alert", hidden: true });
     this.leftOut = h("p", { class: "banner warn", role: "status", hidden: true });
     this.malformed = h("p", { class: "banner warn", role: "status", hidden: true });
-    this.empty = h("p", { class: "empty", hidden: true }, "No stream of positions yet. The first position or processor creates it.");
+    this.empty = h("p", { class: "empty" }, unknownText("no data yet"));
     this.throughput = new Chart({
       title: "Records per second",
       series: [
@@ -60,11 +61,23 @@ export class Overview {
   }
 
   show(overview) {
+    const known = overview.redis ? this.live.known : overview;
+    setAttribute(this.element, "class", overview.redis ? "page old" : "page");
     this.redisError.hidden = !overview.redis;
-    if (overview.redis) {
-      setText(this.redisError, `${sentence(overview.redis)} Showing old data.`);
-      return;
-    }
+    if (overview.redis) setText(this.redisError, outageText(overview.redis, this.live));
+    if (!known) this.showUnknown(overview.redis);
+    else if (!overview.redis || !this.shown) this.showKnown(known);
+    if (overview.redis) for (const card of this.cards.values()) card.showUnknown();
+  }
+
+  showUnknown(reason) {
+    setText(this.empty, unknownText(reason));
+    for (const table of [this.instances, this.consumers, this.commands, this.dead]) table.show([], reason);
+  }
+
+  showKnown(overview) {
+    this.shown = true;
+    const { unknown } = overview;
     this.showLags(overview);
     this.throughput.show(this.live.history, overview.at);
     this.figures.show({
@@ -74,23 +87,25 @@ export class Overview {
       instances: number(overview.instance_count),
       queued: number(overview.commands.queued),
       dead: number(overview.dead.total),
-    }, { dead: overview.dead.total ? "warn" : "", instances: overview.instance_count ? "" : "bad" });
-    this.instances.show(overview.instances);
-    this.consumers.show(overview.lag.flatMap((lag) => lag.consumers.map((one) => ({ ...one, stream: lag.stream, group: lag.group }))));
-    this.commands.show(overview.commands.latest);
-    this.dead.show(overview.dead.latest);
-    this.showCounts(overview.commands);
+    }, { dead: overview.dead.total ? "warn" : "", instances: overview.instance_count === 0 ? "bad" : "" }, unknown);
+    this.instances.show(overview.instances, unknown.instances);
+    this.consumers.show(overview.lag.flatMap((lag) => lag.consumers.map((one) => ({ ...one, stream: lag.stream, group: lag.group }))), unknown.lag);
+    this.commands.show(overview.commands.latest, unknown.commands ?? unknown.queued);
+    this.dead.show(overview.dead.latest, unknown.dead);
+    this.showCounts(overview.commands, unknown);
   }
 
   showLags(overview) {
-    this.empty.hidden = Boolean(overview.lag.length);
+    const reason = overview.unknown.lag;
+    this.empty.hidden = Boolean(overview.lag.length) && !reason;
+    setText(this.empty, reason ? unknownText(reason, overview.lag.length) : "No stream of positions yet. The first position or processor creates it.");
     const left = overview.streams_left_out;
     this.leftOut.hidden = !left;
     if (left) setText(this.leftOut, `${number(left)} more ${left === 1 ? "stream is" : "streams are"} not shown. Run tracker-admin lag to see all.`);
     const { count, first } = overview.malformed;
     this.malformed.hidden = !count;
     if (count) {
-      const keys = first.map(({ key, reason }) => `${key} (${reason})`).join(", ");
+      const keys = first.map(({ key, reason: why }) => `${key} (${why})`).join(", ");
       const more = count > first.length ? ` and ${number(count - first.length)} more` : "";
       setText(this.malformed, `Malformed keys in Redis are ignored: ${keys}${more}. Rename or delete them.`);
     }
@@ -114,9 +129,14 @@ export class Overview {
     }
   }
 
-  showCounts({ counts, waiting }) {
+  showCounts({ counts, waiting }, unknown) {
+    if (unknown.commands) {
+      setText(this.counts, unknownText(unknown.commands));
+      return;
+    }
     const parts = Object.entries(counts).map(([status, count]) => `${number(count)} ${status}`);
-    const waits = waiting ? ` Commands are waiting for ${number(waiting)} ${waiting === 1 ? "device" : "devices"}.` : "";
+    const waits = waiting === null ? ` Commands that wait: ${unknownText(unknown.waiting).toLowerCase()}`
+      : waiting ? ` Commands are waiting for ${number(waiting)} ${waiting === 1 ? "device" : "devices"}.` : "";
     setText(this.counts, `Last hour: ${parts.join(", ")}.${waits}`);
   }
 }
@@ -147,13 +167,19 @@ class LagCard {
       h("div", { class: "charts" }, ...this.charts.map((chart) => chart.element)));
   }
 
-  show(lag, history, now) {
-    const kind = kindOf(lag.state);
+  showUnknown() {
+    this.showState("dim", "unknown");
+  }
+
+  showState(kind, state) {
     setAttribute(this.element, "class", `lag ${kind}`);
-    if (this.state.dataset.state !== lag.state) {
-      this.state.dataset.state = lag.state;
-      this.state.replaceChildren(pill(kind, lag.state));
-    }
+    if (this.state.dataset.state === state) return;
+    this.state.dataset.state = state;
+    this.state.replaceChildren(pill(kind, state));
+  }
+
+  show(lag, history, now) {
+    this.showState(kindOf(lag.state), lag.state);
     const [value, unit] = lag.group === null ? [NOTHING, ""] : span(lag.age);
     setText(this.entries, lag.group === null ? number(lag.stream_entries) : number(lag.total));
     setText(this.noun, this.entries.textContent === "1" ? "entry" : "entries");
@@ -166,6 +192,12 @@ class LagCard {
   close() {
     for (const chart of this.charts) chart.close();
   }
+}
+
+// Says what the page shows while Redis is not available.
+function outageText(reason, live) {
+  const data = live.known ? `Showing data of ${clock(live.knownAt)}, ${duration((Date.now() - live.knownAt) / 1000)} old.` : "Nothing is known yet.";
+  return `${sentence(reason)} ${data}`;
 }
 
 function detail(lag) {
@@ -181,15 +213,17 @@ function seconds(value) {
 
 class Figures {
   constructor(names) {
-    this.values = new Map(names.map(([key]) => [key, h("dd")]));
+    this.values = new Map(names.map(([key]) => [key, h("dd", {}, "?")]));
     this.element = h("dl", { class: "figures" },
       ...names.map(([key, label]) => h("div", {}, h("dt", {}, label), this.values.get(key))));
   }
 
-  show(texts, kinds) {
+  // unknown: key → the reason why the figure is unknown.
+  show(texts, kinds, unknown) {
     for (const [key, element] of this.values) {
       setText(element, texts[key]);
       setAttribute(element, "class", kinds[key] ?? "");
+      setAttribute(element, "title", unknown[key] ?? "");
     }
   }
 }
