@@ -1,4 +1,4 @@
-"""What the page shows while Redis, or a part of its data, is unknown."""
+"""The overview and the lists while Redis is down, or a part of its data is unknown."""
 
 from __future__ import annotations
 
