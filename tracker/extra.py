@@ -65,10 +65,21 @@ def widths_json(widths: Iterable[tuple[int, int]]) -> str:
 
     :param widths: (element ID, size of its value in bytes), each ID once.
     """
-    by_width: dict[str, list[int]] = {}
+    by_width: dict[int, list[str]] = {}
     for element_id, width in widths:
-        by_width.setdefault(str(width), []).append(element_id)
-    return dumps(by_width, separators=(",", ":"))
+        by_width.setdefault(width, []).append(str(element_id))
+    groups = [f'"{width}":[{",".join(ids)}]' for width, ids in by_width.items()]
+    return f"{{{','.join(groups)}}}"
+
+
+def record_extra(widths: Iterable[tuple[int, int]], fix: bool | None) -> str:
+    """Return the field of a record of a vendor whose elements have widths.
+
+    :param widths: see :func:`widths_json`.
+    :param fix: see :data:`FIX`; None if the number of satellites decides.
+    """
+    mark = "" if fix is None else f',"{FIX}":{dumps(fix)}'
+    return f'{{"{WIDTHS}":{widths_json(widths)}{mark}}}'
 
 
 def read_extra(text: str) -> Extra:

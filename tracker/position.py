@@ -52,6 +52,8 @@ _RECORD: Final = re.compile(
     r'|\{"__buffer_b64":"[A-Za-z0-9+/=]*"\})(?:,(?!\})|(?=\})))*\})'
     r'(?:,"generation_type":(0|[1-9][0-9]{0,8}))?\}'
 )
+#: ``json.dumps`` would build an encoder at each call.
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -152,6 +154,25 @@ def digest(payload: str) -> bytes:
     return blake2b(payload.encode("utf-8"), digest_size=16).digest()
 
 
+def has_fix(
+    latitude: float | None, longitude: float | None, satellites: int | None, fix: bool | None = None
+) -> bool:
+    """Return True if these coordinates are those of their record.
+
+    Without a fix devices report 0 satellites, and repeat the last known coordinates or send
+    zeros. Coordinates of exactly 0, 0 with satellites, and coordinates off the globe, are
+    errors of the device.
+
+    :param latitude: degrees.
+    :param longitude: degrees.
+    :param fix: see :data:`tracker.extra.FIX`.
+    """
+    if not (satellites if fix is None else fix) or latitude is None or longitude is None:
+        return False
+    on_globe = -90.0 <= latitude <= 90.0 and -180.0 <= longitude <= 180.0
+    return on_globe and not latitude == 0.0 == longitude
+
+
 @frozen
 class Position:
     """One record of a device.
@@ -182,20 +203,8 @@ class Position:
         return self.latitude is None and MESSAGE in self.attributes
 
     def has_fix(self, fix: bool | None = None) -> bool:
-        """Return True if the coordinates are those of ``timestamp``.
-
-        Without a fix devices report 0 satellites, and repeat the last known coordinates or send
-        zeros. Coordinates of exactly 0, 0 with satellites, and coordinates off the globe, are
-        errors of the device.
-
-        :param fix: see :data:`tracker.extra.FIX`.
-        """
-        latitude, longitude = self.latitude, self.longitude
-        if latitude is None or longitude is None or fix is False:
-            return False
-        if not (-90 <= latitude <= 90 and -180 <= longitude <= 180) or latitude == longitude == 0:
-            return False
-        return fix is True or bool(self.satellites)
+        """Return True if the coordinates are those of ``timestamp``, see :func:`has_fix`."""
+        return has_fix(self.latitude, self.longitude, self.satellites, fix)
 
     def to_payload(self) -> str:
         """Return the JSON text for the stream entry; equal records have equal texts."""
@@ -214,7 +223,7 @@ class Position:
         }
         if self.generation_type is not None:
             document["generation_type"] = self.generation_type
-        return json.dumps(document, separators=(",", ":"))
+        return _encode(document)
 
     def to_entry(self, codec: str, extra: str = "") -> Entry:
         """Return the stream entry of this position.

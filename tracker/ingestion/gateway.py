@@ -41,7 +41,7 @@ MAX_DETACHED_BYTES: Final = 16 * 1024 * 1024
 #: Seconds that a stop waits for sockets to close; longer than the close timeout of a connection.
 STOP_TIMEOUT: Final = 7.0
 
-#: Approximate memory of an entry besides its payload.
+#: Approximate memory of an entry besides its payload and extra facts.
 _ENTRY_BYTES: Final = 1024
 
 
@@ -190,7 +190,7 @@ class Gateway(Service):
 
     def publish_detached(self, entries: Sequence[Entry]) -> Deferred[None] | None:
         """See IGateway."""
-        size = sum(len(entry.payload) + _ENTRY_BYTES for entry in entries)
+        size = sum(len(entry.payload) + len(entry.extra) + _ENTRY_BYTES for entry in entries)
         if not self.running or self._detached_bytes + size > MAX_DETACHED_BYTES:
             return None
         self._detached_bytes += size

@@ -33,7 +33,7 @@ from tracker.position import Entry
 #: Maximum number of entries in one call, which Redis handles in about half a millisecond. When
 #: so many entries wait, they are sent at once.
 MAX_RECORDS: Final = 100
-#: Maximum number of payload bytes in one call.
+#: Maximum number of bytes of payloads and extra facts in one call.
 MAX_BYTES: Final = 512 * 1024
 #: Maximum number of calls without a reply.
 MAX_IN_FLIGHT: Final = 16
@@ -65,9 +65,9 @@ class _Frame(Deferred[None]):
         self.since = since
         """Time of the arrival."""
         self.size = 0
-        """Total number of payload bytes."""
+        """Total number of bytes of payloads and extra facts."""
         for entry in entries:
-            self.size += len(entry.payload)
+            self.size += len(entry.payload) + len(entry.extra)
 
 
 class StreamPublisher(Service):

@@ -248,7 +248,7 @@ def test_exceeded_connection_limit_is_reported_and_uses_no_slot(clock: Clock) ->
 
 def test_detached_entries_are_published_up_to_a_limit_of_bytes(publishing: Publishing) -> None:
     gateway = publishing.gateway
-    entry = Entry("ts", "a", "12", "x" * (MAX_DETACHED_BYTES // 4))
+    entry = Entry("ts", "a", "12", "x" * (MAX_DETACHED_BYTES // 8), "x" * (MAX_DETACHED_BYTES // 8))
     appended = [gateway.publish_detached([entry]) for _ in range(4)]
     assert [deferred is None for deferred in appended] == [False, False, False, True]
     assert gateway.publish_detached([Entry("ts", "a", "12", "x")]) is not None

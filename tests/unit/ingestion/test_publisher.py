@@ -216,7 +216,7 @@ def test_refusal_is_no_longer_reported_when_no_frame_waits(publishing: Publishin
 
 def test_call_is_limited_in_bytes(publishing: Publishing) -> None:
     for name in "abc":
-        entry = Entry("ts", name, "8", "x" * (MAX_BYTES // 2))
+        entry = Entry("ts", name, "8", "x" * (MAX_BYTES // 4), "x" * (MAX_BYTES // 4))
         publishing.publisher.publish([entry])
     publishing.run_turn()
     assert publishing.calls() == [["a", "b"], ["c"]]

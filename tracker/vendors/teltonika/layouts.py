@@ -14,7 +14,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tracker.position import MAX_SAFE_INTEGER, MAX_TIMESTAMP_MS, Entry, iso_milliseconds
+from tracker.extra import record_extra
+from tracker.position import (
+    MAX_SAFE_INTEGER,
+    MAX_TIMESTAMP_MS,
+    Entry,
+    has_fix,
+    iso_milliseconds,
+)
 from tracker.vendors.teltonika.avl import (
     MIN_DATA_BYTES,
     RECORD_HEAD_FORMAT,
@@ -48,8 +55,8 @@ class Layout:
     """The compiled layout of a record."""
 
     __slots__ = (
-        *("_codec", "_codec_id", "_fixed", "_generation", "_mask"),
-        *("_template", "_unpack", "_wide", "size"),
+        *("_codec", "_codec_id", "_extra", "_extra_without_fix", "_fixed", "_generation"),
+        *("_mask", "_template", "_unpack", "_wide", "size"),
     )
 
     def __init__(self, codec: Codec, elements: Sequence[tuple[int, int]]) -> None:
@@ -75,6 +82,8 @@ class Layout:
         attributes = ",".join(f'"{element_id}":%s' for element_id, _ in elements)
         tail = '},"generation_type":%d}' if codec.generation else "}}"
         self._template = _HEAD + attributes + tail
+        self._extra = record_extra(elements, fix=None)
+        self._extra_without_fix = record_extra(elements, fix=False)
         self._wide = [index for index, (_, width) in enumerate(elements) if width == 8]
         """Indexes of elements with values that JSON readers may round."""
 
@@ -103,12 +112,14 @@ class Layout:
             if elements[index] > MAX_SAFE_INTEGER:
                 elements = self._exact(elements)
                 break
+        latitude, longitude = latitude / _DEGREE, longitude / _DEGREE
+        fix = has_fix(latitude, longitude, satellites)
         time = iso_milliseconds(timestamp)
         payload = self._template % (
             device_id,
             time,
-            latitude / _DEGREE,
-            longitude / _DEGREE,
+            latitude,
+            longitude,
             altitude,
             angle,
             speed,
@@ -117,7 +128,8 @@ class Layout:
             event,
             *elements,
         )
-        return Entry(time, device_id, self._codec, payload)
+        extra = self._extra if fix else self._extra_without_fix
+        return Entry(time, device_id, self._codec, payload, extra)
 
     def _exact(self, elements: tuple[int, ...]) -> tuple[int | str, ...]:
         changed: list[int | str] = list(elements)

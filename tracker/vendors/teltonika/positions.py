@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
+from tracker.extra import record_extra
 from tracker.limits import MESSAGE_BYTES
 from tracker.position import (
     MAX_TIMESTAMP_MS,
@@ -58,16 +59,35 @@ def entries(
             distinct = len(made.attributes) - (record.timestamp > MAX_TIMESTAMP_MS)
             if distinct < len(record.elements) + len(record.variable):
                 on_repeated_id()
-        return [made.to_entry(codec) for made in positions]
+        return [
+            _entry(made, codec, record.elements, record.variable)
+            for record, made in zip(content.records, positions, strict=True)
+        ]
     if isinstance(content, Codec7Packet):
         for old in content.records:
             if len({element[0] for element in old.elements}) < len(old.elements):
                 on_repeated_id()
         return [
-            codec7_position(device_id, record).to_entry(codec7.NAME) for record in content.records
+            _entry(codec7_position(device_id, old), codec7.NAME, old.elements)
+            for old in content.records
         ]
     message = message_position(device_id, content, now, message_bytes)
     return [message.to_entry(content.codec.name)]
+
+
+def _entry(
+    made: Position,
+    codec: str,
+    elements: Sequence[tuple[int, int, int]],
+    variable: Sequence[tuple[int, bytes]] = (),
+) -> Entry:
+    """Return the entry of a record with the widths of its elements."""
+    # As for attributes, the last one of a repeated id is kept.
+    widths = {element_id: width for element_id, width, _ in elements}
+    for element_id, _ in variable:
+        widths.pop(element_id, None)
+    fix = None if made.has_fix() else made.has_fix(made.satellites is None)
+    return made.to_entry(codec, record_extra(widths.items(), fix))
 
 
 def position(device_id: str, record: Record) -> Position:

@@ -135,6 +135,21 @@ def test_large_values_are_exact_in_entries_made_by_layout(codec: Codec, value: i
     assert ("__bigint" in made[0].payload.partition('"11"')[0]) is (value > 2**53 - 1)
 
 
+@pytest.mark.parametrize("satellites", [0, 1, 255])
+@pytest.mark.parametrize("longitude", [0, -1, 1_800_000_000, 1_800_000_001, -1_800_000_001])
+@pytest.mark.parametrize("latitude", [0, 1, -900_000_000, -900_000_001, 900_000_001])
+def test_fix_of_an_entry_made_by_layout_is_that_of_its_position(
+    latitude: int, longitude: int, satellites: int
+) -> None:
+    packet = with_ids(1)
+    record = attrs.evolve(
+        packet.records[0], latitude=latitude, longitude=longitude, satellites=satellites
+    )
+    moved = Packet(CODEC_8E, (record,))
+    made = layouts_of(packet).entries(IMEI, encoded(moved), 255)
+    assert made == entries_without_layouts(moved)
+
+
 def test_record_after_the_year_9999_gets_no_entry_by_layout() -> None:
     packet = with_ids(1)
     late = attrs.evolve(packet.records[0], timestamp=MAX_TIMESTAMP_MS + 1)

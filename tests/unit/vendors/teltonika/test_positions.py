@@ -25,6 +25,7 @@ from tests.unit.vendors.teltonika.golden import (
     Golden,
 )
 from tests.unit.vendors.teltonika.strategies import packets
+from tracker.extra import read_extra
 from tracker.outcomes import Decoded
 from tracker.position import Entry, Position
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Packet, Record, decode_packet
@@ -120,6 +121,40 @@ PAYLOADS = {
     ],
 }
 
+#: Golden frame → the field ``extra`` of each record, written by hand from the frame.
+EXTRAS = {
+    FIVE_ELEMENTS: ['{"widths":{"1":[21,1],"2":[66],"4":[241],"8":[78]},"fix":false}'],
+    NARROW_ELEMENTS: ['{"widths":{"1":[21,1],"2":[66]},"fix":false}'],
+    TWO_RECORDS: ['{"widths":{"1":[1]},"fix":false}'] * 2,
+    DRIVING: [
+        '{"widths":{"1":[240,21,200,1,29,252],"2":[66,24,205,206,67,25,86],"4":[241,16]}}',
+    ],
+    BELOW_THE_SEA: ['{"widths":{"1":[1,71],"2":[66,146],"4":[199,145]}}'],
+    NEWEST_FIRST: [
+        '{"widths":{"1":[69,240,80,21,200,239,79],"2":[66,67,68],"4":[241]},"fix":false}',
+        *(
+            [
+                '{"widths":{"1":[69,240,80,21,200,239,79],"2":[181,182,66,24,206,67,68],'
+                '"4":[199,241,205,99]}}'
+            ]
+            * 2
+        ),
+    ],
+    SOUTH_WEST: [
+        '{"widths":{"1":[239,240],"2":[66]}}',
+        '{"widths":{"1":[239,240],"2":[66]},"fix":false}',
+    ],
+    SMALLEST: ['{"widths":{},"fix":false}'],
+    EXTENDED: ['{"widths":{"1":[1],"2":[17],"4":[16],"8":[11,14]},"fix":false}'],
+    BEACON_DATA: [
+        '{"widths":{"1":[240,21,200,69,113],"2":[181,182,24,67,68],"4":[241]}}',
+        '{"widths":{}}',
+    ],
+    PANIC: [
+        '{"widths":{"1":[236,239,240,32],"2":[17,18,19,25,66],"4":[16,72],"8":[78]}}',
+    ],
+}
+
 RECORD = Record(1_710_504_600_000, 0, -583_816_000, -346_037_000, 25, 270, 11, 64, 0)
 
 #: 9999-12-31T23:59:59.999Z.
@@ -139,6 +174,7 @@ def test_entries_of_a_golden_frame_have_the_expected_payloads(golden: Golden) ->
     assert isinstance(packet, Decoded)
     given_entries = entries(IMEI, packet.value)
     assert [entry.payload for entry in given_entries] == PAYLOADS[golden]
+    assert [entry.extra for entry in given_entries] == EXTRAS[golden]
     for entry, payload in zip(given_entries, PAYLOADS[golden], strict=True):
         assert entry.device_id == IMEI
         assert entry.ts == json.loads(payload)["timestamp"]
@@ -211,22 +247,26 @@ def test_values_of_variable_elements_are_stored_in_base64(content: bytes, text: 
 
 
 @pytest.mark.parametrize(
-    ("elements", "variable", "attributes"),
+    ("elements", "variable", "attributes", "widths"),
     [
-        (((66, 2, 1), (66, 2, 2)), (), {"66": 2}),
-        (((66, 1, 9), (66, 8, 1)), (), {"66": 1}),
-        (((66, 2, 1), (67, 2, 5), (66, 2, 2)), (), {"66": 2, "67": 5}),
-        (((66, 2, 1),), ((66, b"A"),), {"66": {"__buffer_b64": "QQ=="}}),
-        ((), ((66, b"A"), (66, b"")), {"66": {"__buffer_b64": ""}}),
+        (((66, 2, 1), (66, 2, 2)), (), {"66": 2}, {"2": [66]}),
+        (((66, 1, 9), (66, 8, 1)), (), {"66": 1}, {"8": [66]}),
+        (((67, 1, 5), (66, 1, 9), (66, 8, 1)), (), {"67": 5, "66": 1}, {"1": [67], "8": [66]}),
+        (((66, 2, 1), (67, 2, 5), (66, 2, 2)), (), {"66": 2, "67": 5}, {"2": [66, 67]}),
+        (((66, 2, 1),), ((66, b"A"),), {"66": {"__buffer_b64": "QQ=="}}, {}),
+        ((), ((66, b"A"), (66, b"")), {"66": {"__buffer_b64": ""}}, {}),
     ],
 )
 def test_last_element_of_a_repeated_id_is_kept(
     elements: tuple[tuple[int, int, int], ...],
     variable: tuple[tuple[int, bytes], ...],
     attributes: dict[str, object],
+    widths: dict[str, list[int]],
 ) -> None:
     record = attrs.evolve(RECORD, elements=elements, variable=variable)
-    assert json.loads(position(IMEI, record).to_payload())["attributes"] == attributes
+    (entry,) = entries(IMEI, Packet(CODEC_8E, (record,)))
+    assert json.loads(entry.payload)["attributes"] == attributes
+    assert json.loads(entry.extra) == {"widths": widths}
 
 
 @pytest.mark.parametrize(
@@ -285,3 +325,8 @@ def test_entry_of_any_record_can_be_parsed(packet: Packet) -> None:
         )
         ids = {element[0] for element in (*record.elements, *record.variable)}
         assert set(read.attributes) - {RAW_TIMESTAMP} == {str(number) for number in ids}
+        extra = read_extra(entry.extra)
+        widths = {element_id: width for element_id, width, _ in record.elements}
+        variable = {element_id for element_id, _ in record.variable}
+        assert extra.widths == {key: widths[key] for key in widths if key not in variable}
+        assert extra.fix is (None if read.has_fix() else False)

@@ -20,6 +20,7 @@ from tests.unit.vendors.teltonika.golden_messages import (
     SERIAL_15,
     GoldenMessage,
 )
+from tracker.extra import read_extra
 from tracker.position import Entry, Position
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, CODEC_16, Packet, Record
 from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
@@ -69,6 +70,7 @@ def test_entries_of_codec_16_have_the_generation_type_last() -> None:
         '"latitude":0.0,"longitude":0.0,"altitude":0,"angle":0,"speed":0,"satellites":0,'
         '"priority":0,"event":11,"attributes":{"1":0,"3":0,"11":39,"66":22074},'
         '"generation_type":5}',
+        '{"widths":{"1":[1,3],"2":[11,66]},"fix":false}',
     )
     assert second.payload == (
         '{"device_id":"356307042441013","timestamp":"2019-07-10T12:06:55.000Z",'
@@ -141,9 +143,43 @@ def test_cell_of_codec_7_becomes_named_attributes() -> None:
     )
 
 
-def test_record_without_coordinates_has_no_fix() -> None:
-    fixes = [codec7_position(IMEI, record).has_fix() for record in golden_7.RECORDS]
-    assert fixes == [False, True, True, False]
+def test_record_of_codec_7_without_coordinates_is_marked() -> None:
+    made_entries = entries_of(Codec7Packet(golden_7.RECORDS))
+    assert [entry.extra for entry in made_entries] == [
+        '{"widths":{"1":[240]},"fix":false}',
+        '{"widths":{"1":[240]}}',
+        '{"widths":{"1":[240]}}',
+        '{"widths":{"1":[1,244,221,240],"2":[67],"4":[5]},"fix":false}',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("satellites", "latitude", "mark"),
+    [
+        (None, 41.5, ',"fix":true'),
+        (None, 0.0, ',"fix":false'),
+        (0, 41.5, ',"fix":false'),
+        (1, 41.5, ""),
+        (1, 0.0, ',"fix":false'),
+    ],
+)
+def test_coordinates_of_codec_7_need_no_satellites_if_the_mask_has_none(
+    satellites: int | None, latitude: float, mark: str
+) -> None:
+    record = Codec7Record(
+        1_167_609_600_000, 0, latitude=latitude, longitude=0.0, satellites=satellites
+    )
+    (entry,) = entries_of(Codec7Packet((record,)))
+    assert entry.extra == f'{{"widths":{{}}{mark}}}'
+    position = Position.from_payload(entry.payload)
+    assert position.has_fix(read_extra(entry.extra).fix) is (mark != ',"fix":false')
+
+
+def test_last_element_of_a_repeated_id_of_codec_7_is_kept() -> None:
+    record = Codec7Record(1_167_609_600_000, 0, elements=((66, 1, 9), (67, 1, 2), (66, 4, 1)))
+    (entry,) = entries_of(Codec7Packet((record,)))
+    assert entry.payload.endswith('"attributes":{"66":1,"67":2}}')
+    assert entry.extra == '{"widths":{"4":[66],"1":[67]},"fix":false}'
 
 
 # Messages.
