@@ -39,11 +39,12 @@ def blind(tmp_path: Path) -> Iterator[tuple[str, RedisServer]]:
 
 def panel_text(page: Page, table: str) -> str:
     """Return the text that stands instead of rows."""
-    return (
+    text: str = (
         page.locator(".table", has=page.locator(f"caption:text-is('{table}')"))
         .locator(".empty")
         .inner_text()
     )
+    return text
 
 
 def test_page_opened_while_redis_is_down_shows_unknown(
