@@ -14,6 +14,7 @@ import click
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
+from tracker import __version__
 from tracker.admin.options import Duration, Imei, Options, read_file
 from tracker.bridge.rest import checked_token, checked_url
 from tracker.config import (
@@ -36,7 +37,7 @@ from tracker.net.certificates import load_certificates, load_private_key
 from tracker.net.endpoints import ip_address, named_arguments, number, refuse_unknown_arguments
 from tracker.processing.decoding import stored_position
 from tracker.redis.address import redis_address
-from tracker.storage.migrations import check_version
+from tracker.storage.migrations import Migration, Schema, check_schema
 from tracker.storage.sinks import make_sink
 
 
@@ -45,6 +46,11 @@ def file_of(folder: Path, content: bytes) -> Path:
     path.write_bytes(content)
     path.chmod(0o600)
     return path
+
+
+def schema_refused(found: Schema) -> None:
+    known = (Migration(1, "", None), Migration(2, "", "0.1.0"))
+    check_schema(found, known, "fleet", url="sqlite:fleet", migrate=False)
 
 
 REACTOR: Final[Any] = MemoryReactorClock()
@@ -134,11 +140,16 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
         "characters",
     ),
     (
-        lambda _: check_version(3, 2, "fleet", url="sqlite:fleet", migrate=True),
+        lambda _: schema_refused(Schema(3)),
         "database fleet has schema version 3, but this Tracker supports only 2: upgrade Tracker",
     ),
     (
-        lambda _: check_version(1, 2, "fleet", url="sqlite:fleet", migrate=False),
+        lambda _: schema_refused(Schema(1, {2: "0.1.0", 3: "7.1"})),
+        "database fleet has schema version 3, which requires Tracker 7.1 or later; this is "
+        f"{__version__}: upgrade Tracker",
+    ),
+    (
+        lambda _: schema_refused(Schema(1)),
         "database fleet has schema version 1, but this Tracker requires 2: "
         "run tracker-admin migrate --sink sqlite:fleet",
     ),

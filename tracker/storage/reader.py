@@ -32,6 +32,12 @@ QUERY_TIMEOUT: Final = 5.0
 #: Maximum number of queries that are under way or waiting.
 MAX_PENDING_QUERIES: Final = 16
 
+#: Error of a query for tables or columns that the database lacks.
+OLD_TABLES: Final = (
+    "the database lacks tables or columns of this version; start a processor of this version, or "
+    "run tracker-admin migrate"
+)
+
 T = TypeVar("T")
 
 #: Columns of a row of ``last_positions``, in this order.

@@ -25,7 +25,7 @@ from tracker.admin.cli import main
 from tracker.observe.examination import Examination
 from tracker.observe.findings import Finding, Status
 from tracker.storage.checks import examine_sink
-from tracker.storage.migrations import scripts
+from tracker.storage.migrations import migrations
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.checks import reachable
 from tracker.storage.postgresql.connection import Connection
@@ -126,7 +126,7 @@ async def test_refused_database_login_is_a_failure(postgres: PostgresServer) -> 
 
 @ensureDeferred
 async def test_other_schema_versions_of_a_database_are_failures(database: str) -> None:
-    latest = len(scripts("postgresql"))
+    latest = len(migrations("postgresql"))
     finding = (await examine(database)).one("sink-schema")
     assert finding.status is FAILURE
     assert finding.fix == f"tracker-admin migrate --sink {shown(database)}"
@@ -278,11 +278,12 @@ async def test_other_schema_versions_of_a_file_are_failures(tmp_path: Path) -> N
     assert finding.fix == f"tracker-admin migrate --sink '{url}'"
     assert not path.exists()
     database = sqlite3.connect(path)
-    database.executescript(scripts("sqlite")[0])
+    database.executescript(migrations("sqlite")[0].script)
     database.execute("PRAGMA user_version = 1")
     finding = (await examine(url)).one("sink-schema")
+    latest = len(migrations("sqlite"))
     assert (finding.status, finding.seen) == (
-        FAILURE, f"{path} has schema version 1, but this Tracker requires {len(scripts('sqlite'))}",
+        FAILURE, f"{path} has schema version 1, but this Tracker requires {latest}",
     )  # fmt: skip
     assert CliRunner().invoke(main, ["migrate", "--sink", url]).exit_code == 0
     assert (await examine(url)).one("sink-schema").status is OK

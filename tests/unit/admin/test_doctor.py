@@ -25,7 +25,7 @@ from tracker.observe.findings import Finding, Status, failure, ok, skipped, warn
 from tracker.observe.space import judge_free_space
 from tracker.redis.address import RedisAddress
 from tracker.storage.checks import no_psycopg
-from tracker.storage.migrations import judge_schema
+from tracker.storage.migrations import Migration, Schema, judge_schema
 
 PACKAGE = Path(__file__).parents[3] / "tracker"
 WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, Status.OK
@@ -176,14 +176,17 @@ def test_leftovers_of_ended_instances_are_warnings() -> None:
 @pytest.mark.parametrize(
     ("found", "status", "fix"),
     [
-        (2, OK, ""),
-        (1, FAILURE, "tracker-admin migrate --sink 'sqlite:a b'"),
-        (0, FAILURE, "tracker-admin migrate --sink 'sqlite:a b'"),
-        (3, FAILURE, "/opt/tracker/bin/pip install --upgrade tracker"),
+        (Schema(1, {2: "0.1.0"}), OK, ""),
+        (Schema(1, {2: "0.1.0", 3: "0.1.0"}), OK, ""),
+        (Schema(1), FAILURE, "tracker-admin migrate --sink 'sqlite:a b'"),
+        (Schema(), FAILURE, "tracker-admin migrate --sink 'sqlite:a b'"),
+        (Schema(2), FAILURE, "/opt/tracker/bin/pip install --upgrade tracker"),
+        (Schema(1, {3: "99"}), FAILURE, "/opt/tracker/bin/pip install --upgrade tracker"),
     ],
 )
-def test_schema_of_another_version_is_a_failure(found: int, status: Status, fix: str) -> None:
-    finding = judge_schema(found, 2, "a b", "sqlite:a b")
+def test_schema_that_cannot_be_used_is_a_failure(found: Schema, status: Status, fix: str) -> None:
+    known = (Migration(1, "", None), Migration(2, "", "0.1.0"))
+    finding = judge_schema(found, known, "a b", "sqlite:a b")
     assert (finding.status, finding.fix) == (status, fix)
 
 

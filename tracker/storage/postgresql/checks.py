@@ -12,12 +12,12 @@ import psycopg
 
 from tracker.interfaces import SinkUnusable
 from tracker.observe.examination import Examination, in_thread
-from tracker.observe.findings import Finding, failure, ok, skipped, warning
+from tracker.observe.findings import Finding, Status, failure, ok, skipped, warning
 from tracker.reactor import Reactor
-from tracker.storage.migrations import judge_schema, scripts
+from tracker.storage.migrations import judge_schema, migrations
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import Connection, connect, error_text
-from tracker.storage.postgresql.schema import is_current, version_of
+from tracker.storage.postgresql.schema import applied, is_current
 
 #: Minimum major version of PostgreSQL.
 MIN_VERSION: Final = 13
@@ -133,15 +133,15 @@ def judge_unreachable(address: PostgreSQLAddress, reason: str) -> Finding:
 
 
 def schema(connection: Connection, address: PostgreSQLAddress) -> Finding:
-    """Check that the tables have this program's version."""
-    found, known = version_of(connection), len(scripts("postgresql"))
-    if found == known:
+    """Check that this program can use the tables."""
+    finding = judge_schema(applied(connection), migrations("postgresql"), address.url, address.url)
+    if finding.status is Status.OK:
         try:
             is_current(connection, address, migrate=False)  # with timescale=1, a hypertable
         except SinkUnusable as error:
             problem, _, fix = str(error).partition(": run ")
             return failure(problem, fix)
-    return judge_schema(found, known, address.url, address.url)
+    return finding
 
 
 def judge_version(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:

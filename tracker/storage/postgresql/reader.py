@@ -14,6 +14,7 @@ from tracker.storage.postgresql.connection import Connection, connect, error_tex
 from tracker.storage.reader import (
     DOCUMENTS,
     LAST,
+    OLD_TABLES,
     QUERY_TIMEOUT,
     PositionReader,
     QueryFailed,
@@ -120,6 +121,8 @@ class PostgreSQLReader(PositionReader):
         if self._lost():
             self._close()
         text = "the database cannot be queried; see the console's log"
+        if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+            text = OLD_TABLES
         if isinstance(error, psycopg.errors.QueryCanceled):
             text = f"no reply from the database within {QUERY_TIMEOUT:g} s"
         return QueryFailed(text, f"{self._address.url}: {error_text(error)}")

@@ -128,7 +128,7 @@ class PostgreSQLSink:
     # The following methods run in the sink's thread.
 
     def _connect(self) -> bool:
-        """Connect, and return True if the tables have this program's version."""
+        """Connect, and return True if the tables need no upgrade."""
         self._disconnect()
         try:
             connection = connect(self._address)

@@ -1,5 +1,13 @@
 -- readable_from: 0.1.0
 
+-- This migration and later ones, each with the oldest version of Tracker that can use the tables
+-- after it.
+CREATE TABLE schema_migrations (
+    version       INTEGER PRIMARY KEY,
+    readable_from TEXT    NOT NULL,
+    applied_at    TEXT    NOT NULL
+);
+
 -- The field "extra" of the stream entry, with the marks of the processor: {"fix": false} if the
 -- coordinates are not those of the record, {"clock": …} if its time is not.
 ALTER TABLE positions ADD COLUMN extra TEXT;

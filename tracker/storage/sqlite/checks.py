@@ -11,8 +11,8 @@ from tracker.observe.examination import Examination, in_thread
 from tracker.observe.findings import Finding, failure
 from tracker.reactor import Reactor
 from tracker.storage.files import space, writable
-from tracker.storage.migrations import judge_schema, scripts
-from tracker.storage.sqlite.schema import version_of
+from tracker.storage.migrations import Schema, judge_schema, migrations
+from tracker.storage.sqlite.schema import applied
 
 
 async def examine(reactor: Reactor, examination: Examination, path: str) -> None:
@@ -23,9 +23,9 @@ async def examine(reactor: Reactor, examination: Examination, path: str) -> None
 
 
 def schema(path: str) -> Finding:
-    """Check that the tables have this program's version, without writing to the file."""
+    """Check that this program can use the tables, without writing to the file."""
     if not os.path.exists(path):
-        return judge_schema(0, len(scripts("sqlite")), path, f"sqlite:{path}")
+        return judge_schema(Schema(), migrations("sqlite"), path, f"sqlite:{path}")
     # Opening a database with a write-ahead log creates two files, which the processor's user might
     # then be unable to write. If both are missing, the database is complete without them, and can
     # be opened as immutable.
@@ -34,12 +34,11 @@ def schema(path: str) -> Finding:
     try:
         database = sqlite3.connect(f"{Path(path).absolute().as_uri()}?{query}", uri=True)
         try:
-            found = version_of(database)
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            found = applied(database)
         finally:
             database.close()
     except sqlite3.DatabaseError as error:
         # This includes files that are not a database.
         name = shlex.quote(path)
         return failure(f"{path}: {error}", f"sqlite3 {name} 'PRAGMA integrity_check'")
-    return judge_schema(found, len(scripts("sqlite")), path, f"sqlite:{path}")
+    return judge_schema(found, migrations("sqlite"), path, f"sqlite:{path}")

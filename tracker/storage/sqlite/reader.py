@@ -12,6 +12,7 @@ from tracker.reactor import Reactor
 from tracker.storage.reader import (
     DOCUMENTS,
     LAST,
+    OLD_TABLES,
     QUERY_TIMEOUT,
     PositionReader,
     QueryFailed,
@@ -21,6 +22,8 @@ from tracker.storage.reader import (
 
 #: Instructions of SQLite's virtual machine between two checks of the time.
 _STEPS: Final = 10_000
+#: Beginnings of errors for a table or column that the schema lacks; their code is the general one.
+_UNDEFINED: Final = ("no such table", "no such column")
 
 
 class SQLiteReader(PositionReader):
@@ -80,6 +83,8 @@ class SQLiteReader(PositionReader):
                 detail = f"{self._path} does not exist yet"
                 raise QueryFailed("the database does not exist yet", detail) from None
             text = "the database cannot be queried; see the console's log"
+            if str(error).startswith(_UNDEFINED):
+                raise QueryFailed(OLD_TABLES, f"{self._path}: {error}") from None
             if _interrupted(error):
                 text = f"no reply from the database within {QUERY_TIMEOUT:g} s"
             raise QueryFailed(text, f"{self._path}: {error}") from None

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from typing import Final
 
-from tracker.storage.migrations import check_version, scripts
+from tracker.storage.migrations import Migration, Schema, check_schema, migrations
 from tracker.storage.sqlite.connection import cannot_open, connect, transaction
 
+_HAS_MIGRATIONS: Final = "SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'"
+_RECORD: Final = """
+INSERT INTO schema_migrations (version, readable_from, applied_at)
+VALUES (?, ?, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+"""
 
-def version_of(database: sqlite3.Connection) -> int:
-    """Return the version of the tables in a database; 0 if it has none."""
-    (found,) = database.execute("PRAGMA user_version").fetchone()
-    return int(found)
+
+def applied(database: sqlite3.Connection) -> Schema:
+    """Return the migrations that were applied to a database."""
+    (base,) = database.execute("PRAGMA user_version").fetchone()
+    if not database.execute(_HAS_MIGRATIONS).fetchone():
+        return Schema(base)
+    rows = database.execute("SELECT version, readable_from FROM schema_migrations")
+    return Schema(base, dict(rows))
 
 
 def migrate(path: str) -> tuple[int, int]:
@@ -41,15 +51,22 @@ def upgrade(
     :return: the versions before and after.
     :raises SinkUnusable: if the database is newer, or older and must not be upgraded.
     """
-    files = scripts("sqlite")
+    known = migrations("sqlite")
     with transaction(database):
-        before = version_of(database)
-        check_version(before, len(files), path, url=f"sqlite:{path}", migrate=allowed)
-        for number, script in enumerate(files[before:target], before + 1):
-            for statement in _statements(script):
-                database.execute(statement)
-            database.execute(f"PRAGMA user_version = {number}")
-        return before, version_of(database)
+        before = applied(database)
+        check_schema(before, known, path, url=f"sqlite:{path}", migrate=allowed)
+        for migration in filter(before.lacks, known[:target]):
+            _apply(database, migration)
+        return before.version, applied(database).version
+
+
+def _apply(database: sqlite3.Connection, migration: Migration) -> None:
+    for statement in _statements(migration.script):
+        database.execute(statement)
+    if migration.readable_from is None:
+        database.execute(f"PRAGMA user_version = {migration.version}")
+    else:
+        database.execute(_RECORD, (migration.version, migration.readable_from))
 
 
 def _statements(script: str) -> Iterator[str]:
