@@ -11,30 +11,49 @@ from tempfile import TemporaryDirectory
 import psycopg
 import pytest
 
-from tests.servers import PostgresServer, RedisServer, SharedRedis, clear_database
+from tests.servers import (
+    REDIS_70,
+    VALKEY,
+    PostgresServer,
+    RedisServer,
+    SharedRedis,
+    clear_database,
+    redis_70,
+)
 
 
 @pytest.fixture(scope="session")
-def shared_redis() -> Iterator[SharedRedis]:
-    """Yield the Redis server that all tests of this process share."""
+def shared_redis() -> Iterator[dict[str, SharedRedis]]:
+    """Yield program → the server of this program that all tests of this process share."""
     # On a file system in memory an fsync costs nothing, and tests take a twentieth of the time. The
     # data of a killed server is still kept.
     memory = Path("/dev/shm")
     has_space = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30
     with TemporaryDirectory(prefix="tracker-redis-", dir=memory if has_space else None) as folder:
-        shared = SharedRedis(Path(folder))
+        programs = {VALKEY: None, REDIS_70: redis_70()}
+        shared = {one: SharedRedis(Path(folder) / one, path) for one, path in programs.items()}
         yield shared
-        shared.end()
+        for server in shared.values():
+            server.end()
 
 
 @pytest.fixture
-def redis(shared_redis: SharedRedis) -> Iterator[RedisServer]:
+def redis_program() -> str:
+    """Return the program of the server; a test that is parametrised with it uses several ones."""
+    return VALKEY
+
+
+@pytest.fixture
+def redis(shared_redis: dict[str, SharedRedis], redis_program: str) -> Iterator[RedisServer]:
     """Yield a running, empty server with the initial settings and an fsync at each write.
 
     A test may kill, suspend and configure it; the next test then gets another server.
     """
-    yield shared_redis.lend()
-    shared_redis.give_back()
+    if redis_program == REDIS_70 and redis_70() is None:
+        why = "no Redis 7.0 on PATH: install Debian 12's package redis-tools"
+        (pytest.fail if "CI" in os.environ else pytest.skip)(why)
+    yield shared_redis[redis_program].lend()
+    shared_redis[redis_program].give_back()
 
 
 @pytest.fixture(scope="session")

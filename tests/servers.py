@@ -66,11 +66,35 @@ class _Valkey(OwnProcess):
         return status
 
 
+#: Programs of a Redis server: the one that the other tests use, and Redis 7.0, the oldest one.
+VALKEY: Final = "valkey"
+REDIS_70: Final = "redis-7.0"
+
+
+@lru_cache
+def redis_70() -> str | None:
+    """Return the path of a Redis 7.0, as in Debian 12; None if this machine has none.
+
+    Debian's package redis-tools has it without a service: redis-check-rdb is the server, which
+    behaves as its name says.
+    """
+    for name in ("redis-server", "redis-check-rdb"):
+        if path := shutil.which(name):
+            said = subprocess.run(
+                ["redis-server", "--version"], executable=path, capture_output=True, check=False
+            )
+            if b" v=7.0." in said.stdout:
+                return path
+    return None
+
+
 class RedisServer(_Valkey):
     """A Redis or Valkey server that can be killed and restarted with its data."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, program: str | None = None) -> None:
+        """:param program: path of the server; by default the one that Tracker finds."""
         super().__init__()
+        self._program = program
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.address = RedisAddress.from_url(self.url)
@@ -88,13 +112,15 @@ class RedisServer(_Valkey):
             *self._command(),
             # Without SIGXFSZ, a write beyond the file size limit fails like one to a full disk.
             restore_signals=False,
+            executable=self._program,
         )
         if wait:
             wait_for(self.is_up, "Redis is_up")
 
     def _command(self) -> list[str]:
         return [
-            *(find_server(), "--port", str(self.port), "--bind", "127.0.0.1"),
+            find_server() if self._program is None else "redis-server",
+            *("--port", str(self.port), "--bind", "127.0.0.1"),
             *("--dir", str(self.folder), "--save", "", "--appendonly", "yes"),
             *("--appendfsync", "always", "--maxmemory-policy", "noeviction"),
             *self._options,
@@ -120,8 +146,9 @@ class SharedRedis:
 
     _MAX_LOG: Final = 16 << 20  # bytes of the append-only file above which the server is replaced
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: str | None = None) -> None:
         self._folder = folder
+        self._program = program
         self._count = 0
         self._server: RedisServer | None = None
         self._settings: Any = None
@@ -130,7 +157,7 @@ class SharedRedis:
         """Return a running server without keys, clients, scripts and statistics."""
         if self._server is None:
             self._count += 1
-            self._server = RedisServer(self._folder / str(self._count))
+            self._server = RedisServer(self._folder / str(self._count), program=self._program)
             self._server.start()
             self._settings = self._read_settings(self._server)
         return self._server

@@ -66,9 +66,9 @@ def lag(
 ) -> None:
     r"""Show the lag of each consumer group.
 
-    LAG is the number of entries that were not delivered to the group yet ("?" if Redis does not
-    know it). PENDING is the number of entries that were delivered and not acknowledged. OLDEST is
-    the age of the oldest of all these.
+    LAG is the number of entries that were not delivered to the group yet ("?" if it is unknown).
+    PENDING is the number of entries that were delivered and not acknowledged. OLDEST is the age of
+    the oldest of all these.
 
     The figures come from Redis, or from an instance if its control port is given. If both are
     given, the command line precedes the environment, and the environment precedes the

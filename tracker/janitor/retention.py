@@ -1,4 +1,4 @@
-"""Trimming of streams, and removal of idle consumers."""
+"""Trimming of streams, removal of idle consumers, and correction of lags."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, RESPONSES, dead_letters
 from tracker.log.redis.heartbeats import read_advertised
+from tracker.log.redis.lag import repair_lag
 from tracker.log.redis.trim import TrimResult, remove_idle_consumers, trim, trim_dead
 from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.observe.ratelimit import RateLimit
@@ -48,7 +49,7 @@ class Retention:
 
 
 class StreamTrimmer:
-    """Trims streams, and removes idle consumers.
+    """Trims streams, removes idle consumers, and corrects lags.
 
     :param streams: the streams to trim, besides advertised streams and the responses to commands.
     :param metrics_registry: the registry to which the metrics are added.
@@ -131,7 +132,7 @@ class StreamTrimmer:
         return self._streams.union(keys[key] for key in found)
 
     async def _trim_stream(self, stream: str, may_continue: Callable[[], bool]) -> str | None:
-        """Trim a stream and remove idle consumers; return the reason if it exceeds a limit."""
+        """Trim a stream, and correct its groups; return the reason if it exceeds a limit."""
         reason = None
         age, size = self._retention.age, self._retention.bytes
         done = await self._trim(stream, lambda: trim(self._redis, stream, age, size), may_continue)
@@ -152,7 +153,18 @@ class StreamTrimmer:
                 stream=shown(stream),
                 consumers=listed(removed),
             )
+        await self._repair_lag(stream)
         return reason
+
+    async def _repair_lag(self, stream: str) -> None:
+        for group, (before, after) in (await repair_lag(self._redis, stream)).items():
+            self._log.info(
+                "{stream}: lag of group {group} corrected from {before} to {after}",
+                stream=shown(stream),
+                group=group,
+                before="unknown" if before is None else before,
+                after=after,
+            )
 
     async def _trim_responses(self, may_continue: Callable[[], bool]) -> None:
         """Trim responses that all groups have read; without a group, keep them for some days."""
@@ -165,6 +177,7 @@ class StreamTrimmer:
             await self._trim(
                 RESPONSES, lambda: trim_dead(self._redis, RESPONSES, unread), may_continue
             )
+        await self._repair_lag(RESPONSES)
 
     async def _trim(
         self, stream: str, call: Callable[[], Any], may_continue: Callable[[], bool]

@@ -10,10 +10,13 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.integration.admin.doctor import STREAM, Report, apply_fix, examined, words
-from tests.servers import RedisServer
+from tests.lags import make_lag_unknown
+from tests.servers import REDIS_70, VALKEY, RedisServer
 from tracker.admin.doctor import streams
 from tracker.observe.findings import Status
 from tracker.position import iso_milliseconds
+
+pytestmark = pytest.mark.parametrize("redis_program", [VALKEY, REDIS_70])
 
 DEVICE = "356307042441013"
 WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, Status.OK
@@ -193,13 +196,11 @@ async def test_age_of_the_oldest_entry_determines_the_status_of_the_lag(
 
 
 @ensureDeferred
-async def test_status_of_a_lag_unknown_to_redis_depends_on_the_age_of_entries(
-    redis: RedisServer,
-) -> None:
+async def test_status_of_an_unknown_lag_depends_on_the_age_of_entries(redis: RedisServer) -> None:
     append(redis, 120, 110, 100)
     redis.client.xgroup_create(STREAM, "processor", "0")
     redis.client.xreadgroup("processor", "host-1", {STREAM: ">"}, count=1)
-    redis.client.xdel(STREAM, redis.client.xrange(STREAM)[1][0])
+    make_lag_unknown(redis, STREAM)
     finding = (await examined(redis.url)).one("lag")
     assert finding.status is WARNING
     assert "unknown" in words(finding)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.admin import admin as tracker_admin
+from tests.lags import make_lag_unknown
 from tests.servers import RedisServer, free_port
 from tests.system.processes import environment, stored
 from tracker.admin.output import table
@@ -65,7 +66,7 @@ def test_lag_is_shown_as_a_table(redis: RedisServer) -> None:
     assert (stream, group, lag, pending) == (STREAM, "processor", "2", "1")
     assert 100 <= float(oldest.removesuffix("s")) < 130
     assert consumer.startswith("host-1 (1, ")
-    redis.client.xdel(STREAM, redis.client.xrange(STREAM)[1][0])
+    make_lag_unknown(redis, STREAM)
     assert admin(redis, "lag").splitlines()[1].split()[2] == "?"
 
 

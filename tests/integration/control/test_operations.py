@@ -23,6 +23,7 @@ from tests.integration.commands.ledgers import (
     waiting_stream,
 )
 from tests.integration.control.bench import ControlBench
+from tests.lags import make_lag_unknown
 from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, fields
 from tests.waiting import until
@@ -276,9 +277,9 @@ async def test_lag_covers_all_advertised_streams(bench: ControlBench, redis: Red
 
 @ensureDeferred
 async def test_unknown_lag_is_reported_as_unknown(bench: ControlBench, redis: RedisServer) -> None:
-    ids = [redis.client.xadd("telemetry:teltonika", {"ts": "1"}) for _ in range(3)]
-    redis.client.xgroup_create("telemetry:teltonika", "processor", ids[0])
-    redis.client.xdel("telemetry:teltonika", ids[1])
+    redis.client.xadd("telemetry:teltonika", {"ts": "1"})
+    redis.client.xgroup_create("telemetry:teltonika", "processor", "$")
+    make_lag_unknown(redis, "telemetry:teltonika")
     (row,) = (await bench.ask(Lag))["groups"]
     assert row["lag"] is None
     assert row["oldest_unprocessed_age"] is not None

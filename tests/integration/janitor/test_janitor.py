@@ -13,13 +13,15 @@ from prometheus_client import CollectorRegistry
 from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.servers import RedisServer
+from tests.servers import REDIS_70, VALKEY, RedisServer
 from tests.system.commands import fields, statuses
 from tests.waiting import until
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import janitor_role
 from tracker.observe.health import Health
 from tracker.runtime.lifecycle import Role
+
+pytestmark = pytest.mark.parametrize("redis_program", [VALKEY, REDIS_70])
 
 STREAM = "telemetry:teltonika"
 RESPONSES = "commands:responses"
@@ -399,3 +401,19 @@ async def test_step_that_redis_refuses_does_not_block_other_steps(
     assert statuses(redis) == {"expired": "expired"}
     assert any("WRONGTYPE" in event.get("why", "") for event in captured)
     redis.client.delete("commands:waiting:356307042441013")
+
+
+@pytest.mark.parametrize("stream", [STREAM, RESPONSES])
+@ensureDeferred
+async def test_wrong_lag_in_redis_is_corrected(
+    redis: RedisServer, janitor: Start, stream: str
+) -> None:
+    append(redis, 3, 2, 1, stream=stream)
+    redis.client.xgroup_create(stream, "processor", "0")
+    finish(redis, stream)
+    last = redis.client.xinfo_groups(stream)[0]["last-delivered-id"]
+    redis.client.xgroup_setid(stream, "processor", last, entries_read=1)
+    assert redis.client.xinfo_groups(stream)[0]["lag"] == 2
+    janitor(Retention())
+    await until(lambda: redis.client.xinfo_groups(stream)[0]["lag"] == 0, "corrected")
+    assert redis.client.xinfo_groups(stream)[0]["last-delivered-id"] == last

@@ -1,4 +1,4 @@
-"""Lag of groups on a real server, also if the server does not report it."""
+"""Lag of groups on a real server, also if the server reports none or a wrong one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,21 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
-from tests.servers import RedisServer
+from tests.servers import REDIS_70, VALKEY, RedisServer
+from tests.waiting import wait_for
 from tracker.errors import Refused
-from tracker.log.redis.lag import MAX_CONSUMERS, MAX_GROUPS, MAX_READ, GroupLag, stream_lag
+from tracker.log.redis.lag import (
+    MAX_CONSUMERS,
+    MAX_COUNTED,
+    MAX_COUNTED_BYTES,
+    MAX_GROUPS,
+    MAX_READ,
+    GroupLag,
+    repair_lag,
+    stream_lag,
+)
+
+pytestmark = pytest.mark.parametrize("redis_program", [VALKEY, REDIS_70])
 
 STREAM = "telemetry:teltonika"
 GROUP = "processor"
@@ -159,7 +171,7 @@ async def test_group_of_processors_is_returned_even_among_too_many_groups(
 
 
 @ensureDeferred
-async def test_age_of_entries_is_known_if_redis_does_not_report_the_lag(
+async def test_lag_that_redis_does_not_report_is_counted(
     redis: RedisServer, connected: Connected
 ) -> None:
     ids = append(redis, 100, 80, 60, 40, 20)
@@ -167,13 +179,12 @@ async def test_age_of_entries_is_known_if_redis_does_not_report_the_lag(
     redis.client.xgroup_setid(STREAM, GROUP, ids[1])  # without ENTRIESREAD
     assert redis.client.xinfo_groups(STREAM)[0]["lag"] is None
     group = await lag(connected)
-    assert group.undelivered is None
-    assert group.total is None
+    assert (group.undelivered, group.total) == (3, 3)
     assert group.oldest_age == pytest.approx(60, abs=5)
 
 
 @ensureDeferred
-async def test_age_of_entries_is_known_after_entries_were_deleted(
+async def test_lag_is_counted_after_entries_were_deleted(
     redis: RedisServer, connected: Connected
 ) -> None:
     ids = append(redis, 100, 80, 60, 40, 20)
@@ -182,12 +193,113 @@ async def test_age_of_entries_is_known_after_entries_were_deleted(
     redis.client.xdel(STREAM, ids[2])
     assert redis.client.xinfo_groups(STREAM)[0]["lag"] is None
     group = await lag(connected)
-    assert (group.undelivered, group.pending) == (None, 1)
+    assert (group.undelivered, group.pending) == (3, 1)
     assert group.oldest_age == pytest.approx(100, abs=5)
     redis.client.xack(STREAM, GROUP, ids[0])
     assert (await lag(connected)).oldest_age == pytest.approx(80, abs=5)
     redis.client.xdel(STREAM, ids[1])
     assert (await lag(connected)).oldest_age == pytest.approx(40, abs=5)
+    assert await repair_lag(connected.connection, STREAM) == {}  # no counter is wrong
+
+
+def append_many(redis: RedisServer, count: int, size: int = 1) -> None:
+    redis.client.config_set("appendfsync", "no")
+    pipeline = redis.client.pipeline(transaction=False)
+    for _ in range(count):
+        pipeline.xadd(STREAM, {"payload": "x" * size})
+    pipeline.execute()
+
+
+def finish(redis: RedisServer, count: int) -> None:
+    while count and (done := read(redis, min(count, 100))):
+        redis.client.xack(STREAM, GROUP, *done)
+        count -= len(done)
+
+
+@pytest.mark.parametrize(("count", "size"), [(MAX_COUNTED + 1, 1), (100, MAX_COUNTED_BYTES // 80)])
+@ensureDeferred
+async def test_lag_that_can_be_neither_counted_nor_believed_is_unknown(
+    redis: RedisServer, connected: Connected, count: int, size: int
+) -> None:
+    append_many(redis, count, size)
+    redis.client.xgroup_create(STREAM, GROUP, "0")
+    assert (await lag(connected)).undelivered == count  # as Redis reports it
+    redis.client.xgroup_setid(STREAM, GROUP, "0", entries_read=count)
+    assert redis.client.xinfo_groups(STREAM)[0]["lag"] == 0
+    assert (await lag(connected)).undelivered is None
+    assert await repair_lag(connected.connection, STREAM) == {}
+
+
+@ensureDeferred
+async def test_other_groups_are_counted_up_to_a_common_limit(
+    redis: RedisServer, connected: Connected
+) -> None:
+    _, second = append(redis, 9, 8)
+    append_many(redis, MAX_COUNTED * 2 // 3)
+    for name in (GROUP, "a", "b"):
+        redis.client.xgroup_create(STREAM, name, "0")
+        redis.client.xgroup_setid(STREAM, name, second)  # without ENTRIESREAD
+    found = await stream_lag(connected.connection, STREAM)
+    assert found is not None
+    lags = {group.name: group.undelivered for group in found.groups}
+    assert lags == {GROUP: found.entries - 2, "a": found.entries - 2, "b": None}
+
+
+def rewrite_and_restart(redis: RedisServer) -> None:
+    """Rewrite the append-only file, finish entries after that, and restart the server."""
+    append_many(redis, 300)
+    redis.client.xgroup_create(STREAM, GROUP, "0")
+    finish(redis, 300)
+    redis.client.bgrewriteaof()
+    wait_for(
+        lambda: not redis.client.info("persistence")["aof_rewrite_in_progress"], "file rewritten"
+    )
+    append_many(redis, 2000)
+    finish(redis, 1990)
+    redis.stop()
+    redis.start()
+
+
+@ensureDeferred
+async def test_lag_is_right_after_a_rewritten_file_was_loaded(
+    redis: RedisServer, redis_program: str
+) -> None:
+    rewrite_and_restart(redis)
+    if redis_program == REDIS_70:
+        assert redis.client.xinfo_groups(STREAM)[0]["lag"] == 2000
+    connected = Connected(redis.address)
+    await connected.usable()
+    assert (await lag(connected)).undelivered == 10
+    finish(redis, 10)
+    group = await lag(connected)
+    await connected.connection.stopService()
+    assert (group.undelivered, group.total, group.oldest_age) == (0, 0, 0)
+
+
+@ensureDeferred
+async def test_wrong_counter_is_repaired_without_moving_the_group(
+    redis: RedisServer, connected: Connected
+) -> None:
+    append_many(redis, 300)
+    ids = append(redis, -10, -20)
+    redis.client.xgroup_create(STREAM, GROUP, "0")
+    read(redis, 301)
+    redis.client.xgroup_setid(STREAM, GROUP, ids[0], entries_read=7)
+    assert await repair_lag(connected.connection, STREAM) == {GROUP: (295, 1)}
+    (facts,) = redis.client.xinfo_groups(STREAM)
+    assert (facts["entries-read"], facts["lag"]) == (301, 1)
+    assert (facts["last-delivered-id"].decode(), facts["pending"]) == (ids[0], 301)
+    assert await repair_lag(connected.connection, STREAM) == {}
+    redis.client.xgroup_setid(STREAM, GROUP, ids[0])  # without ENTRIESREAD
+    assert await repair_lag(connected.connection, STREAM) == {GROUP: (None, 1)}
+
+
+@ensureDeferred
+async def test_lag_of_a_missing_stream_needs_no_repair(
+    redis: RedisServer, connected: Connected
+) -> None:
+    assert await repair_lag(connected.connection, STREAM) == {}
+    assert redis.client.keys() == []
 
 
 @ensureDeferred

@@ -10,10 +10,12 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
-from tests.servers import RedisServer
+from tests.servers import REDIS_70, VALKEY, RedisServer
 from tracker.errors import Refused
 from tracker.log.redis.trim import TrimResult, remove_idle_consumers, trim, trim_dead
 from tracker.redis.connection import RedisConnection
+
+pytestmark = pytest.mark.parametrize("redis_program", [VALKEY, REDIS_70])
 
 STREAM = "telemetry:teltonika"
 HOUR = 3600.0

@@ -110,7 +110,7 @@ class LagMetrics(RedisTimer):
         )
         lag = gauge(
             "tracker_stream_lag_entries",
-            "Entries not yet delivered to the group; absent if Redis does not report them.",
+            "Entries not yet delivered to the group; absent if their number is unknown.",
             *_GROUP,
         )
         pending = gauge(
