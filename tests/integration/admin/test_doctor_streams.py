@@ -107,7 +107,7 @@ async def test_stream_that_another_processor_reads_is_a_failure_with_a_note(
     make_healthy(redis)
     set_heartbeat(redis, "eu-2", "telemetry:fleet")
     redis.client.xgroup_create("telemetry:fleet", "processor", "0", mkstream=True)
-    redis.client.xreadgroup("processor", "host-9", {"telemetry:fleet": ">"})
+    redis.client.xgroup_createconsumer("telemetry:fleet", "processor", "host-9")
     finding = (await examined(redis.url)).worst("stream-names")
     assert finding.status is FAILURE
     assert "(another processor reads it)" in finding.seen

@@ -8,12 +8,15 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from tests.integration.conftest import Connected
-from tests.servers import RedisServer
+from tests.servers import REDIS_70, VALKEY, RedisServer
+from tests.waiting import until
 from tracker.log.allowance import Allowance, size_of
 from tracker.log.entries import StreamEntry
 from tracker.log.interfaces import IRecordReader
 from tracker.log.redis.ranges import read_range
 from tracker.log.redis.reader import RedisReader
+
+pytestmark = pytest.mark.parametrize("redis_program", [VALKEY, REDIS_70])
 
 STREAM, OTHER, GROUP = "one", "two", "group"
 MIB = 1 << 20
@@ -96,6 +99,30 @@ async def test_dead_letter_is_acknowledged_and_kept_with_its_attempts(
         b"_attempts": b"2",
         b"payload": b"x",
     }
+
+
+@pytest.mark.parametrize("way", ["read", "claim"])
+@ensureDeferred
+async def test_member_of_a_quiet_stream_is_seen_as_running(
+    redis: RedisServer, reader: RedisReader, way: str
+) -> None:
+    async def ask() -> None:
+        if way == "read":
+            assert await reader.read(reader.allowance([STREAM]), wait=0.01) == []
+        else:
+            assert [entries async for entries in reader.claim_idle(STREAM, 60)] == []
+
+    make(redis, STREAM)
+    await ask()
+    (member,) = redis.client.xinfo_consumers(STREAM, GROUP)
+    assert (member["name"], member["pending"]) == (b"me", 0)
+
+    def idle() -> int:
+        return int(redis.client.xinfo_consumers(STREAM, GROUP)[0]["idle"])
+
+    await until(lambda: idle() > 200, "the member is idle")
+    await ask()
+    assert idle() < 200
 
 
 @ensureDeferred

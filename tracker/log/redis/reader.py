@@ -20,6 +20,8 @@ from tracker.redis.replies import mapping
 _CURSOR: Final = b"0-0"
 #: Special ID of entries that were not yet delivered to the group.
 _NEW: Final = ">"
+#: After the last possible ID, Redis would read from the beginning.
+_LAST_ID_BUT_ONE: Final = "18446744073709551615-18446744073709551614"
 
 
 @implementer(IRecordReader)
@@ -101,9 +103,21 @@ class RedisReader:
 
     async def read(self, allowance: Allowance, wait: float = 0.0) -> list[StreamEntry]:
         """See IRecordReader."""
-        if wait:
-            return await self._read(self._waiting, allowance, {}, "BLOCK", int(wait * 1000))
-        return await self._read(self._redis, allowance, {})
+        if not wait:
+            return await self._read(self._redis, allowance, {})
+        found = await self._read(self._waiting, allowance, {}, "BLOCK", int(wait * 1000))
+        if not found:
+            await self._reset_idle_time(allowance.open())
+        return found
+
+    async def _reset_idle_time(self, streams: Sequence[str]) -> None:
+        """Show that this member is running.
+
+        Redis before 7.2 neither creates a consumer nor resets its idle time when it finds no entry
+        for it; but it does so for a read of pending ones, here of those after the last ID but one.
+        """
+        call = ("XREADGROUP", "GROUP", self._group, self._name, "COUNT", 1, "STREAMS")
+        await self._redis.execute(*call, *streams, *[_LAST_ID_BUT_ONE] * len(streams))
 
     async def unfinished(self, streams: Sequence[str]) -> AsyncIterator[list[StreamEntry]]:
         """See IRecordReader."""
@@ -147,6 +161,7 @@ class RedisReader:
 
     async def claim_idle(self, stream: str, idle: float) -> AsyncIterator[list[StreamEntry]]:
         """See IRecordReader."""
+        await self._reset_idle_time([stream])
         cursor = _CURSOR
         while True:
             found: list[StreamEntry] = []
