@@ -27,7 +27,7 @@ from tracker.vendors.teltonika.messages import (
     NACK,
     RESPONSE,
     Message,
-    decode_message,
+    decode_messages,
     encode_message,
 )
 
@@ -230,11 +230,11 @@ class TcpDevice:
         return buffer, acknowledged
 
     def _execute(self, data: bytes, writer: asyncio.StreamWriter) -> None:
-        found = decode_message(data)
-        if not isinstance(found, Decoded) or found.value.type != COMMAND:
+        found = decode_messages(data)
+        if not isinstance(found, Decoded) or found.value.parts[0].type != COMMAND:
             self._journal.problems.append(f"{self.device_id} received {data[:64].hex()}")
             return
-        command = found.value
+        command = found.value.parts[0]
         text = command.text or ""
         self._journal.executed[self.device_id, text].append(time.time())
         if self.reaction == "mute":

@@ -15,7 +15,7 @@ from tests.system.test_commands import answer
 from tests.unit.bridge.double import OPERATOR_TOKEN
 from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.envelope import decode_frame
-from tracker.vendors.teltonika.messages import Message, decode_message
+from tracker.vendors.teltonika.messages import Message, decode_messages
 
 DEVICE = "356307042441013"
 #: Seconds between two polls of the bridge for pending rows.
@@ -97,9 +97,9 @@ def message_in(frame: bytes) -> Message:
     """Return the command in a frame."""
     found = decode_frame(frame, 1 << 16)
     assert isinstance(found, Decoded), frame
-    message = decode_message(found.value)
-    assert isinstance(message, Decoded), frame
-    return message.value
+    decoded = decode_messages(found.value)
+    assert isinstance(decoded, Decoded), frame
+    return decoded.value.parts[0]
 
 
 class AnsweringDevice:

@@ -16,7 +16,7 @@ from tracker.vendors.teltonika.messages import (
     NACK,
     RESPONSE,
     Message,
-    decode_message,
+    decode_messages,
     encode_message,
 )
 
@@ -30,9 +30,9 @@ def read_command(device: RawDevice) -> Message:
     rest = device.read(int.from_bytes(head[4:], "big") + 4)
     found = decode_frame(head + rest, 1 << 16)
     assert isinstance(found, Decoded)
-    message = decode_message(found.value)
-    assert isinstance(message, Decoded)
-    return message.value
+    decoded = decode_messages(found.value)
+    assert isinstance(decoded, Decoded)
+    return decoded.value.parts[0]
 
 
 def answer(device: RawDevice, text: str, command: Message, type_: int = RESPONSE) -> None:

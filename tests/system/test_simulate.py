@@ -24,7 +24,7 @@ from tracker.vendors.teltonika.messages import (
     NACK,
     RESPONSE,
     Message,
-    decode_message,
+    decode_messages,
     encode_message,
 )
 
@@ -72,9 +72,9 @@ class CommandingServer:
 
     def _reply(self, data: bytes) -> bytes:
         if data[0] in MESSAGE_CODECS:
-            message = decode_message(data)
-            assert isinstance(message, Decoded)
-            self.answers.append(message.value)
+            decoded = decode_messages(data)
+            assert isinstance(decoded, Decoded)
+            self.answers.extend(decoded.value.parts)
             return self._next_command()
         packet = decode_packet(data)
         assert isinstance(packet, Decoded)

@@ -22,7 +22,7 @@ from tracker.vendors.teltonika.messages import (
     COMMAND,
     MESSAGE_CODECS,
     Message,
-    decode_message,
+    decode_messages,
     encode_message,
 )
 
@@ -76,10 +76,11 @@ def maybe_command(data: bytes) -> Message | None:
     """Return the command in the data of a frame, or None if the data is anything else."""
     if data[0] not in _COMMAND_CODECS:
         return None
-    decoded = decode_message(data)
-    if not isinstance(decoded, Decoded) or decoded.value.type != COMMAND:
+    decoded = decode_messages(data)
+    if not isinstance(decoded, Decoded) or not decoded.value.parts:
         return None
-    return decoded.value
+    command = decoded.value.parts[0]  # the server sends one in a frame
+    return command if command.type == COMMAND else None
 
 
 def answer_frame(command: Message, imei: str, type_: int, text: str = "") -> bytes:

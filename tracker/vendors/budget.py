@@ -93,12 +93,15 @@ class MessageBudget:
         self._bytes = Bucket(limits.message_bytes_rate, limits.message_bytes_rate * burst, now)
 
     def wait(self, now: float) -> float:
-        """Return the seconds until the next message is within the budget."""
+        """Return the seconds until the next frame with messages is within the budget."""
         return max(self._number.wait(now, _ONE), self._bytes.wait(now))
 
-    def take(self, size: int) -> None:
-        """Charge for one message of ``size`` bytes."""
-        self._number.take(1)
+    def take(self, count: int, size: int) -> None:
+        """Charge for a frame of ``size`` bytes with this number of messages.
+
+        A frame with more than one may bring the budget into debt.
+        """
+        self._number.take(count)
         self._bytes.take(size)
 
     def is_full(self, now: float) -> bool:

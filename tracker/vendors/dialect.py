@@ -120,10 +120,11 @@ class Dialect(Protocol[FrameT]):
             :func:`tracker.vendors.rejections.rejection`.
         """
 
-    def is_detached(self, frame: FrameT) -> bool:
-        """Return True if the device never repeats this frame: its step is ``AppendDetached``.
+    def count_messages(self, frame: FrameT) -> int:
+        """Return the number of messages if the device never repeats this frame; else 0.
 
-        The rate of such frames is limited.
+        The step of such a *detached* frame is ``AppendDetached``, with an entry for each message.
+        The rate of messages is limited.
         """
 
     def is_awaited(self, frame: FrameT) -> bool:

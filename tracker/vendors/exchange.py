@@ -210,7 +210,8 @@ class Exchange:
         if not isinstance(outcome, Decoded):
             return not isinstance(outcome, Incomplete) and self._is_skipped(outcome)
         frame = outcome.value
-        if device_id is not None and dialect.is_detached(frame) and not self._may_handle(outcome):
+        messages = 0 if device_id is None else dialect.count_messages(frame)
+        if messages and not self._may_handle(outcome, messages):
             return False
         steps = dialect.handle(frame, now)
         if device_id is not None:
@@ -237,7 +238,7 @@ class Exchange:
         self._steps.perform((ProtocolError(outcome.reason, kind),))
         return False
 
-    def _may_handle(self, frame: Decoded[Any]) -> bool:
+    def _may_handle(self, frame: Decoded[Any], messages: int) -> bool:
         """Return True if a detached frame may be handled now; if not, hold the connection."""
         device_id = self._device_id
         if self._throttle.too_many_under_way:
@@ -245,7 +246,7 @@ class Exchange:
             return False
         if self._dialect.is_awaited(frame.value):
             return True
-        if self._throttle.may_take_message(device_id, frame.used):
+        if self._throttle.may_take_messages(device_id, messages, frame.used):
             return True
         self._holds[Hold.RATE] = None
         self._take_awaited()

@@ -97,36 +97,42 @@ class Leftovers:
             if count == 0:
                 break
             count -= 1
-            if isinstance(outcome, Decoded) and leftover.dialect.is_detached(outcome.value):
+            if isinstance(outcome, Decoded):
                 self._publish_frame(leftover, outcome, began)
             del unread[: outcome.used]
         self._work.charge(max(0.0, self._work.clock.seconds() - began))
 
     def _publish_frame(self, leftover: Leftover, frame: Decoded[Any], now: float) -> None:
-        """Publish the content of one frame; if that fails, leave nothing unread."""
+        """Publish the messages of one frame; if that fails, leave nothing unread."""
+        messages = leftover.dialect.count_messages(frame.value)
+        if not messages:
+            return
         if leftover.budget.is_exhausted(now):
             self._lose(leftover)
             return
-        leftover.budget.take(frame.used)
+        leftover.budget.take(messages, frame.used)
         for step in leftover.dialect.handle(frame.value, now):
             if isinstance(step, AppendDetached):
                 if not self._append(step.entries):
                     self._lose(leftover)
-            elif isinstance(step, ProtocolError) and step.closes:
-                leftover.data.clear()
+            elif isinstance(step, ProtocolError):
+                self._gateway.rejected(leftover.peer, step.reason, step.kind)
+                if step.closes:
+                    leftover.data.clear()
 
     def _append(self, entries: Sequence[Entry]) -> bool:
         appended = self._gateway.publish_detached(entries)
         if appended is None:
             return False
-        self._under_way += 1
-        self._work.messages_under_way += 1
-        appended.addErrback(_given_up).addCallback(self._message_ended)
+        count = len(entries)
+        self._under_way += count
+        self._work.messages_under_way += count
+        appended.addErrback(_given_up).addCallback(self._messages_ended, count)
         return True
 
-    def _message_ended(self, _: None) -> None:
-        self._under_way -= 1
-        self._work.messages_under_way -= 1
+    def _messages_ended(self, _: None, count: int) -> None:
+        self._under_way -= count
+        self._work.messages_under_way -= count
         self._enqueue()
 
     def _lose(self, leftover: Leftover) -> None:

@@ -73,10 +73,16 @@ class Replies:
         if appended is None:
             self._reply_when(self._gateway.publish(entries), ack, len(entries))
             return
-        self._throttle.begin_message()
+        count = len(entries)
+        self._throttle.begin_messages(count)
         if self._throttle.too_many_under_way:
             self._holds[Hold.DETACHED] = None
-        appended.addCallbacks(self._detached_appended, self._given_up, callbackArgs=(ack,))
+        appended.addCallbacks(
+            self._detached_appended,
+            self._given_up,
+            callbackArgs=(count, ack),
+            errbackArgs=(count,),
+        )
 
     def reply_when_appended(self, reply: bytes) -> None:
         """Write a reply once everything that the device has sent before is appended."""
@@ -129,19 +135,19 @@ class Replies:
         if lost:
             self._gateway.lost(self._connection, lost)
 
-    def _detached_appended(self, _: None, ack: bytes) -> None:
+    def _detached_appended(self, _: None, count: int, ack: bytes) -> None:
         if ack and not self._ended:
             self._wire.write(ack)
-        self._end_message()
+        self._end_messages(count)
 
-    def _given_up(self, failure: Failure) -> None:
+    def _given_up(self, failure: Failure, count: int) -> None:
         failure.trap(NotAppended)
         # Closed first, so that no reply claims that everything is durable.
         self._connection.close()
-        self._end_message()
+        self._end_messages(count)
 
-    def _end_message(self) -> None:
-        self._throttle.end_message()
+    def _end_messages(self, count: int) -> None:
+        self._throttle.end_messages(count)
         if not self._throttle.too_many_under_way:
             self._holds.pop(Hold.DETACHED, None)
         self._go_on()

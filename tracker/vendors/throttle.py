@@ -162,10 +162,10 @@ class Throttle:
             self.credit = max(-OWN_BURST, self.credit)
             self._at = now
 
-    def may_take_message(self, device_id: str, size: int) -> bool:
-        """Charge for an unsolicited message; return False to hold for :attr:`Hold.RATE`.
+    def may_take_messages(self, device_id: str, count: int, size: int) -> bool:
+        """Charge for the unsolicited messages of a frame; return False to hold for Hold.RATE.
 
-        :param size: bytes of the message.
+        :param size: bytes of the frame.
         """
         now = self._work.clock.seconds()
         messages = self._messages or self.messages(device_id)
@@ -174,7 +174,7 @@ class Throttle:
             self._work.tally.paused_for_messages += 1
             self._timer = self._work.clock.callLater(wait, self._rate_allows)
             return False
-        messages.take(size)
+        messages.take(count, size)
         return True
 
     def messages(self, device_id: str) -> MessageBudget:
@@ -183,15 +183,15 @@ class Throttle:
             self._messages = self._work.message_budget(device_id)
         return self._messages
 
-    def begin_message(self) -> None:
-        """Count a message that is under way to the log."""
-        self._under_way += 1
-        self._work.messages_under_way += 1
+    def begin_messages(self, count: int) -> None:
+        """Count messages that are under way to the log."""
+        self._under_way += count
+        self._work.messages_under_way += count
 
-    def end_message(self) -> None:
-        """Count a message that was appended to the log, or given up."""
-        self._under_way -= 1
-        self._work.messages_under_way -= 1
+    def end_messages(self, count: int) -> None:
+        """Count messages that were appended to the log, or given up."""
+        self._under_way -= count
+        self._work.messages_under_way -= count
         if self._under_way == 0 and self._waiter is not None:
             waiter, self._waiter = self._waiter, None
             waiter.callback(None)

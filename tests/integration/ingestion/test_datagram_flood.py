@@ -26,7 +26,9 @@ class Counting(DatagramPort):
 
     def __init__(self, gateway: FakeGateway, clock: Any) -> None:
         limits = Limits()
-        super().__init__(gateway, limits, clock, TeltonikaDatagramDialect(limits, Layouts()))
+        truncated = gateway.tally.count_truncated
+        dialect = TeltonikaDatagramDialect(limits, Layouts(), truncated)
+        super().__init__(gateway, limits, clock, dialect)
         self.turn = 0
         self.received: Counter[int] = Counter()
 

@@ -18,7 +18,7 @@ from tracker.vendors.teltonika.messages import (
     COMMAND,
     MESSAGE_CODECS,
     Message,
-    decode_message,
+    decode_messages,
     encode_message,
 )
 
@@ -67,10 +67,14 @@ class FakeConnection:
             frame = decode_frame(data, 1 << 20)
             assert isinstance(frame, Decoded)
             data = data[frame.used :]
-            is_message = frame.value[0] in MESSAGE_CODECS
-            decoded = decode_message(frame.value) if is_message else decode_packet(frame.value)
-            assert isinstance(decoded, Decoded)
-            sent.append(decoded.value)
+            if frame.value[0] in MESSAGE_CODECS:
+                messages = decode_messages(frame.value)
+                assert isinstance(messages, Decoded)
+                sent.extend(messages.value.parts)
+            else:
+                packet = decode_packet(frame.value)
+                assert isinstance(packet, Decoded)
+                sent.append(packet.value)
         return sent
 
     def send(self, data: bytes) -> None:

@@ -22,7 +22,7 @@ from tracker.vendors.teltonika.messages import (
     NACK,
     RESPONSE,
     Message,
-    decode_message,
+    decode_messages,
     encode_message,
 )
 
@@ -145,6 +145,6 @@ def test_answer_has_the_codec_of_the_command(
     command = Message(codec, COMMAND, b"getver", imei=addressee)
     frame = decode_frame(answer_frame(command, IMEI, type_, text), 1000)
     assert isinstance(frame, Decoded)
-    message = decode_message(frame.value)
-    assert isinstance(message, Decoded)
-    assert message.value == Message(codec, type_, text.encode(), imei=imei)
+    decoded = decode_messages(frame.value)
+    assert isinstance(decoded, Decoded)
+    assert decoded.value.parts == (Message(codec, type_, text.encode(), imei=imei),)

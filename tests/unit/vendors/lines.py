@@ -76,8 +76,8 @@ class LineDialect:
             return Fatal(0, f"not a line: {word}", field="preamble")
         return Decoded(line, end + 1)
 
-    def is_detached(self, frame: str) -> bool:
-        return frame.startswith(_DETACHED)
+    def count_messages(self, frame: str) -> int:
+        return max(1, len(frame.split()) - 1) if frame.startswith(_DETACHED) else 0
 
     def is_awaited(self, frame: str) -> bool:
         return self.awaits and frame.startswith("answer")

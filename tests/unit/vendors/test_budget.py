@@ -63,7 +63,7 @@ def test_messages_are_limited_by_number_and_by_bytes(size: int, number: int) -> 
     budget = MessageBudget(Limits(message_rate=10, message_bytes_rate=500, message_burst=2), 0)
     taken = 0
     while not budget.wait(0):
-        budget.take(size)
+        budget.take(1, size)
         taken += 1
     assert taken == number
     assert budget.wait(budget.wait(0)) == 0

@@ -17,8 +17,9 @@ from tracker.vendors.teltonika.messages import (
     NACK,
     RESPONSE,
     Message,
+    Messages,
     beginning,
-    decode_message,
+    decode_messages,
     encode_message,
 )
 
@@ -47,15 +48,26 @@ def command_frame(imei: str, text: str, codec: str) -> CommandFrame:
     return CommandFrame(chosen.name, encode_frame(encode_message(message)))
 
 
-def possible_answer(imei: str, message: Message) -> Answer | None:
-    """Return a message as the answer to a command; None if it cannot be one."""
-    if message.codec.name not in _CODECS:
+def possible_answer(imei: str, messages: Messages) -> Answer | None:
+    """Return the messages of a frame as the answer to a command; None if they cannot be one.
+
+    A device may answer in several parts. The text of the answer has a line for each.
+    """
+    name = messages.codec.name
+    if name not in _CODECS:
         return None
+    answers = [
+        message.content
+        for message in messages.parts
+        if message.type == RESPONSE and message.imei in (None, imei)
+    ]
+    if answers:
+        return Answer(name, _text(b"\n".join(answers)))
     # A refusal means that the IMEI is wrong; without an IMEI, the type has another meaning.
-    refused = message.type == NACK and message.codec.addressed
-    if not refused and (message.type != RESPONSE or message.imei not in (None, imei)):
-        return None
-    return Answer(message.codec.name, _text(message.content), refused)
+    for message in messages.parts:
+        if message.type == NACK and messages.codec.addressed:
+            return Answer(name, _text(message.content), refused=True)
+    return None
 
 
 class AwaitedAnswer:
@@ -83,7 +95,7 @@ class AwaitedAnswer:
         """Return True if this message may be the answer."""
         if not self._codec or data[:1] != self._codec:
             return False
-        outcome = decode_message(data)
+        outcome = decode_messages(data)
         return isinstance(outcome, Decoded) and possible_answer(imei, outcome.value) is not None
 
     def restart_search(self) -> None:

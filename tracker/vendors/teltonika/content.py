@@ -1,4 +1,4 @@
-"""The data of a frame or datagram: records, or a message."""
+"""The data of a frame or datagram: records, or messages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tracker.vendors.teltonika.avl import (
 from tracker.vendors.teltonika.codec7 import Codec7Packet, decode_codec7
 from tracker.vendors.teltonika.messages import (
     MESSAGE_CODECS,
-    Message,
-    decode_message,
-    encode_message,
+    Messages,
+    decode_messages,
+    encode_messages,
 )
 from tracker.vendors.teltonika.sizes import byte_count
 
-Content = Packet | Codec7Packet | Message
+Content = Packet | Codec7Packet | Messages
 
 
 def decode_data(data: bytes, max_records: int = 255) -> Decoded[Content] | Rejected:
@@ -34,7 +34,7 @@ def decode_data(data: bytes, max_records: int = 255) -> Decoded[Content] | Rejec
         return Rejected(len(data), 0, reason)
     codec_id = data[0]
     if codec_id in MESSAGE_CODECS:
-        return decode_message(data)
+        return decode_messages(data)
     if codec_id in CODECS or codec_id == codec7.CODEC_ID:
         if data[1] > max_records:
             return Rejected(
@@ -64,6 +64,6 @@ def encode_data(content: Content) -> bytes:
     """
     if isinstance(content, Packet):
         return encode_packet(content.codec, content.records)
-    if isinstance(content, Message):
-        return encode_message(content)
+    if isinstance(content, Messages):
+        return encode_messages(content)
     raise ValueError("codec 7 cannot be encoded: only decoding is supported")

@@ -1,13 +1,16 @@
 """The server's side of Teltonika's protocol over UDP, see :mod:`.datagram`.
 
-Each datagram has one AVL packet. Its ACK repeats its ids and adds the number of records.
+Each datagram has one AVL packet. Its ACK repeats its ids and adds the number of records, or of
+messages. Teltonika documents no messages over UDP. They get an ACK all the same: a device
+that expects one would repeat them without it, and one that does not has no use for the
+datagram. A message over UDP is never the answer to a command: commands are sent over TCP, and
+anybody can forge a datagram.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from tracker.interfaces import Rejection
 from tracker.limits import Limits
 from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.dialect import Append, DatagramStep, Notice, OpenedDatagram, ProtocolError
@@ -19,12 +22,15 @@ from tracker.vendors.teltonika.reader import EntryReader
 
 
 class TeltonikaDatagramDialect:
-    """The server's side of the protocol, for one UDP port."""
+    """The server's side of the protocol, for one UDP port.
 
-    def __init__(self, limits: Limits, layouts: Layouts) -> None:
+    :param on_truncated: called for each message that is truncated because of its length.
+    """
+
+    def __init__(self, limits: Limits, layouts: Layouts, on_truncated: Callable[[], None]) -> None:
         # One reader serves all devices: nothing is remembered about the sender of a
         # datagram, which may be forged.
-        self._reader = EntryReader(layouts, limits.records, limits.message_bytes)
+        self._reader = EntryReader(layouts, limits.records, limits.message_bytes, on_truncated)
 
     def open(self, datagram: bytes) -> Decoded[OpenedDatagram] | Rejected:
         """See :class:`tracker.vendors.dialect.DatagramDialect`."""
@@ -46,9 +52,6 @@ class TeltonikaDatagramDialect:
         )
         if isinstance(reading, Rejected):
             return (ProtocolError(reading.reason, rejection(reading.field)),)
-        if reading.message is not None:
-            reason = "message over UDP: only records are allowed"
-            return (ProtocolError(reason, Rejection.CODEC),)
         packet_id, avl_packet_id = opened.ids
         ack = encode_ack(packet_id, avl_packet_id, len(reading.entries))
         return (*repeated[:1], Append(reading.entries, ack))

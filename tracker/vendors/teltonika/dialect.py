@@ -7,7 +7,7 @@ ping                         none; it only shows that the device is alive
 login                        ``01`` if the device is accepted, else ``00``
 records                      an ACK with their number in four bytes, once they are durable
 message                      none: the device never sends it again. It may be the answer to
-                             a command
+                             a command. An invalid one is skipped
 ============================ ==========================================================
 
 Anything else closes the connection. The device reconnects and sends unacknowledged records
@@ -43,7 +43,7 @@ from tracker.vendors.teltonika.envelope import PING, PREAMBLE, decode_frame, fra
 from tracker.vendors.teltonika.frames import Login, Ping
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.login import ACCEPT, LENGTH_WORD, REFUSE, decode_login
-from tracker.vendors.teltonika.messages import MESSAGE_CODECS
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS, count_messages
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader
 
@@ -98,9 +98,11 @@ class TeltonikaDialect:
             return Fatal(0, OTHER_DEVICE, field=_LOGIN)
         return Decoded(Login(outcome.value), outcome.used)
 
-    def is_detached(self, frame: Frame) -> bool:
+    def count_messages(self, frame: Frame) -> int:
         """See :class:`tracker.vendors.dialect.Dialect`."""
-        return type(frame) is bytes and frame[0] in MESSAGE_CODECS
+        if not isinstance(frame, bytes) or frame[0] not in MESSAGE_CODECS:
+            return 0
+        return count_messages(frame)
 
     def is_awaited(self, frame: Frame) -> bool:
         """See :class:`tracker.vendors.dialect.Dialect`."""
@@ -119,14 +121,19 @@ class TeltonikaDialect:
         was_noticed = self._repeats_ids
         reading = self._reader.read(self._imei, frame, now, self._note_repeated_id)
         if isinstance(reading, Rejected):
-            return (ProtocolError(reading.reason, rejection(reading.field)),)
-        entries, message = reading
-        if message is None:
+            # The checksum is correct, so the next frame follows. The device sends records again,
+            # but never a message; closing would only delay what follows.
+            closes = frame[0] not in MESSAGE_CODECS
+            return (ProtocolError(reading.reason, rejection(reading.field), closes),)
+        entries, messages = reading
+        if messages is None:
             append = Append(entries, len(entries).to_bytes(4, "big"))
             if self._repeats_ids is was_noticed:
                 return (append,)
             return (Notice(REPEATED_ID), append)  # the first time on this connection
-        answer = possible_answer(self._imei, message)
+        if not entries:
+            return ()
+        answer = possible_answer(self._imei, messages)
         if answer is None:
             return (AppendDetached(entries),)
         self._awaited.arrived(frame)

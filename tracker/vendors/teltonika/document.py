@@ -20,7 +20,7 @@ from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
 from tracker.vendors.teltonika.content import Content
 from tracker.vendors.teltonika.dictionary import Dictionary
 from tracker.vendors.teltonika.frames import Frame, Login, Ping, TcpFrame
-from tracker.vendors.teltonika.messages import Message
+from tracker.vendors.teltonika.messages import Message, Messages
 
 #: Fields that are ignored when a document is encoded.
 DERIVED: Final = frozenset(
@@ -92,13 +92,13 @@ def _document(frame: Frame, names: Dictionary | None) -> dict[str, Any]:
         "unused": frame.datagram.unused,
         "avl_packet_id": frame.datagram.avl_packet_id,
         "imei": frame.datagram.imei,
-        **_content(frame.content, names),
+        **_content(frame.content, names, nested=True),
     }
 
 
-def _content(content: Content, names: Dictionary | None) -> dict[str, Any]:
-    if isinstance(content, Message):
-        return _message(content)
+def _content(content: Content, names: Dictionary | None, nested: bool = False) -> dict[str, Any]:
+    if isinstance(content, Messages):
+        return _messages(content, nested)
     if isinstance(content, Codec7Packet):
         return {"codec": CODEC_7, "records": [_codec7_record(item) for item in content.records]}
     return {
@@ -165,15 +165,21 @@ def _codec7_record(record: Codec7Record) -> dict[str, Any]:
     return made
 
 
+def _messages(content: Messages, nested: bool) -> dict[str, Any]:
+    """Return the fields of a frame with messages.
+
+    :param nested: True for a datagram, whose own ``imei`` would be overwritten.
+    """
+    head = {"codec": content.codec.name, "quantities": list(content.quantities)}
+    parts = [_message(message) for message in content.parts]
+    return head | parts[0] if len(parts) == 1 and not nested else {**head, "messages": parts}
+
+
 def _message(message: Message) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "codec": message.codec.name,
-        "quantities": list(message.quantities),
-        "type": message.type,
-    }
-    if message.timestamp is not None:
+    made: dict[str, Any] = {"type": message.type}
+    if message.milliseconds is not None:
         made["timestamp"] = message.timestamp
-        made["time"] = _time(message.timestamp * 1000)
+        made["time"] = _time(message.milliseconds)
     if message.imei is not None:
         made["imei"] = message.imei
     text = message.text

@@ -12,8 +12,6 @@ from typing import Final, Literal
 from attrs import evolve, field, frozen
 
 from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
-from tracker.vendors.teltonika.avl import Packet
-from tracker.vendors.teltonika.codec7 import Codec7Packet
 from tracker.vendors.teltonika.content import Content, decode_data, encode_data
 from tracker.vendors.teltonika.datagram import (
     Datagram,
@@ -23,11 +21,8 @@ from tracker.vendors.teltonika.datagram import (
 )
 from tracker.vendors.teltonika.envelope import PING, PREAMBLE, decode_frame, encode_frame
 from tracker.vendors.teltonika.login import IMEI_DIGITS, decode_login, encode_login
-from tracker.vendors.teltonika.messages import Message
 from tracker.vendors.teltonika.sizes import byte_count
 
-#: Content of a UDP frame.
-Records = Packet | Codec7Packet
 Kind = Literal["ping", "login", "frame", "datagram"]
 
 #: Highest value of ``--frame-bytes`` and ``--command-frame-bytes``.
@@ -54,7 +49,7 @@ class Login:
 
 @frozen
 class TcpFrame:
-    """A frame with records or a message over TCP."""
+    """A frame with records or messages over TCP."""
 
     content: Content
     data: bytes = field(repr=False)
@@ -68,9 +63,9 @@ class TcpFrame:
 
 @frozen
 class UdpFrame:
-    """A datagram with records."""
+    """A datagram with records or messages."""
 
-    content: Records
+    content: Content
     datagram: Datagram
 
     @property
@@ -181,14 +176,6 @@ def _decode_datagram(data: bytearray) -> Decoded[Frame] | Fatal:
     content = decode_data(outcome.value.data)
     if isinstance(content, Rejected):
         return _shifted(content, _DATAGRAM_HEADER)
-    if isinstance(content.value, Message):
-        return Fatal(
-            _DATAGRAM_HEADER,
-            "message over UDP: only records are allowed",
-            field="codec",
-            expected="a codec with records",
-            found=f"{content.value.codec.codec_id:#04x}",
-        )
     return Decoded(UdpFrame(content.value, outcome.value), outcome.used)
 
 

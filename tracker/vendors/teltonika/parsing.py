@@ -19,18 +19,22 @@ from tracker.vendors.teltonika.datagram import Datagram
 from tracker.vendors.teltonika.document import DERIVED, VARIABLE
 from tracker.vendors.teltonika.frames import Frame, Login, Ping, TcpFrame, UdpFrame
 from tracker.vendors.teltonika.login import IMEI_DIGITS
-from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, MessageCodec
+from tracker.vendors.teltonika.messages import (
+    EIGHT_BYTE_TIMES,
+    MAX_MESSAGES,
+    MESSAGE_CODECS,
+    Message,
+    MessageCodec,
+    Messages,
+)
 
 T = TypeVar("T")
 _Codecs = dict[str, Codec | MessageCodec | None]
 
 #: None for a codec that cannot be encoded.
-_RECORD_CODECS: Final[_Codecs] = {
+_CODECS: Final[_Codecs] = {
     CODEC_7: None,
     **{codec.name: codec for codec in CODECS.values()},
-}
-_CODECS: Final[_Codecs] = {
-    **_RECORD_CODECS,
     **{codec.name: codec for codec in MESSAGE_CODECS.values()},
 }
 #: Pings in one object; they are held in memory.
@@ -228,7 +232,7 @@ def _login(fields: _Object) -> Frame:
 
 
 def _tcp_frame(fields: _Object) -> Frame:
-    content = _content(fields, _CODECS)
+    content = _content(fields)
     return TcpFrame(content, encode_data(content))
 
 
@@ -237,15 +241,13 @@ def _datagram(fields: _Object) -> Frame:
     unused = fields.take("unused", 1).integer(0, 0xFF)
     avl_packet_id = fields.take("avl_packet_id").integer(0, 0xFF)
     imei = fields.take("imei").imei()
-    content = _content(fields, _RECORD_CODECS)
-    assert not isinstance(content, Message)  # noqa: S101 - not in _RECORD_CODECS
+    content = _content(fields, nested=True)
     datagram = Datagram(packet_id, avl_packet_id, imei, encode_data(content), unused)
     frame = UdpFrame(content, datagram)
     if frame.length > _MAX_DATAGRAM_LENGTH:
-        found = f"{frame.length}"
-        raise BadDocument(
-            fields.at("records"), f"a length of at most {_MAX_DATAGRAM_LENGTH}", found
-        )
+        path = fields.at("records") if isinstance(content, Packet) else fields.path
+        expected = f"a length of at most {_MAX_DATAGRAM_LENGTH}"
+        raise BadDocument(path, expected, f"{frame.length}")
     return frame
 
 
@@ -257,25 +259,46 @@ _KINDS: Final[dict[str, Callable[[_Object], Frame]]] = {
 }
 
 
-def _content(fields: _Object, codecs: _Codecs) -> Content:
-    codec = fields.choice("codec", codecs)
+def _content(fields: _Object, nested: bool = False) -> Content:
+    codec = fields.choice("codec", _CODECS)
     if codec is None:
         found = f'"{CODEC_7}", which can only be decoded'
         raise BadDocument(fields.at("codec"), "a codec that can be encoded", found)
     if isinstance(codec, MessageCodec):
-        return _message(codec, fields)
+        return _messages(codec, fields, nested)
     records = fields.take("records").items(0, 0xFF)
     return Packet(codec, tuple(_record(codec, node.object()) for node in records))
 
 
-def _message(codec: MessageCodec, fields: _Object) -> Message:
-    quantities = fields.take("quantities", [1, 1]).items(2, 2)
+def _messages(codec: MessageCodec, fields: _Object, nested: bool) -> Messages:
+    if nested or "messages" in fields:
+        parts = tuple(
+            _message(codec, node.object(), alone=False)
+            for node in fields.take("messages").items(0, MAX_MESSAGES)
+        )
+    else:
+        parts = (_message(codec, fields, alone=True),)
+    count = len(parts)
+    quantities = fields.take("quantities", [count, count]).items(2, 2)
     before, after = (node.integer(0, 0xFF) for node in quantities)
+    return Messages(codec, parts, (before, after))
+
+
+def _message(codec: MessageCodec, fields: _Object, alone: bool) -> Message:
     type_ = fields.take("type").integer(0, 0xFF)
-    timestamp = fields.take("timestamp").integer(0, 0xFFFFFFFF) if codec.timed else None
+    timestamp = _message_time(codec, fields.take("timestamp")) if codec.timed else None
     imei = fields.take("imei").imei() if codec.addressed else None
     content = fields.take("hex").hex() if "hex" in fields else fields.take("text").text()
-    return Message(codec, type_, content, timestamp, imei, (before, after))
+    if not alone:
+        fields.done()
+    return Message(codec, type_, content, timestamp, imei)
+
+
+def _message_time(codec: MessageCodec, node: _Node) -> int:
+    long = EIGHT_BYTE_TIMES
+    if not codec.addressed and type(node.value) is int and node.value in long:
+        return node.value
+    return node.integer(0, 0xFFFFFFFF)
 
 
 def _record(codec: Codec, fields: _Object) -> Record:

@@ -26,6 +26,9 @@ from tracker.vendors.teltonika.messages import Message, beginning
 RAW_TIMESTAMP: Final = "timestamp_ms"
 #: Attribute with the type of a message.
 MESSAGE_TYPE: Final = "message_type"
+#: Attribute with the number of a message in its frame, if the frame has several. It keeps equal
+#: messages of one frame apart.
+MESSAGE_PART: Final = "message_part"
 #: Attributes of a truncated message: the size in bytes and the SHA-256 of the whole message. They
 #: keep messages with the same beginning apart, and allow each to be compared with its source.
 MESSAGE_LENGTH: Final = "message_length"
@@ -45,7 +48,9 @@ def entries(
     *,
     message_bytes: int = MESSAGE_BYTES,
 ) -> list[Entry]:
-    """Return the stream entries of a frame or datagram, one per record, in the order of the wire.
+    """Return the stream entries of a frame or datagram, in the order of the wire.
+
+    Each record and each message is one entry.
 
     :param now: seconds since 1970 (UTC), for a message without a time.
     :param on_repeated_id: called for each record in which an IO ID occurs more than once; the
@@ -71,8 +76,13 @@ def entries(
             _entry(codec7_position(device_id, old), codec7.NAME, old.elements)
             for old in content.records
         ]
-    message = message_position(device_id, content, now, message_bytes)
-    return [message.to_entry(content.codec.name)]
+    several = len(content.parts) > 1
+    return [
+        message_position(
+            device_id, message, now, message_bytes, number=number if several else None
+        ).to_entry(content.codec.name)
+        for number, message in enumerate(content.parts, 1)
+    ]
 
 
 def _entry(
@@ -151,13 +161,19 @@ def codec7_position(device_id: str, record: Codec7Record) -> Position:
 
 
 def message_position(
-    device_id: str, message: Message, now: float, message_bytes: int = MESSAGE_BYTES
+    device_id: str,
+    message: Message,
+    now: float,
+    message_bytes: int = MESSAGE_BYTES,
+    *,
+    number: int | None = None,
 ) -> Position:
     """Return a message as a position without coordinates; bytes that are not text stay bytes.
 
     :param now: seconds since 1970 (UTC), for a message without a time.
     :param message_bytes: limit in bytes; a longer message is truncated, and its length and
         SHA-256 are added.
+    :param number: number of the message in its frame, from 1; None if it is the only one.
     """
     content, text = message.content, message.text
     is_long = len(content) > message_bytes
@@ -168,12 +184,14 @@ def message_position(
         MESSAGE: attribute(content) if text is None else text,
         MESSAGE_TYPE: message.type,
     }
+    if number is not None:
+        attributes[MESSAGE_PART] = number
     if message.imei is not None and message.imei != device_id:
         attributes["imei"] = message.imei
     if is_long:
         attributes[MESSAGE_LENGTH] = len(message.content)
         attributes[MESSAGE_SHA256] = sha256(message.content).hexdigest()
-    milliseconds = int(now * 1000) if message.timestamp is None else message.timestamp * 1000
+    milliseconds = int(now * 1000) if message.milliseconds is None else message.milliseconds
     return Position(
         device_id=device_id,
         timestamp=iso_milliseconds(milliseconds),

@@ -11,7 +11,7 @@ from tracker.position import Entry
 from tracker.vendors.teltonika.avl import Packet
 from tracker.vendors.teltonika.content import decode_data
 from tracker.vendors.teltonika.layouts import Layouts, RecentLayouts
-from tracker.vendors.teltonika.messages import Message
+from tracker.vendors.teltonika.messages import Messages
 from tracker.vendors.teltonika.positions import entries
 
 
@@ -19,9 +19,8 @@ class Reading(NamedTuple):
     """Content of a frame or datagram."""
 
     entries: list[Entry]
-    message: Message | None
-    """The message, with one entry and without an ACK; None for records, where the ACK is the number
-    of entries."""
+    messages: Messages | None
+    """The messages, each with one entry; None for records."""
 
 
 class EntryReader:
@@ -65,8 +64,9 @@ class EntryReader:
         if isinstance(content, Packet):
             self._recent.learn(content)
         made = entries(device_id, content, now, on_repeated_id, message_bytes=self._message_bytes)
-        if not isinstance(content, Message):
+        if not isinstance(content, Messages):
             return Reading(made, None)
-        if len(content.content) > self._message_bytes:
-            self._on_truncated()
+        for message in content.parts:
+            if len(message.content) > self._message_bytes:
+                self._on_truncated()
         return Reading(made, content)

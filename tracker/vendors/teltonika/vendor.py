@@ -45,7 +45,8 @@ class Teltonika:
         self, gateway: IGateway, limits: Limits, clock: IReactorTime
     ) -> DatagramPort:
         """See :class:`tracker.interfaces.IVendor`."""
-        return DatagramPort(gateway, limits, clock, TeltonikaDatagramDialect(limits, Layouts()))
+        dialect = TeltonikaDatagramDialect(limits, Layouts(), gateway.tally.count_truncated)
+        return DatagramPort(gateway, limits, clock, dialect)
 
     def describe(self, data: bytes, kind: Traffic) -> dict[str, Any]:
         """See :class:`tracker.interfaces.IVendor`."""

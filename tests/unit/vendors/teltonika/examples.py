@@ -10,12 +10,19 @@ from hypothesis import strategies as st
 from tests.unit.vendors.teltonika import golden_7
 from tests.unit.vendors.teltonika.golden import GOLDEN, LOGIN
 from tests.unit.vendors.teltonika.golden_16 import ON_CHANGE
-from tests.unit.vendors.teltonika.golden_datagrams import OVER_8, OVER_8E
+from tests.unit.vendors.teltonika.golden_datagrams import (
+    MESSAGE_12,
+    MESSAGE_15,
+    OVER_8,
+    OVER_8E,
+)
 from tests.unit.vendors.teltonika.golden_messages import (
     COMMAND_12,
+    LONG_TIME_13,
     REFUSAL_14,
     SERIAL_13,
     SERIAL_15,
+    TWO_PARTS_12,
 )
 from tests.unit.vendors.teltonika.strategies import unsigned
 from tracker.outcomes import Decoded
@@ -33,7 +40,12 @@ from tracker.vendors.teltonika.frames import (
     decode_frames,
     encode_any_frame,
 )
-from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, MessageCodec
+from tracker.vendors.teltonika.messages import (
+    MESSAGE_CODECS,
+    Message,
+    MessageCodec,
+    Messages,
+)
 from tracker.vendors.teltonika.parsing import parse
 
 CODEC_16_FRAME: Final = ON_CHANGE.frame
@@ -52,11 +64,15 @@ EXAMPLES: Final = {
     **{golden.name: golden.frame for golden in GOLDEN},
     "codec 16": CODEC_16_FRAME,
     "codec 12": COMMAND,
+    "codec 12 in two parts": TWO_PARTS_12.frame,
     "codec 13": TIMED,
+    "codec 13 with a time of 8 bytes": LONG_TIME_13.frame,
     "codec 14": NOT_THIS_DEVICE,
     "codec 15": TIMED_AND_ADDRESSED,
     "datagram": DATAGRAM,
     "datagram of codec 8E": OVER_8E.datagram,
+    "datagram of codec 12": MESSAGE_12,
+    "datagram of codec 15": MESSAGE_15,
 }
 
 imeis = st.text("0123456789", min_size=15, max_size=15)
@@ -96,19 +112,21 @@ def packets() -> st.SearchStrategy[Packet]:
     )
 
 
-def messages() -> st.SearchStrategy[Message]:
-    """Return a strategy for messages of each codec, with text or with bytes."""
+def messages() -> st.SearchStrategy[Messages]:
+    """Return a strategy for frames with messages of each codec, with text or with bytes."""
 
-    def of(codec: MessageCodec) -> st.SearchStrategy[Message]:
-        return st.builds(
+    def of(codec: MessageCodec) -> st.SearchStrategy[Messages]:
+        message = st.builds(
             Message,
             codec=st.just(codec),
             type=unsigned(1),
             content=st.binary(max_size=40) | st.text(max_size=40).map(str.encode),
-            timestamp=unsigned(4) if codec.timed else st.none(),
+            timestamp=st.integers(1000, 2**32 - 1) if codec.timed else st.none(),
             imei=imeis if codec.addressed else st.none(),
-            quantities=st.tuples(unsigned(1), unsigned(1)),
         )
+        parts = st.lists(message, min_size=1, max_size=3).map(tuple)
+        quantities = st.tuples(unsigned(1), unsigned(1))
+        return st.builds(Messages, st.just(codec), parts, quantities)
 
     return st.sampled_from(list(MESSAGE_CODECS.values())).flatmap(of)
 
@@ -117,7 +135,7 @@ def _tcp_frame(content: Content) -> TcpFrame:
     return TcpFrame(content, encode_data(content))
 
 
-def _udp_frame(content: Packet, ids: tuple[int, int, int], imei: str) -> UdpFrame:
+def _udp_frame(content: Content, ids: tuple[int, int, int], imei: str) -> UdpFrame:
     packet_id, avl_packet_id, unused = ids
     data = encode_data(content)
     return UdpFrame(content, Datagram(packet_id, avl_packet_id, imei, data, unused))
@@ -127,7 +145,10 @@ pings = st.integers(1, 5).map(Ping)
 logins = imeis.map(Login)
 frames = (packets() | messages()).map(_tcp_frame)
 datagrams = st.builds(
-    _udp_frame, packets(), st.tuples(unsigned(2), unsigned(1), unsigned(1)), imeis
+    _udp_frame,
+    packets() | messages(),
+    st.tuples(unsigned(2), unsigned(1), unsigned(1)),
+    imeis,
 )
 
 json_values = st.recursive(

@@ -4,21 +4,39 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from tracker.vendors.teltonika.messages import COMMAND, MESSAGE_CODECS, NACK, RESPONSE, Message
+from tracker.vendors.teltonika.messages import (
+    COMMAND,
+    MESSAGE_CODECS,
+    NACK,
+    RESPONSE,
+    Message,
+    Messages,
+)
 
 
 @frozen(eq=False)
 class GoldenMessage:
-    """A frame and its message."""
+    """A frame and its messages."""
 
     name: str
     frame: bytes = field(repr=False)
-    message: Message = field(repr=False)
+    messages: Messages = field(repr=False)
+
+    @property
+    def message(self) -> Message:
+        """The message of a frame that has one."""
+        (message,) = self.messages.parts
+        return message
 
     @property
     def data(self) -> bytes:
         """Data of the frame: codec id to second quantity."""
         return self.frame[8:-4]
+
+
+def alone(message: Message) -> Messages:
+    """Return the messages of a frame with one message."""
+    return Messages(message.codec, (message,))
 
 
 def _golden(
@@ -31,7 +49,7 @@ def _golden(
     imei: str | None = None,
 ) -> GoldenMessage:
     message = Message(MESSAGE_CODECS[codec_id], type_, content, timestamp, imei)
-    return GoldenMessage(name, bytes.fromhex(frame), message)
+    return GoldenMessage(name, bytes.fromhex(frame), alone(message))
 
 
 COMMAND_12 = _golden(
@@ -77,6 +95,12 @@ ODD_TIME_13 = _golden(
     "00000000 00000013 0D 01 06 0000000B 0A81C320 676574696E666F 01 00001D6B",
     *(0x0D, RESPONSE, b"getinfo", 0x0A81C320),
 )
+#: The time has eight bytes, in milliseconds.
+LONG_TIME_13 = _golden(
+    "doc-13-with-a-time-of-8-bytes",
+    "00000000 00000017 0D 01 05 0000000F 0000016C0A81C320 676574696E666F 01 00006855",
+    *(0x0D, COMMAND, b"getinfo", 1_563_544_372_000),
+)
 COMMAND_14 = _golden(
     "doc-14-command",
     "00000000 00000016 0E 01 05 0000000E 0352093081452251 676574766572 01 0000D2C1",
@@ -107,7 +131,19 @@ SERIAL_15 = _golden(
     "00000000 0000001B 0F 01 0B 00000013 654B65A4 0123456789123456 48656C6C6F210A 01 000093D6",
     *(0x0F, 0x0B, b"Hello!\n", 1_699_440_036, "123456789123456"),
 )
+#: An answer in two parts.
+TWO_PARTS_12 = GoldenMessage(
+    "made-12-two-parts",
+    bytes.fromhex(
+        "00000000 00000017 0C 02 06 00000005 7061727431 06 00000005 7061727432 02 0000814B"
+    ),
+    Messages(
+        MESSAGE_CODECS[0x0C],
+        tuple(Message(MESSAGE_CODECS[0x0C], RESPONSE, text) for text in (b"part1", b"part2")),
+    ),
+)
 
+#: Frames with one message.
 GOLDEN_MESSAGES = (
     COMMAND_12,
     ANSWER_12,
@@ -115,6 +151,7 @@ GOLDEN_MESSAGES = (
     OUTPUTS_12,
     SERIAL_13,
     ODD_TIME_13,
+    LONG_TIME_13,
     COMMAND_14,
     ANSWER_14,
     REFUSAL_14,

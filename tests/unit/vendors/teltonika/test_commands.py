@@ -17,7 +17,9 @@ from tests.unit.vendors.teltonika.golden_messages import (
     REFUSAL_14,
     SERIAL_13,
     SERIAL_15,
+    TWO_PARTS_12,
     GoldenMessage,
+    alone,
 )
 from tracker.command import MAX_TEXT_BYTES, Answer, Command, CommandFrame
 from tracker.limits import Limits
@@ -30,7 +32,8 @@ from tracker.vendors.teltonika.messages import (
     NACK,
     RESPONSE,
     Message,
-    decode_message,
+    Messages,
+    decode_messages,
 )
 
 IMEI = "352093081452251"
@@ -53,14 +56,22 @@ def message_of(
     )
 
 
-def decoded_message(frame: bytes) -> Message:
-    """Return the message of a frame."""
+def decoded_messages(frame: bytes) -> Messages:
+    """Return the messages of a frame."""
     data = decode_frame(frame, 8192, 65536)
     assert isinstance(data, Decoded)
     assert data.used == len(frame)
-    message = decode_message(data.value)
-    assert isinstance(message, Decoded)
-    return message.value
+    messages = decode_messages(data.value)
+    assert isinstance(messages, Decoded)
+    return messages.value
+
+
+def decoded_command(frame: bytes) -> Message:
+    """Return the message of a frame that has one."""
+    messages = decoded_messages(frame)
+    assert messages.quantities == (1, 1)
+    (message,) = messages.parts
+    return message
 
 
 # Commands.
@@ -103,18 +114,17 @@ def test_only_commands_in_codec_14_contain_the_imei() -> None:
 )
 @pytest.mark.parametrize("codec", ["12", "14"])
 def test_command_has_exactly_the_bytes_of_its_text(text: str, codec: str) -> None:
-    message = decoded_message(command_frame(IMEI, text, codec).data)
+    message = decoded_command(command_frame(IMEI, text, codec).data)
     assert message.content == text.encode()
     assert message.type == COMMAND
     assert message.codec.name == codec
     assert message.imei == (IMEI if codec == "14" else None)
-    assert message.quantities == (1, 1)
 
 
 @given(st.text(min_size=1, max_size=300), st.sampled_from(["", "12", "14"]))
 def test_any_text_is_sent_unchanged(text: str, codec: str) -> None:
     frame = command_frame(IMEI, text, codec)
-    assert decoded_message(frame.data).content == text.encode()
+    assert decoded_command(frame.data).content == text.encode()
     assert len(frame.data) == len(text.encode()) + (28 if frame.codec == "14" else 20)
 
 
@@ -151,33 +161,33 @@ def test_any_valid_command_is_encoded(codec: str) -> None:
 @pytest.mark.parametrize("imei", [IMEI, OTHER])
 def test_answer_in_codec_12_is_accepted_from_any_device(golden: GoldenMessage, imei: str) -> None:
     text = golden.message.content.decode()
-    assert possible_answer(imei, decoded_message(golden.frame)) == Answer("12", text)
+    assert possible_answer(imei, decoded_messages(golden.frame)) == Answer("12", text)
 
 
 def test_answer_in_codec_14_is_accepted_only_from_its_device() -> None:
-    answer = possible_answer(IMEI, decoded_message(ANSWER_14.frame))
+    answer = possible_answer(IMEI, decoded_messages(ANSWER_14.frame))
     assert answer == Answer("14", ANSWER_14.message.content.decode())
     assert answer.text.startswith("Ver:03.18.14_04 GPS:AXN_5.10_3333 ")
     assert len(answer.text) == 155
-    assert possible_answer(OTHER, decoded_message(ANSWER_14.frame)) is None
+    assert possible_answer(OTHER, decoded_messages(ANSWER_14.frame)) is None
 
 
 @pytest.mark.parametrize("imei", [IMEI, OTHER])
 def test_refusal_is_accepted_with_any_imei(imei: str) -> None:
     # A refusal contains either the wrong IMEI of the command or the IMEI of the device.
-    assert possible_answer(imei, decoded_message(REFUSAL_14.frame)) == Answer(
+    assert possible_answer(imei, decoded_messages(REFUSAL_14.frame)) == Answer(
         "14", "", refused=True
     )
 
 
 @pytest.mark.parametrize("golden", [SERIAL_13, ODD_TIME_13, SERIAL_15], ids=lambda one: one.name)
 def test_message_of_codec_13_or_15_is_not_an_answer(golden: GoldenMessage) -> None:
-    assert possible_answer(golden.message.imei or IMEI, decoded_message(golden.frame)) is None
+    assert possible_answer(golden.message.imei or IMEI, decoded_messages(golden.frame)) is None
 
 
 @pytest.mark.parametrize("golden", [COMMAND_12, OUTPUTS_12, COMMAND_14], ids=lambda one: one.name)
 def test_command_is_not_an_answer(golden: GoldenMessage) -> None:
-    assert possible_answer(IMEI, decoded_message(golden.frame)) is None
+    assert possible_answer(IMEI, decoded_messages(golden.frame)) is None
 
 
 @pytest.mark.parametrize("type_", TYPES, ids=hex)
@@ -193,7 +203,7 @@ def test_codec_type_and_imei_decide_if_a_message_is_an_answer(
         (0x0E, NACK, IMEI): Answer("14", "ok", refused=True),
         (0x0E, NACK, OTHER): Answer("14", "ok", refused=True),
     }
-    answer = possible_answer(IMEI, message_of(type_, codec_id, imei=imei))
+    answer = possible_answer(IMEI, alone(message_of(type_, codec_id, imei=imei)))
     assert answer == expected.get((codec_id, type_, imei))
 
 
@@ -213,15 +223,43 @@ def test_codec_type_and_imei_decide_if_a_message_is_an_answer(
 def test_bytes_of_an_answer_that_are_not_utf_8_are_escaped(
     content: bytes, text: str, codec_id: int
 ) -> None:
-    answer = possible_answer(IMEI, message_of(RESPONSE, codec_id, content))
+    answer = possible_answer(IMEI, alone(message_of(RESPONSE, codec_id, content)))
     assert answer == Answer(MESSAGE_CODECS[codec_id].name, text)
+
+
+def test_answer_in_several_parts_has_a_line_for_each() -> None:
+    assert possible_answer(IMEI, decoded_messages(TWO_PARTS_12.frame)) == Answer(
+        "12", "part1\npart2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("codec_id", "parts", "expected"),
+    [
+        (0x0C, [(COMMAND, b"a", IMEI), (RESPONSE, b"b", IMEI)], Answer("12", "b")),
+        (0x0C, [(RESPONSE, b"a", IMEI), (PHOTO, b"b", IMEI)], Answer("12", "a")),
+        (0x0C, [(RESPONSE, b"", IMEI), (RESPONSE, b"", IMEI)], Answer("12", "\n")),
+        (0x0C, [(COMMAND, b"a", IMEI), (NACK, b"b", IMEI)], None),
+        (0x0E, [(RESPONSE, b"a", IMEI), (RESPONSE, b"b", OTHER)], Answer("14", "a")),
+        (0x0E, [(RESPONSE, b"a", IMEI), (RESPONSE, b"b", IMEI)], Answer("14", "a\nb")),
+        (0x0E, [(NACK, b"", OTHER), (RESPONSE, b"b", IMEI)], Answer("14", "b")),
+        (0x0E, [(NACK, b"", OTHER), (NACK, b"", IMEI)], Answer("14", "", refused=True)),
+        (0x0D, [(RESPONSE, b"a", IMEI), (RESPONSE, b"b", IMEI)], None),
+        (0x0C, [], None),
+    ],
+)
+def test_only_answers_among_the_parts_of_a_frame_become_the_answer(
+    codec_id: int, parts: list[tuple[int, bytes, str]], expected: Answer | None
+) -> None:
+    messages = [message_of(type_, codec_id, content, imei) for type_, content, imei in parts]
+    assert possible_answer(IMEI, Messages(MESSAGE_CODECS[codec_id], tuple(messages))) == expected
 
 
 @given(st.binary(max_size=100), st.sampled_from(TYPES), st.sampled_from([*MESSAGE_CODECS]))
 def test_any_message_is_accepted_and_its_answer_is_valid_utf_8(
     content: bytes, type_: int, codec_id: int
 ) -> None:
-    answer = possible_answer(IMEI, message_of(type_, codec_id, content))
+    answer = possible_answer(IMEI, alone(message_of(type_, codec_id, content)))
     if answer is not None:
         answer.text.encode()
         assert answer.refused is (type_ == NACK)

@@ -52,7 +52,7 @@ def test_records_of_codec_7_are_decoded() -> None:
 
 @pytest.mark.parametrize("golden", GOLDEN_MESSAGES, ids=lambda golden: golden.name)
 def test_golden_messages_are_decoded(golden: GoldenMessage) -> None:
-    assert decode_data(golden.data) == Decoded(golden.message, len(golden.data))
+    assert decode_data(golden.data) == Decoded(golden.messages, len(golden.data))
 
 
 @pytest.mark.parametrize("codec_id", sorted(set(range(256)) - set(KNOWN)))
@@ -97,7 +97,7 @@ def test_limit_is_checked_before_records_are_decoded() -> None:
 def test_quantity_of_a_message_does_not_count_as_records(codec_id: int) -> None:
     (golden, *_) = [golden for golden in GOLDEN_MESSAGES if golden.data[0] == codec_id]
     data = golden.data[:1] + b"\xff" + golden.data[2:]
-    assert decode_data(data, 1) == Decoded(golden.message, len(data))
+    assert decode_data(data, 1) == Decoded(golden.messages, len(data))
 
 
 def test_packet_without_records_is_within_any_limit() -> None:

@@ -182,13 +182,6 @@ def test_truncated_datagram_has_the_error_of_its_incomplete_field() -> None:
     assert error_of(b"", "datagram") == (0, "length", "2 bytes", "0 bytes up to the end")
 
 
-def test_message_in_a_datagram_is_an_error() -> None:
-    data = COMMAND[8:-4]
-    length = (21 + len(data)).to_bytes(2, "big")
-    expected = error_of(length + DATAGRAM[2:23] + data)
-    assert expected == (23, "codec", "a codec with records", "0x0c")
-
-
 # Errors in the data of a frame with a correct checksum.
 
 

@@ -23,17 +23,19 @@ from tests.unit.fakes import FakeGateway
 from tests.unit.vendors.teltonika import golden_7
 from tests.unit.vendors.teltonika.conversation import is_message
 from tests.unit.vendors.teltonika.golden import GOLDEN, IMEI, LOGIN
+from tests.unit.vendors.teltonika.golden_messages import LONG_TIME_13, TWO_PARTS_12
 from tracker.interfaces import ConnectionEnded, NotAppended
 from tracker.limits import Limits
 from tracker.position import Entry, iso_milliseconds
 from tracker.vendors.connection import ConnectionFactory
 from tracker.vendors.datagram import DatagramPort
+from tracker.vendors.dialect import ProtocolError, Step
 from tracker.vendors.state import Stage
 from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
 from tracker.vendors.teltonika.commands import command_frame
 from tracker.vendors.teltonika.datagram import Datagram, encode_ack, encode_datagram
 from tracker.vendors.teltonika.datagram_dialect import TeltonikaDatagramDialect
-from tracker.vendors.teltonika.dialect import TeltonikaDialect
+from tracker.vendors.teltonika.dialect import Frame, TeltonikaDialect
 from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
@@ -52,16 +54,20 @@ GENERATED = [
     for generation in (0, 5)
 ]
 MESSAGES = [
-    encode_message(
-        Message(
-            codec,
-            0x06,
-            b"a message of some length \xff\x00",
-            1_710_504_600 if codec.timed else None,
-            IMEI if codec.addressed else None,
+    *(
+        encode_message(
+            Message(
+                codec,
+                0x06,
+                b"a message of some length \xff\x00",
+                1_710_504_600 if codec.timed else None,
+                IMEI if codec.addressed else None,
+            )
         )
-    )
-    for codec in MESSAGE_CODECS.values()
+        for codec in MESSAGE_CODECS.values()
+    ),
+    TWO_PARTS_12.data,
+    LONG_TIME_13.data,
 ]
 RECORDS = [*(golden.data for golden in GOLDEN), encode_packet(CODEC_16, GENERATED), golden_7.DATA]
 DATA = [*RECORDS, *MESSAGES]
@@ -203,6 +209,19 @@ def parse_replies(answer: bytes) -> tuple[int, list[int], int]:
     return logins, counts, commands
 
 
+class WatchedDialect(TeltonikaDialect):
+    """Dialect that counts the errors in its steps by whether they close the connection."""
+
+    def __init__(self, layouts: Layouts, gateway: FakeGateway, errors: Counter[bool]) -> None:
+        super().__init__(LIMITS, layouts, gateway.tally.count_truncated)
+        self.errors = errors
+
+    def handle(self, frame: Frame, now: float) -> Sequence[Step]:
+        steps = super().handle(frame, now)
+        self.errors.update(step.closes for step in steps if isinstance(step, ProtocolError))
+        return steps
+
+
 class Connection:
     """One connection with assertions after each input."""
 
@@ -212,12 +231,12 @@ class Connection:
         self.gateway = FakeGateway()
         self.clock = Clock()
         self.transport = StringTransport()
-        truncated = self.gateway.tally.count_truncated
+        self.errors: Counter[bool] = Counter()
         protocol = ConnectionFactory(
             self.gateway,
             LIMITS,
             self.clock,
-            lambda: TeltonikaDialect(LIMITS, layouts, truncated),
+            lambda: WatchedDialect(layouts, self.gateway, self.errors),
         ).buildProtocol(None)
         assert protocol is not None
         self.protocol = protocol
@@ -264,7 +283,7 @@ class Connection:
             assert commands == self.commands
             assert bool(logins) is (self.protocol.device_id is not None)
         assert len(self.protocol._exchange._buffer) <= MAX_BUFFERED_BYTES
-        if any(event[0] == "rejected" for event in self.gateway.events):
+        if len(self.gateway.kinds) > self.errors[False]:
             assert self.transport.disconnecting
 
     def due(self) -> list[int]:
@@ -413,7 +432,8 @@ class Port:
         self.clock = Clock()
         self.clock.advance(1000)
         self.transport = FakeDatagramTransport()
-        dialect = TeltonikaDatagramDialect(LIMITS, Layouts(FEW_LAYOUTS))
+        truncated = self.gateway.tally.count_truncated
+        dialect = TeltonikaDatagramDialect(LIMITS, Layouts(FEW_LAYOUTS), truncated)
         self.protocol = DatagramPort(self.gateway, LIMITS, self.clock, dialect)
         self.protocol.makeConnection(self.transport)
         self.last = b""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, message
+from tests.unit.vendors.teltonika.golden_messages import alone
 from tracker.command import MAX_RESPONSE_BYTES
 from tracker.limits import Limits
 from tracker.position import digest
@@ -83,10 +84,10 @@ def test_truncated_messages_are_counted_after_their_connection_has_ended() -> No
 @pytest.mark.parametrize("content", [b"a", "\u0436".encode(), b"\xff"])
 def test_long_answer_is_truncated_with_a_note(content: bytes) -> None:
     longest = content * (MAX_RESPONSE_BYTES // len(content))
-    answer = possible_answer(IMEI, message_of(longest))
+    answer = possible_answer(IMEI, alone(message_of(longest)))
     assert answer is not None
     assert answer.text == longest.decode(errors="backslashreplace")
-    longer = possible_answer(IMEI, message_of(longest + content))
+    longer = possible_answer(IMEI, alone(message_of(longest + content)))
     assert longer is not None
     assert longer.text.startswith(answer.text)
     assert f"{len(longest + content):,} bytes" in longer.text

@@ -20,6 +20,7 @@ from tests.unit.vendors.teltonika.examples import (
     json_values,
 )
 from tests.unit.vendors.teltonika.golden import DRIVING, PANIC, STREAM
+from tests.unit.vendors.teltonika.golden_datagrams import MESSAGE_12
 from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.frames import decode_frames
 from tracker.vendors.teltonika.parsing import BadDocument, parse
@@ -173,7 +174,11 @@ def test_error_in_a_small_document_has_its_path(value: Any, error: str) -> None:
         (TIMED, ["timestamp"], 2**32, "timestamp: expected an integer from 0 to 4294967295"),
         (NOT_THIS_DEVICE, ["imei"], REMOVED, "imei: expected this field"),
         (DATAGRAM, ["packet_id"], 65536, "packet_id: expected an integer from 0 to 65535"),
-        (DATAGRAM, ["codec"], "12", 'codec: expected one of "8", "8E", "16", found "12"'),
+        (DATAGRAM, ["codec"], "12", "messages: expected this field, found nothing"),
+        (MESSAGE_12, ["messages", 0, "text"], 5, "messages[0].text: expected text, found 5"),
+        (MESSAGE_12, ["messages", 0, "imei"], "1", 'found field "imei"'),
+        (MESSAGE_12, ["messages"], 5, "messages: expected an array of 0 to 255 items, found 5"),
+        (TIMED, ["timestamp"], 946_684_799_999, "timestamp: expected an integer from 0 to"),
         (STREAM, [3, "records", 0, "angle"], -1, "[3].records[0].angle: expected"),
         (
             STREAM,

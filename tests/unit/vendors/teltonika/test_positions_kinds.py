@@ -18,14 +18,16 @@ from tests.unit.vendors.teltonika.golden_messages import (
     REFUSAL_14,
     SERIAL_13,
     SERIAL_15,
+    TWO_PARTS_12,
     GoldenMessage,
+    alone,
 )
 from tracker.extra import read_extra
-from tracker.position import Entry, Position
+from tracker.position import Entry, Position, digest
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, CODEC_16, Packet, Record
 from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
 from tracker.vendors.teltonika.content import Content
-from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, Messages
 from tracker.vendors.teltonika.positions import codec7_position, entries, message_position
 
 #: 2026-11-22T10:00:00.125Z.
@@ -237,7 +239,7 @@ def test_last_element_of_a_repeated_id_of_codec_7_is_kept() -> None:
 def test_entry_of_a_message_has_the_expected_payload(
     golden: GoldenMessage, device_id: str, codec: str, time: str, attributes: str
 ) -> None:
-    (entry,) = entries_of(golden.message, device_id)
+    (entry,) = entries_of(golden.messages, device_id)
     head = f'{{"device_id":"{device_id}","timestamp":"{time}",'
     expected = f'{head}{NO_COORDINATES}"attributes":{attributes}}}'
     assert entry == Entry(time, device_id, codec, expected)
@@ -278,25 +280,43 @@ def test_message_is_stored_as_text_if_printable_and_as_bytes_otherwise(
 def test_position_of_a_message_without_a_time_has_the_time_of_arrival(
     now: float, time: str
 ) -> None:
-    assert [entry.ts for entry in entries_of(message(b"x"), now=now)] == [time]
+    assert [entry.ts for entry in entries_of(alone(message(b"x")), now=now)] == [time]
 
 
 @pytest.mark.parametrize(
     ("timestamp", "time"),
-    [(0, "1970-01-01T00:00:00.000Z"), (2**32 - 1, "2106-02-07T06:28:15.000Z")],
+    [
+        (0, "1970-01-01T00:00:00.000Z"),
+        (2**32 - 1, "2106-02-07T06:28:15.000Z"),
+        (1_563_544_372_001, "2019-07-19T13:52:52.001Z"),
+    ],
 )
 def test_position_of_a_message_with_a_time_has_that_time(timestamp: int, time: str) -> None:
-    assert [entry.ts for entry in entries_of(message(b"x", 0x0D, timestamp=timestamp))] == [time]
+    (entry,) = entries_of(alone(message(b"x", 0x0D, timestamp=timestamp)))
+    assert entry.ts == time
 
 
 @given(st.binary(max_size=100), st.integers(0, 2**32 - 1))
 def test_entry_of_any_message_can_be_parsed(content: bytes, timestamp: int) -> None:
-    (entry,) = entries_of(message(content, 0x0D, timestamp=timestamp))
+    (entry,) = entries_of(alone(message(content, 0x0D, timestamp=timestamp)))
     read = Position.from_payload(entry.payload)
     assert (read.latitude, read.longitude, read.satellites) == (None, None, None)
     assert not read.has_fix()
     assert read.to_payload() == entry.payload
     assert entry.payload.isascii()
+
+
+def test_entries_of_a_frame_with_several_messages_have_their_numbers() -> None:
+    twice = Messages(MESSAGE_CODECS[0x0C], (message(b"OK"), message(b"OK")))
+    first, second = entries_of(twice)
+    assert first.payload.endswith(
+        '"attributes":{"message":"OK","message_type":6,"message_part":1}}'
+    )
+    assert second.payload.endswith(
+        '"attributes":{"message":"OK","message_type":6,"message_part":2}}'
+    )
+    assert first.ts == second.ts == "2026-11-22T10:00:00.125Z"
+    assert digest(first.payload) != digest(second.payload)
 
 
 # Repeated ids.
@@ -327,7 +347,7 @@ def test_record_with_repeated_ids_is_reported_once(
         Packet(CODEC_8, (attrs.evolve(RECORD, timestamp=2**64 - 1, elements=((1, 1, 1),)),)),
         Packet(CODEC_16, WIDE_IDS.records),
         Codec7Packet(golden_7.RECORDS),
-        SERIAL_13.message,
+        TWO_PARTS_12.messages,
     ],
 )
 def test_record_without_repeated_ids_is_not_reported(content: Content) -> None:

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from tests.unit.fakes import FakeGateway
 from tests.unit.vendors.teltonika import malformed
 from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame, message
+from tests.unit.vendors.teltonika.golden_messages import TWO_PARTS_12
 from tests.unit.vendors.teltonika.pending import (
     ACK,
     COMMAND,
@@ -55,6 +56,7 @@ def answers(talk: Conversation) -> list[Answer]:
     ("sent", "codec", "expected"),
     [
         (message(b"a\r\n"), "12", Answer("12", "a\r\n")),
+        (TWO_PARTS_12.frame, "12", Answer("12", "part1\npart2")),
         (message(b"\xff"), "12", Answer("12", "\\xff")),
         (message(b"a", 0x0E, imei=IMEI), "14", Answer("14", "a")),
         (message(b"a", 0x0E, imei="352093081452251"), "14", None),
@@ -72,7 +74,8 @@ def test_possible_answer_is_reported_once_and_published(
     settled.gateway.events.clear()
     settled.send(sent)
     reported = [] if expected is None else [("answered", expected)]
-    assert settled.gateway.events == [("kept" if keeps else "published", [codec]), *reported]
+    codecs = [codec] * (2 if sent == TWO_PARTS_12.frame else 1)
+    assert settled.gateway.events == [("kept" if keeps else "published", codecs), *reported]
     settled.confirm()
     settled.send(b"\xff")
     assert len(settled.gateway.events) == 1 + len(reported)

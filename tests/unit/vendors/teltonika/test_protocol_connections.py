@@ -21,7 +21,7 @@ from tests.unit.vendors.teltonika.conversation import (
     message,
     repeating,
 )
-from tracker.interfaces import Admission
+from tracker.interfaces import Admission, Rejection
 from tracker.limits import Limits
 from tracker.position import Entry
 from tracker.vendors.teltonika.envelope import encode_frame
@@ -303,10 +303,18 @@ def test_message_of_a_refused_device_is_not_published(talk: Conversation) -> Non
 @pytest.mark.parametrize(
     "data", [b"\x0c\x01\x06\x01", b"\x0c\x01\x06" + b"\x00\x00\x00\x09" + b"12345678\x01"]
 )
-def test_malformed_message_closes_the_connection(online: Conversation, data: bytes) -> None:
-    online.send(encode_frame(data))
-    assert online.closed
-    assert not online.gateway.published
+def test_malformed_message_is_skipped_and_reported(online: Conversation, data: bytes) -> None:
+    online.send(encode_frame(data) + frame(1))
+    assert not online.closed
+    assert online.gateway.kinds == [Rejection.CONTENT]
+    assert [entries[0].codec for entries, _ in online.gateway.published] == ["8"]
+
+
+def test_frame_without_messages_is_a_sign_of_life(online: Conversation) -> None:
+    online.send(encode_frame(b"\x0c\x00\x00") + frame(1))
+    assert not online.closed
+    assert online.gateway.kinds == []
+    assert [entries[0].codec for entries, _ in online.gateway.published] == ["8"]
 
 
 @pytest.mark.parametrize("published", malformed.PUBLISHED_WITH_BAD_CRC)

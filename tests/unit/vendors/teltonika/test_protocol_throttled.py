@@ -23,6 +23,13 @@ from tracker.interfaces import Tally
 from tracker.limits import Limits
 from tracker.vendors import leftovers, throttle
 from tracker.vendors.budget import OWN_BURST
+from tracker.vendors.teltonika.envelope import encode_frame
+from tracker.vendors.teltonika.messages import (
+    MESSAGE_CODECS,
+    Message,
+    Messages,
+    encode_messages,
+)
 from tracker.vendors.teltonika.vendor import Teltonika
 
 #: A burst of two messages, then one per second.
@@ -89,6 +96,18 @@ def test_throttled_connection_is_read_while_its_buffer_is_small() -> None:
     talk.send(UNSOLICITED * 3)
     assert len(messages(talk)) == 2
     assert not paused(talk)  # it can detect that the peer has left
+
+
+def test_each_message_of_a_frame_counts_towards_the_rate() -> None:
+    talk = online()
+    codec = MESSAGE_CODECS[0x0C]
+    parts = tuple(Message(codec, 0x05, text) for text in (b"a", b"b", b"c"))
+    talk.send(encode_frame(encode_messages(Messages(codec, parts))) + UNSOLICITED)
+    assert [len(entries) for entries, _ in talk.gateway.published] == [3]
+    talk.clock.advance(1.9)  # one for the debt, one for the next message
+    assert len(talk.gateway.published) == 1
+    talk.clock.advance(0.101)
+    assert [len(entries) for entries, _ in talk.gateway.published] == [3, 1]
 
 
 def test_bytes_of_messages_are_limited() -> None:

@@ -12,7 +12,7 @@ from tests.unit.vendors.teltonika import malformed
 from tests.unit.vendors.teltonika.golden import LOGIN, PANIC, SMALLEST
 from tests.unit.vendors.teltonika.golden_7 import DATA as CODEC_7_DATA
 from tests.unit.vendors.teltonika.golden_datagrams import OVER_8
-from tests.unit.vendors.teltonika.golden_messages import COMMAND_12, COMMAND_14
+from tests.unit.vendors.teltonika.golden_messages import COMMAND_12, COMMAND_14, TWO_PARTS_12
 from tracker.outcomes import Fatal, Rejected
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, encode_packet
 from tracker.vendors.teltonika.content import decode_data
@@ -94,6 +94,11 @@ REASONS: Final[list[tuple[Callable[[bytes], object], bytes, str]]] = [
     ),
     (
         packet,
+        TWO_PARTS_12.data[:-2] + b"\x02",
+        "9 bytes after message 1 are not another message",
+    ),
+    (
+        packet,
         b"\x0d\x01\x06\x00\x00\x00\x01\x00\x01",
         "time extends past the end of the message",
     ),
@@ -121,11 +126,6 @@ REASONS: Final[list[tuple[Callable[[bytes], object], bytes, str]]] = [
     ),
     (captured, b"GET /", "unknown kind of frame: the first bytes match no kind"),
     (captured, LOGIN[:-1], "imei is truncated"),
-    (
-        captured,
-        (21 + len(COMMAND_12.data)).to_bytes(2, "big") + OVER_8.datagram[2:23] + COMMAND_12.data,
-        "message over UDP: only records are allowed",
-    ),
 ]
 
 
