@@ -85,6 +85,10 @@ class ClockRule:
         return ROLLOVER if any(earliest <= time <= latest for time in corrected) else OLD
 
 
+#: The rule with the defaults of its options.
+DEFAULT_CLOCKS: Final = ClockRule()
+
+
 @lru_cache(maxsize=64)  # few different minutes arrive at a time
 def _right_times(minute: str, clock_tolerance: int, oldest: int) -> tuple[str, str]:
     """Return the earliest and the latest time that are right for every arrival in a minute.

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from tracker.clock import CLOCK_ERRORS
 from tracker.position import BadEntry, is_timestamp
 from tracker.untrusted import parse_json
 
@@ -26,7 +27,7 @@ FIX: Final = "fix"
 #: Time of the first arrival, which everything that moves an entry keeps; ISO 8601 UTC with
 #: milliseconds and Z.
 ARRIVED: Final = "arrived"
-#: Kind of an error of the device's clock.
+#: Kind of an error of the device's clock, one of :data:`tracker.clock.CLOCK_ERRORS`.
 CLOCK: Final = "clock"
 
 #: Maximum number of characters of the field.
@@ -49,11 +50,14 @@ class Extra:
     """See :data:`FIX`; None if the number of satellites decides."""
     arrived: str | None = None
     """See :data:`ARRIVED`; None: the entry was never moved."""
+    clock: str | None = None
+    """See :data:`CLOCK`; None if the time of the record is right."""
 
     def marked(self, name: str, value: bool | str) -> Extra:
         """Return a copy with one more fact, which replaces an earlier one of that name."""
-        document = parse_json(self.text, MAX_EXTRA) if self.text else {}
-        return read_extra(dumps(document | {name: value}, separators=(",", ":")))
+        if len(self.text) <= _MAX_CACHED:
+            return _cached_mark(self.text, name, value)
+        return _marked(self.text, name, value)
 
 
 #: The content of an entry without the field.
@@ -98,15 +102,24 @@ def _read(text: str) -> Extra:
         raise BadEntry(f"extra is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise BadEntry("extra is not a JSON object")
-    fix, arrived = document.get(FIX), document.get(ARRIVED)
+    fix, arrived, clock = document.get(FIX), document.get(ARRIVED), document.get(CLOCK)
     if not (fix is None or isinstance(fix, bool)):
         raise BadEntry("extra: fix is neither true nor false")
     if not (arrived is None or is_timestamp(arrived)):
         raise BadEntry("extra: arrived is not of the form 2026-11-22T10:00:00.000Z")
-    return Extra(text, _widths(document.get(WIDTHS)), fix, arrived)
+    if not (clock is None or clock in CLOCK_ERRORS):
+        raise BadEntry(f"extra: clock is not one of {', '.join(CLOCK_ERRORS)}")
+    return Extra(text, _widths(document.get(WIDTHS)), fix, arrived, clock)
+
+
+def _marked(text: str, name: str, value: bool | str) -> Extra:
+    document = parse_json(text, MAX_EXTRA) if text else {}
+    return read_extra(dumps(document | {name: value}, separators=(",", ":")))
 
 
 _cached: Final = lru_cache(maxsize=4096)(_read)
+#: A device that stands in a garage sends hours of records without a fix.
+_cached_mark: Final = lru_cache(maxsize=4096)(_marked)
 
 
 def _widths(value: Any) -> Mapping[int, int] | None:

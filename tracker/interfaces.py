@@ -414,8 +414,6 @@ class StoredPosition:
     """Return value of :meth:`INaming.named`; None without ``--names``."""
     extra: Extra = NO_EXTRA
     """The field ``extra`` of the entry, with the marks that the processor has added."""
-    clock_is_right: bool = True
-    """False if ``timestamp`` is not the time of the record."""
 
     @property
     def is_place(self) -> bool:
@@ -423,7 +421,7 @@ class StoredPosition:
 
         Only such a record is part of a track, and may become the device's last position.
         """
-        return self.clock_is_right and self.position.has_fix(self.extra.fix)
+        return self.extra.clock is None and self.position.has_fix(self.extra.fix)
 
 
 @frozen

@@ -79,14 +79,15 @@ def rows(database: str, statement: str) -> list[Any]:
         return connection.execute(statement).fetchall()
 
 
-def latest(appended: list[dict[str, str]]) -> dict[str, tuple[str, float, str]]:
-    """Return device → time and longitude of its latest coordinates, and its last contact."""
+def latest(redis: RedisServer) -> dict[str, tuple[str, float, str]]:
+    """Return device → time and longitude of its latest coordinates, and its last arrival."""
     contact: dict[str, str] = {}
     coordinates: dict[str, tuple[str, bytes, float]] = {}
-    for entry in appended:
+    for entry_id, raw in redis.client.xrange(STREAM):
+        entry = {name.decode(): value.decode() for name, value in raw.items()}
         position = Position.from_payload(entry["payload"])
         device = position.device_id
-        contact[device] = max(contact.get(device, ""), position.timestamp)
+        contact[device] = iso_milliseconds(int(entry_id.partition(b"-")[0]))
         if position.has_fix() and position.longitude is not None:
             moment = (position.timestamp, digest(entry["payload"]), position.longitude)
             coordinates[device] = max(coordinates.get(device, moment), moment)
@@ -136,7 +137,7 @@ def test_remaining_processor_stores_the_entries_of_a_killed_and_a_hanging_one(
         "longitude, to_char(last_contact AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') "
         "FROM last_positions",
     )
-    assert {device: tuple(rest) for device, *rest in found} == latest(appended)
+    assert {device: tuple(rest) for device, *rest in found} == latest(redis)
     for daemon in processors:
         assert "Traceback" not in daemon.text, daemon.text
 

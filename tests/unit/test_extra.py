@@ -32,6 +32,8 @@ def test_empty_object_states_no_facts() -> None:
         ("[]", "extra is not a JSON object"),
         ('{"fix":1}', "extra: fix"),
         ('{"arrived":"yesterday"}', "extra: arrived"),
+        ('{"clock":"yesterday"}', "extra: clock"),
+        ('{"clock":[]}', "extra: clock"),
         ('{"arrived":"2026-02-30T10:00:00.000Z"}', "extra: arrived"),
         ('{"widths":[66]}', "extra: widths"),
         ('{"widths":{"2":66}}', "extra: widths"),
@@ -62,6 +64,7 @@ def test_mark_is_added_to_the_other_facts() -> None:
 def test_mark_replaces_an_earlier_one_of_its_name() -> None:
     marked = NO_EXTRA.marked(CLOCK, "ahead").marked(CLOCK, "old").marked(ARRIVED, ARRIVAL)
     assert json.loads(marked.text) == {"clock": "old", "arrived": ARRIVAL}
+    assert (marked.clock, marked.arrived) == ("old", ARRIVAL)
 
 
 @given(st.dictionaries(st.integers(0, 65535), st.sampled_from([1, 2, 4, 8, 16])))

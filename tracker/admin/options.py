@@ -8,16 +8,19 @@ from __future__ import annotations
 import configparser
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import IntEnum
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 from attrs import field, frozen
 
 from tracker import config
+from tracker.clock import ClockRule
 from tracker.config import ConfigError
+from tracker.settings import options_of
 
 #: Default paths of the configuration file, of which the first that exists is read.
 FILES: Final = ("~/.config/tracker-admin.conf", "/etc/tracker/admin.conf")
@@ -30,6 +33,8 @@ SOCKETS: Final = Path("/run/tracker")
 _SECTION: Final = "tracker-admin"
 _KEYS: Final = ("control", "redis")
 _IMEI: Final = re.compile(r"[0-9]{15}")
+
+R = TypeVar("R")
 
 
 class Origin(IntEnum):
@@ -187,6 +192,25 @@ redis_option = click.option(
     help=f"URL of Redis.  [default: {REDIS_VARIABLE}, or redis in the configuration file, or "
     f"{config.DEFAULT_REDIS}]",
 )
+
+
+def clock_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the options of :class:`ClockRule` to a command, which receives it as ``clocks``."""
+
+    @wraps(command)
+    def with_clocks(**arguments: Any) -> R:
+        given = {name: arguments.pop(name.replace("-", "_")) for name, _, _ in clock_settings}
+        try:
+            clocks = config.settings(ClockRule, given)
+        except ConfigError as error:
+            raise click.UsageError(f"{error}.") from None
+        return command(clocks=clocks, **arguments)
+
+    clock_settings = options_of(ClockRule)
+    for name, default, text in reversed(clock_settings):
+        option = click.option(f"--{name}", type=int, default=default, show_default=True, help=text)
+        with_clocks = option(with_clocks)
+    return with_clocks
 
 
 class Imei(click.ParamType):  # type: ignore[type-arg]

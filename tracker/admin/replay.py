@@ -12,8 +12,9 @@ import click
 from attrs import define, field
 
 from tracker import config
-from tracker.admin.options import redis_option
+from tracker.admin.options import clock_options, redis_option
 from tracker.admin.redis import configured_streams, run_with_redis
+from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.interfaces import (
     Batch,
     BatchRefused,
@@ -70,7 +71,16 @@ class _TimeOrId(click.ParamType):  # type: ignore[type-arg]
 @click.option("--to", "last", type=_TimeOrId(),
               help="Last entry, in the same form.  [default: the last entry now]")  # fmt: skip
 @click.option("--sink", "sink_url", required=True, metavar="URL", help=f"The sink: {KINDS}.")
-def replay(*, url: str | None, stream: str, first: str, last: str | None, sink_url: str) -> None:
+@clock_options
+def replay(
+    *,
+    url: str | None,
+    stream: str,
+    first: str,
+    last: str | None,
+    sink_url: str,
+    clocks: ClockRule,
+) -> None:
     r"""Store the entries of a stream once more.
 
     Consumer groups and checkpoints do not change. Positions that the sink already has do not
@@ -89,10 +99,10 @@ def replay(*, url: str | None, stream: str, first: str, last: str | None, sink_u
         vendor = configured_streams().get(stream, config.PINNED_VENDOR)
         ends = await _ends(redis, stream, first, last)
         try:
-            sink = make_sink(reactor, sink_url)
+            sink = make_sink(reactor, sink_url, clocks=clocks)
         except ValueError as error:
             raise click.UsageError(f"--sink: {error}") from None
-        replayed = Replay(sink, vendor, sink_url == "jsonlines:-")
+        replayed = Replay(sink, vendor, sink_url == "jsonlines:-", clocks)
         try:
             await _open(sink)
             if ends is not None:
@@ -113,6 +123,7 @@ class Replay:
     vendor: str
     to_stdout: bool = False
     """True if the sink writes to standard output."""
+    clocks: ClockRule = DEFAULT_CLOCKS
     read: int = 0
     new: int = 0
     known: int = 0
@@ -128,7 +139,7 @@ class Replay:
         rows = []
         for entry in entries:
             try:
-                rows.append((entry.id, stored_position(entry, self.vendor)))
+                rows.append((entry.id, stored_position(entry, self.vendor, self.clocks)))
             except BadEntry as error:
                 self._reject(entry.id, str(error))
             except Exception as error:  # noqa: BLE001 - one entry must not stop all others

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 
+from tracker.clock import DEFAULT_CLOCKS
 from tracker.commands.deviceregistry import owners, vendors
 from tracker.console.ports import ControlPorts, NoInstance
 from tracker.console.snapshot import unknown_reason
@@ -168,7 +169,8 @@ class Devices:
             raise QueryFailed(_NO_SINK)
         now = self._clock.seconds()
         since = iso_milliseconds(int((now - hours * 3600) * 1000))
-        track = await self._positions.track(device_id, since)
+        until = iso_milliseconds(int((now + DEFAULT_CLOCKS.clock_tolerance) * 1000))
+        track = await self._positions.track(device_id, since, until)
         return {"points": track.points, "read": track.read, "complete": track.complete}
 
     def _attributes(

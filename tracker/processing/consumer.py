@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import IPositionSink, SinkUnusable, StoredPosition
 from tracker.log.allowance import READ_BYTES
@@ -88,6 +89,7 @@ class Consumer(Service):
     :param condition: met while entries are stored.
     :param abort: called with the reason if no retry can open the sink.
     :param metrics: the counters of entries.
+    :param clocks: the rule that times of records must meet.
     :param name_attributes: adds names to the attributes of a position; None: no names are added.
     :param watchdog: reset by the loop and by each retry of the sink.
     """
@@ -105,6 +107,7 @@ class Consumer(Service):
         abort: Abort,
         options: BatchOptions,
         metrics: ProcessMetrics,
+        clocks: ClockRule = DEFAULT_CLOCKS,
         name_attributes: Callable[[StoredPosition], StoredPosition] | None = None,
         watchdog: Watchdog | None = None,
     ) -> None:
@@ -117,7 +120,7 @@ class Consumer(Service):
         self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self._waits = Waits(clock)
         self._backoff = Backoff(clock, MIN_RETRY_DELAY, MAX_RETRY_DELAY)
-        self._decoder = EntryDecoder(clock, vendors, metrics, name_attributes)
+        self._decoder = EntryDecoder(clock, vendors, metrics, name_attributes, clocks=clocks)
         self._storer = Storer(
             clock=clock,
             waits=self._waits,

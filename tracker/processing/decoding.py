@@ -10,7 +10,8 @@ from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from tracker.extra import FIX, NO_EXTRA, read_extra
+from tracker.clock import DEFAULT_CLOCKS, ClockRule
+from tracker.extra import CLOCK, FIX, NO_EXTRA, read_extra
 from tracker.interfaces import StoredPosition
 from tracker.log.entries import StreamEntry
 from tracker.observe.ratelimit import LimitedLog
@@ -45,6 +46,7 @@ class EntryDecoder:
 
     :param vendors: stream → the vendor of its positions.
     :param name_attributes: adds names to the attributes of a position; None: no names are added.
+    :param clocks: the rule that times of records must meet.
     """
 
     _log = Logger()
@@ -55,9 +57,12 @@ class EntryDecoder:
         vendors: Mapping[str, str],
         metrics: ProcessMetrics,
         name_attributes: Callable[[StoredPosition], StoredPosition] | None,
+        *,
+        clocks: ClockRule = DEFAULT_CLOCKS,
     ) -> None:
         self._vendors = vendors
         self._metrics = metrics
+        self._clocks = clocks
         self._name_attributes = name_attributes
         self._rejections = LimitedLog(clock, self._log)
 
@@ -75,7 +80,8 @@ class EntryDecoder:
                 self.report("is lost: deleted before it was stored", entry)
                 continue
             try:
-                stored = stored_position(entry, self._vendors[entry.stream])
+                stored = stored_position(entry, self._vendors[entry.stream], self._clocks)
+                self._count(stored)
                 if self._name_attributes is not None:
                     stored = self._name_attributes(stored)
                 decoded.rows.append((entry, stored))
@@ -87,6 +93,13 @@ class EntryDecoder:
                 )
                 decoded.dead.append((entry, shown(repr(error))))
         return decoded
+
+    def _count(self, stored: StoredPosition) -> None:
+        extra = stored.extra
+        if extra.clock is not None:
+            self._metrics.wrong_clock.labels(extra.clock).inc()
+        if extra.fix is False:
+            self._metrics.without_fix.inc()
 
     def report(self, what: str, entry: StreamEntry) -> None:
         """Log an event of an entry, with a rate limit.
@@ -101,10 +114,13 @@ class EntryDecoder:
         )
 
 
-def stored_position(entry: StreamEntry, vendor: str) -> StoredPosition:
-    """Return the position in an entry, as it is stored.
+def stored_position(
+    entry: StreamEntry, vendor: str, clocks: ClockRule = DEFAULT_CLOCKS
+) -> StoredPosition:
+    """Return the position in an entry, as it is stored: marked if it is not a place.
 
     :param entry: an entry that was not deleted.
+    :param clocks: the rule that its time must meet.
     :raises BadEntry: if it does not contain a valid position.
     """
     fields = mapping(entry.content or ())
@@ -124,7 +140,10 @@ def stored_position(entry: StreamEntry, vendor: str) -> StoredPosition:
         # times as much memory.
         position = evolve(position, attributes=EncodedAttributes(encode_json(position.attributes)))
     extra = read_extra(extra_text) if extra_text else NO_EXTRA
-    if extra.fix is None and not (position.is_message or position.has_fix()):
+    if not position.has_fix(extra.fix) and extra.fix is not False and not position.is_message:
         extra = extra.marked(FIX, False)
     received_at = extra.arrived or entry.appended_at
+    kind = clocks.error(position.timestamp, received_at)
+    if kind is not None:
+        extra = extra.marked(CLOCK, kind)
     return StoredPosition(position, digest(payload), vendor, codec, received_at, extra=extra)

@@ -7,6 +7,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from tracker.clock import CLOCK_ERRORS
+
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _POSITIONS: Final = (1, 10, 50, 100, 500, 1000, 2000, 4000, 10_000, 50_000, 100_000)
 
@@ -39,6 +41,19 @@ class ProcessMetrics:
         )
         self.claimed = by_stream(
             "tracker_claimed_entries", "Entries claimed from another consumer."
+        )
+        self.wrong_clock = Counter(
+            "tracker_wrong_clock_records",
+            "Records and messages with a wrong time, stored and marked.",
+            ["kind"],
+            registry=metrics_registry,
+        )
+        for kind in CLOCK_ERRORS:
+            self.wrong_clock.labels(kind)
+        self.without_fix = Counter(
+            "tracker_records_without_fix",
+            "Records whose coordinates are not a place, stored and marked.",
+            registry=metrics_registry,
         )
         self.sink_failures = Counter(
             "tracker_sink_failures",

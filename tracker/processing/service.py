@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry
 
+from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.interfaces import INaming, IPositionSink
 from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.lagmetrics import LagMetrics
@@ -33,6 +34,7 @@ def process_role(
     health: Health,
     abort: Abort,
     options: BatchOptions,
+    clocks: ClockRule = DEFAULT_CLOCKS,
     namings: Mapping[str, INaming] | None = None,
     metrics_registry: CollectorRegistry | None = None,
 ) -> Role:
@@ -41,6 +43,7 @@ def process_role(
     :param address: the address of Redis.
     :param vendors: stream → the vendor of its positions.
     :param consumer: the name of the consumer in the group ``processor``.
+    :param clocks: the rule that times of records must meet.
     :param namings: vendor → the names of its attributes; None: attributes are not named.
     :param metrics_registry: the registry to which the metrics are added; None: lag and Redis are
         not monitored.
@@ -77,6 +80,7 @@ def process_role(
         abort=abort,
         options=options,
         metrics=ProcessMetrics(vendors, metrics_registry),
+        clocks=clocks,
         name_attributes=None if namer is None else namer.name,
         watchdog=health.watchdog("consumer", WATCHDOG_TIMEOUT),
     ).setServiceParent(role)

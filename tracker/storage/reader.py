@@ -43,8 +43,17 @@ T = TypeVar("T")
 #: Columns of a row of ``last_positions``, in this order.
 LAST: Final = (
     *("device_id", "last_contact", "ts", "vendor", "codec", "latitude", "longitude", "altitude"),
-    *("angle", "speed", "satellites", "priority", "event"),
+    *("angle", "speed", "satellites", "priority", "event", "received_at"),
+    *("clock_error", "clock_error_ts", "clock_error_at"),
 )
+#: Those that are times.
+TIMES: Final = ("last_contact", "ts", "received_at", "clock_error_ts", "clock_error_at")
+#: Columns that say nothing if the row is not a place.
+_OF_PLACE: Final = (
+    *("ts", "latitude", "longitude", "altitude", "angle", "speed", "satellites", "received_at"),
+)
+#: Name of a further column: true if the row is a place.
+IS_PLACE: Final = "is_place"
 #: Columns of ``last_positions`` that hold JSON.
 DOCUMENTS: Final = ("attributes", "named", "extra")
 
@@ -109,12 +118,16 @@ class PositionReader(Service, ABC):
     async def devices(self, search: Search) -> list[dict[str, Any]]:
         """Return rows of ``last_positions``, with times in ISO 8601 UTC.
 
+        Without a place, the columns of the position have the value None.
+
         :raises QueryFailed: if the database cannot be queried.
         """
         return list(map(_presentable, await self._query(self._devices, search)))
 
     async def device(self, device_id: str) -> dict[str, Any] | None:
         """Return a device's row of ``last_positions``, with :data:`DOCUMENTS`, or None.
+
+        Without a place, the columns of the position have the value None.
 
         :raises QueryFailed: if the database cannot be queried.
         """
@@ -124,12 +137,13 @@ class PositionReader(Service, ABC):
         parsed = {name: row.pop(name) for name in DOCUMENTS}
         return _presentable(row) | parsed
 
-    async def track(self, device_id: str, since: str) -> Track:
-        """Return the track of a device since a time (ISO 8601 UTC with milliseconds).
+    async def track(self, device_id: str, since: str, until: str) -> Track:
+        """Return the track of a device: its places between two times.
 
+        :param since: ISO 8601 UTC with milliseconds, like ``until``.
         :raises QueryFailed: if the database cannot be queried.
         """
-        rows = await self._query(self._track, device_id, since, MAX_ROWS)
+        rows = await self._query(self._track, device_id, (since, until), MAX_ROWS)
         points = [point for row in reversed(rows) if (point := _point(row)) is not None]
         return Track(_thin(points, MAX_POINTS), len(points), len(rows) < MAX_ROWS)
 
@@ -155,8 +169,11 @@ class PositionReader(Service, ABC):
     def _device(self, device_id: str) -> dict[str, Any] | None: ...
 
     @abstractmethod
-    def _track(self, device_id: str, since: str, limit: int) -> list[tuple[Any, ...]]:
-        """Return rows of time (ISO 8601), latitude, longitude, speed and angle, newest first."""
+    def _track(self, device_id: str, span: tuple[str, str], limit: int) -> list[tuple[Any, ...]]:
+        """Return time (ISO 8601), latitude, longitude, speed and angle of each place of a span.
+
+        :return: rows, newest first.
+        """
 
     @abstractmethod
     def _close(self) -> None: ...
@@ -174,6 +191,8 @@ def decoded(row: dict[str, Any]) -> dict[str, Any]:
 
 def _presentable(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row with values that JSON can represent; SQLite's columns may hold any value."""
+    if not row.pop(IS_PLACE):
+        row = row | dict.fromkeys(_OF_PLACE)
     return {name: _value(value) for name, value in row.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Final
 
+from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.interfaces import IPositionSink
 from tracker.reactor import Reactor
 from tracker.storage.jsonlines.writer import JSONLinesSink
@@ -20,10 +21,13 @@ KINDS: Final = "postgresql://…, sqlite:PATH or jsonlines:PATH (jsonlines:- is 
 POSTGRESQL: Final = ("postgresql", "postgres")
 
 
-def make_sink(reactor: Reactor, url: str, migrate: bool = True) -> IPositionSink:
+def make_sink(
+    reactor: Reactor, url: str, *, migrate: bool = True, clocks: ClockRule = DEFAULT_CLOCKS
+) -> IPositionSink:
     """Return the sink of a URL, not opened yet.
 
     :param url: one of :data:`KINDS`.
+    :param clocks: the rule that times of records must meet.
     :param migrate: create and upgrade the tables when the sink is opened.
     :raises ValueError: if the URL is malformed; the text is one line without a password.
     """
@@ -31,11 +35,11 @@ def make_sink(reactor: Reactor, url: str, migrate: bool = True) -> IPositionSink
     if kind in POSTGRESQL:
         address, writer, _ = _postgresql(kind)
         sink: IPositionSink = writer.PostgreSQLSink(
-            reactor, address.PostgreSQLAddress.from_url(url), migrate
+            reactor, address.PostgreSQLAddress.from_url(url), migrate=migrate, clocks=clocks
         )
         return sink
     if kind == "sqlite":
-        return SQLiteSink(reactor, rest, migrate)
+        return SQLiteSink(reactor, rest, migrate=migrate, clocks=clocks)
     return JSONLinesSink(reactor, rest)
 
 

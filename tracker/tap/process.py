@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from prometheus_client import CollectorRegistry
 
 from tracker import config
+from tracker.clock import ClockRule
 from tracker.config import ConfigError
 from tracker.interfaces import INaming
 from tracker.observe.health import Health
@@ -24,6 +25,9 @@ from tracker.tap.role import REDIS, RoleOptions, checked_address, installed_vend
 class StoringOptions(RoleOptions):
     """Options of roles that store positions."""
 
+    optParameters: ClassVar[list[Any]] = [
+        *((name, None, default, text) for name, default, text in options_of(ClockRule)),
+    ]
     optFlags: ClassVar[list[Any]] = [
         ("names", None, "Also store attributes by name, with units and scaled values."),
     ]
@@ -91,6 +95,7 @@ class ProcessOptions(StoringOptions):
         self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
+        clocks = config.settings(ClockRule, self)
         return process_role(
             reactor=reactor,
             address=checked_address(redis_address(self["redis"], os.environ), reactor),
@@ -99,23 +104,28 @@ class ProcessOptions(StoringOptions):
                 "--consumer", self["consumer"], os.environ, "CONSUMER_NAME"
             ),
             sink=open_sink(
-                reactor, config.sink_url(self["sink"], os.environ), not self["no-migrate"]
+                reactor,
+                config.sink_url(self["sink"], os.environ),
+                clocks,
+                migrate=not self["no-migrate"],
             ),
             health=health,
             abort=abort,
             options=config.settings(BatchOptions, self),
+            clocks=clocks,
             namings=self.namings(),
             metrics_registry=metrics_registry,
         )
 
 
-def open_sink(reactor: Reactor, url: str, migrate: bool = True) -> Any:
+def open_sink(reactor: Reactor, url: str, clocks: ClockRule, *, migrate: bool = True) -> Any:
     """Return the sink of a URL.
 
+    :param clocks: the rule that times of records must meet.
     :param migrate: True to create or upgrade its tables.
     :raises ConfigError: if the URL is not valid.
     """
     try:
-        return make_sink(reactor, url, migrate)
+        return make_sink(reactor, url, clocks=clocks, migrate=migrate)
     except ValueError as error:
         raise ConfigError(f"--sink: {error}") from None

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from twisted.logger import Logger
 
 from tracker import config
+from tracker.clock import ClockRule
 from tracker.config import ConfigError
 from tracker.console.requests import CONSOLE_LIMITS
 from tracker.control.pool import Credentials
@@ -67,6 +68,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
             address = socket_address(folder)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        clocks = config.settings(ClockRule, self)
         role = Role()
         EmbeddedRedis(reactor, program, folder, abort).setServiceParent(role)
         process_role(
@@ -74,10 +76,11 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
             address=address,
             vendors=config.process_streams(os.environ, vendors),
             consumer=name,
-            sink=open_sink(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
+            sink=open_sink(reactor, f"sqlite:{folder / 'positions.sqlite'}", clocks),
             health=health,
             abort=abort,
             options=BatchOptions(),
+            clocks=clocks,
             namings=self.namings(),
             metrics_registry=metrics_registry,
         ).setServiceParent(role)

@@ -271,7 +271,7 @@ async def test_later_schema_is_used_if_it_allows_this_version(url: str, migrate:
 
     migrate_sink(url)
     add_later_migration(url, __version__)
-    sink, positions = make_sink(reactor, url, migrate), open_reader(reactor, url)
+    sink, positions = make_sink(reactor, url, migrate=migrate), open_reader(reactor, url)
     await sink.open()
     positions.startService()
     try:
@@ -295,7 +295,7 @@ async def test_later_schema_is_refused_if_it_requires_a_later_program(
 
     migrate_sink(url)
     add_later_migration(url, "99.1")
-    sink = make_sink(reactor, url, migrate)
+    sink = make_sink(reactor, url, migrate=migrate)
     with pytest.raises(SinkUnusable, match=r"requires Tracker 99\.1 or later"):
         await sink.open()
     await sink.close()

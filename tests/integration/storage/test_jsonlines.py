@@ -60,7 +60,7 @@ async def test_line_contains_the_payload_and_the_fields_of_the_entry(
         **json.loads(one.position.to_payload()),
         "vendor": "teltonika",
         "codec": "8E",
-        "received_at": "2026-11-22T10:01:00.000Z",
+        "received_at": "2026-11-22T10:00:01.000Z",
         "digest": one.digest.hex(),
     }
     assert (second["generation_type"], second["named"]) == (5, {"Ignition": {"value": 1}})

@@ -159,7 +159,7 @@ async def test_newer_database_is_refused(may_migrate: bool, database: str) -> No
 
     migrate_sink(database)
     query(database, "INSERT INTO schema_version (version) VALUES (999)")
-    sink = make_sink(reactor, database, may_migrate)
+    sink = make_sink(reactor, database, migrate=may_migrate)
     with pytest.raises(SinkUnusable, match="999"):
         await sink.open()
     await sink.close()

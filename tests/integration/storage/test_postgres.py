@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from tests.integration.storage.batches import CHECKPOINT, DEVICE, message, stored
 from tests.integration.storage.conftest import Closing
 from tests.integration.storage.postgres import LAST, rows, sink_to
+from tracker.clock import ClockRule
 from tracker.interfaces import (
     Batch,
     BatchRefused,
@@ -47,7 +48,7 @@ async def test_all_fields_of_a_position_are_stored(sink: PostgreSQLSink, databas
             *(DEVICE, "2026-11-22 10:00:01.125+00", position.digest, "teltonika", "8E"),
             *(41.3275, 19.8187, -6, 214, 43, 14, 0, 239, 5),
             *({"239": 1, "78": {"__bigint": "13835058055282163712"}}, named),
-            "2026-11-22 10:01:00+00",
+            "2026-11-22 10:00:01.125+00",
         )
     ]
     assert rows(database, LAST.format("digest, generation_type, named")) == [
@@ -214,7 +215,7 @@ def bare(database: str) -> Iterator[psycopg.Connection[Any]]:
     with connect(address) as connection:
         upgrade(connection, address)
         connection.execute(batches.CREATE_STAGING)
-        batches.prepare(connection)
+        batches.prepare(connection, ClockRule())
         yield connection
 
 

@@ -18,6 +18,7 @@ from tests.integration.storage.conftest import Closing
 from tests.integration.storage.postgres import rows, sink_to
 from tests.servers import PostgresServer, free_port
 from tests.waiting import until, wait_for
+from tracker.clock import ClockRule
 from tracker.interfaces import (
     Batch,
     SinkDown,
@@ -128,7 +129,7 @@ def store_while_another_hangs(database: str, number: int) -> bool:
     ):
         for connection in (first, second):
             connection.execute(CREATE_STAGING)
-            prepare(connection)
+            prepare(connection, ClockRule())
         hanging: Any = HangingConnection(first, number)
         storing = thread.submit(store, hanging, batch)
         wait_for(lambda: hanging.is_hanging.is_set() or storing.done(), "it hangs, or is done")

@@ -26,6 +26,7 @@ from tracker.storage.sinks import make_sink, open_reader
 
 OTHER = "356307042441021"
 EARLY = "2026-11-22T00:00:00.000Z"
+LATE = "2026-11-23T00:00:00.000Z"
 
 
 @define
@@ -88,6 +89,10 @@ async def test_all_fields_of_a_device_are_read(stored_in: Database) -> None:
         "priority": 0,
         "event": 239,
         "attributes": {"239": 1, "78": {"__bigint": "13835058055282163712"}},
+        "received_at": "2026-11-22T10:00:02.000Z",
+        "clock_error": None,
+        "clock_error_ts": None,
+        "clock_error_at": None,
         "named": None,
         "extra": None,
     }
@@ -153,13 +158,13 @@ async def test_search_text_is_not_a_pattern_or_sql(stored_in: Database) -> None:
 async def test_track_consists_of_the_coordinates_of_a_device(stored_in: Database) -> None:
     here = [stored(second, latitude=41.0 + second / 1000) for second in (3, 1, 2)]
     await stored_in.store(*here, stored(2, "356307042441021"), message(5))
-    track = await stored_in.positions.track(DEVICE, EARLY)
+    track = await stored_in.positions.track(DEVICE, EARLY, LATE)
     assert [point[1] for point in track.points] == [41.001, 41.002, 41.003]
     assert track.points[0] == (1_795_341_601_000, 41.001, 19.8187, 43, 214)
     assert (track.read, track.complete) == (3, True)
-    later = await stored_in.positions.track(DEVICE, "2026-11-22T10:00:02.000Z")
+    later = await stored_in.positions.track(DEVICE, "2026-11-22T10:00:02.000Z", LATE)
     assert later.read == 2
-    assert (await stored_in.positions.track("000000000000000", EARLY)).points == []
+    assert (await stored_in.positions.track("000000000000000", EARLY, LATE)).points == []
 
 
 @ensureDeferred
@@ -169,12 +174,12 @@ async def test_long_track_is_thinned_and_very_long_track_is_cut(
     monkeypatch.setattr(module, "MAX_POINTS", 10)
     monkeypatch.setattr(module, "MAX_ROWS", 40)
     await stored_in.store(*(stored(second) for second in range(30)))
-    track = await stored_in.positions.track(DEVICE, EARLY)
+    track = await stored_in.positions.track(DEVICE, EARLY, LATE)
     assert (len(track.points), track.read, track.complete) == (10, 30, True)
     first, last = track.points[0], track.points[-1]
     assert (first[0], last[0]) == (1_795_341_600_000, 1_795_341_629_000)
     await stored_in.store(*(stored(second) for second in range(30, 60)))
-    track = await stored_in.positions.track(DEVICE, EARLY)
+    track = await stored_in.positions.track(DEVICE, EARLY, LATE)
     assert (track.read, track.complete) == (40, False)
     assert track.points[-1][0] == 1_795_341_659_000
 
@@ -300,7 +305,7 @@ async def test_malformed_values_are_left_out(tmp_path: Path) -> None:
     try:
         row = await database.positions.device(DEVICE)
         (listed,) = await database.positions.devices(Search())
-        track = await database.positions.track(DEVICE, EARLY)
+        track = await database.positions.track(DEVICE, EARLY, LATE)
     finally:
         await database.positions.stopService()
         await database.sink.close()

@@ -24,7 +24,7 @@ def sink_at(path: Path, migrate: bool = True) -> SQLiteSink:
     from twisted.internet import reactor
 
     running: Any = reactor
-    return SQLiteSink(running, str(path), migrate)
+    return SQLiteSink(running, str(path), migrate=migrate)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def test_sqlite_stores_all_fields_of_a_position(sink: SQLiteSink, path: Pa
     assert row == [
         "356307042441013", "2026-11-22T10:00:01.000Z", "teltonika", "8E", 41.3275, 19.8187, -6,
         214, 43, 14, 0, 239, '{"239":1,"78":{"__bigint":"13835058055282163712"}}',
-        "2026-11-22T10:01:00.000Z",
+        "2026-11-22T10:00:01.000Z",
     ]  # fmt: skip
     assert digest_ == stored(1).digest
 

@@ -36,8 +36,8 @@ class FakePositions(PositionReader):
             raise self.failure
         return self.rows[0] if self.rows else None
 
-    async def track(self, device_id: str, since: str) -> Track:
-        self.queries.append(since)
+    async def track(self, device_id: str, since: str, until: str) -> Track:
+        self.queries.append((since, until))
         return Track([(1, 41.0, 19.0, None, None)], 1, True)
 
     def _devices(self, search: Search) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ class FakePositions(PositionReader):
     def _device(self, device_id: str) -> dict[str, Any] | None:
         raise NotImplementedError
 
-    def _track(self, device_id: str, since: str, limit: int) -> list[tuple[Any, ...]]:
+    def _track(self, device_id: str, span: tuple[str, str], limit: int) -> list[tuple[Any, ...]]:
         raise NotImplementedError
 
     def _close(self) -> None:
@@ -203,9 +203,9 @@ def test_unknown_order_of_devices_is_refused(devices: Devices) -> None:
         result(devices.page("", "speed", "", 10))
 
 
-def test_track_starts_the_given_number_of_hours_ago(
+def test_track_spans_the_given_hours_and_the_tolerance_of_clocks(
     devices: Devices, positions: FakePositions
 ) -> None:
     found = result(devices.track(DEVICE, 6))
-    assert positions.queries == ["2026-11-18T05:06:40.000Z"]
+    assert positions.queries == [("2026-11-18T05:06:40.000Z", "2026-11-19T11:06:40.000Z")]
     assert found == {"points": [(1, 41.0, 19.0, None, None)], "read": 1, "complete": True}

@@ -113,7 +113,7 @@ def test_labels_have_a_bounded_number_of_values() -> None:
     bounded = {
         *("vendor", "state", "result", "reason", "codec", "stream", "group", "consumer"),
         *("status", "condition", "version", "python", "twisted"),
-        *("method", "part", "hook"),
+        *("method", "part", "hook", "kind"),
     }
     assert {label for metric in described() for label in metric.labels} <= bounded
 

@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from psycopg import sql
 
+from tracker.clock import ClockRule
 from tracker.interfaces import Batch, StoredPosition
 from tracker.log.entries import entry_order
+from tracker.storage.places import postgresql_place
 from tracker.storage.postgresql.connection import Connection
 from tracker.storage.rows import encode_json, message_columns, pieces
 
@@ -71,8 +73,14 @@ ON CONFLICT DO NOTHING
 """
 
 # Of two records with the same time the one with the greater digest wins, so that the result does
-# not depend on their order.
-_NEWER: Final = "(l.ts IS NULL OR (excluded.ts, excluded.digest) > (l.ts, l.digest))"
+# not depend on their order. A row of an earlier version may hold coordinates that are not a place,
+# or a time that no record exceeds; any place replaces it.
+_NEWER: Final = (
+    "(excluded.ts IS NOT NULL AND (l.ts IS NULL "
+    "OR (excluded.ts, excluded.digest) > (l.ts, l.digest) OR NOT {place}))"
+)
+# Earlier versions stored the latest time of any record, which may be in the future.
+_IN_FUTURE: Final = "l.last_contact > now() + interval '{tolerance} seconds'"
 _COORDINATES: Final = ", ".join(
     f"{column} = CASE WHEN {_NEWER} THEN excluded.{column} ELSE l.{column} END"
     for column in ("ts", *_RECORD)
@@ -81,7 +89,7 @@ _LAST_POSITIONS: Final = f"""
 INSERT INTO last_positions AS l (device_id, last_contact, ts, {", ".join(_RECORD)})
 SELECT device_id, last_contact, ts, {", ".join(_RECORD)}
 FROM (
-    SELECT device_id, max(ts) AS last_contact FROM pg_temp.tracker_batch GROUP BY device_id
+    SELECT device_id, max(received_at) AS last_contact FROM pg_temp.tracker_batch GROUP BY device_id
 ) AS contact
 LEFT JOIN (
     SELECT DISTINCT ON (device_id) {_COLUMNS} FROM pg_temp.tracker_batch WHERE is_place
@@ -89,10 +97,24 @@ LEFT JOIN (
 ) AS latest USING (device_id)
 ORDER BY device_id
 ON CONFLICT (device_id) DO UPDATE SET
-    last_contact = greatest(l.last_contact, excluded.last_contact),
+    last_contact = CASE WHEN {_IN_FUTURE} THEN excluded.last_contact
+        ELSE greatest(l.last_contact, excluded.last_contact) END,
     {_COORDINATES}
-WHERE excluded.last_contact > l.last_contact OR (excluded.ts IS NOT NULL AND {_NEWER})
+WHERE excluded.last_contact > l.last_contact OR {_IN_FUTURE} OR {_NEWER}
 """  # noqa: S608 - made of constants
+
+# The statement before it has locked the rows.
+_CLOCK_ERRORS: Final = """
+UPDATE last_positions AS l
+SET clock_error = wrong.kind, clock_error_ts = wrong.ts, clock_error_at = wrong.received_at
+FROM (
+    SELECT DISTINCT ON (device_id) device_id, extra->>'clock' AS kind, ts, received_at
+    FROM pg_temp.tracker_batch WHERE extra->>'clock' IS NOT NULL
+    ORDER BY device_id, received_at DESC, ts DESC, kind DESC
+) AS wrong
+WHERE l.device_id = wrong.device_id AND (l.clock_error_at IS NULL
+    OR (wrong.received_at, wrong.ts) > (l.clock_error_at, l.clock_error_ts))
+"""
 
 _READ_CHECKPOINT: Final = "SELECT entry_id FROM checkpoints WHERE stream = %s AND group_name = %s"
 # Pending entries may be delivered after later ones; checkpoints never decrease.
@@ -108,17 +130,20 @@ _PREPARE: Final = f"""
 PREPARE tracker_positions AS {_INSERT_POSITIONS};
 PREPARE tracker_messages AS {_INSERT_MESSAGES};
 PREPARE tracker_last_positions AS {_LAST_POSITIONS};
+PREPARE tracker_clock_errors AS {_CLOCK_ERRORS};
 PREPARE tracker_checkpoint (text, text, text) AS {_WRITE_CHECKPOINT}
 """
 
 
-def prepare(connection: Connection) -> None:
+def prepare(connection: Connection, clocks: ClockRule) -> None:
     """Prepare the statements of :func:`store` on a connection.
 
     :param connection: a connection in autocommit mode that has executed :data:`CREATE_STAGING`.
+    :param clocks: the rule that times of records must meet.
     :raises psycopg.Error: if that fails, for example because a table lacks a column.
     """
-    connection.execute(_PREPARE)
+    place = postgresql_place(clocks, "l.")
+    connection.execute(_PREPARE.format(place=place, tolerance=clocks.clock_tolerance))
 
 
 def store(connection: Connection, batch: Batch) -> int:
@@ -141,8 +166,11 @@ def store(connection: Connection, batch: Batch) -> int:
         inserts.append("positions")
         if any(stored.position.is_message for stored in batch.positions):
             inserts.append("messages")
-        inserts.append("last_positions")
     statements = [f"EXECUTE tracker_{table}" for table in inserts]
+    if batch.positions:
+        statements.append("EXECUTE tracker_last_positions")
+        if any(stored.extra.clock is not None for stored in batch.positions):
+            statements.append("EXECUTE tracker_clock_errors")
     for (stream, group), entry_id in sorted(batch.checkpoints.items()):
         checkpoint = sql.SQL("EXECUTE tracker_checkpoint ({}, {}, {})")
         statements.append(checkpoint.format(stream, group, entry_id).as_string(connection))
@@ -152,9 +180,8 @@ def store(connection: Connection, batch: Batch) -> int:
     # of idle transactions do not apply there.
     cursor = connection.execute("; ".join((*statements, "COMMIT")))
     new = 0
-    for table in inserts:
-        if table != "last_positions":
-            new += cursor.rowcount
+    for _ in inserts:
+        new += cursor.rowcount
         cursor.nextset()
     return new
 

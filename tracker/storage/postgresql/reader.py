@@ -9,13 +9,16 @@ import psycopg
 from attrs import evolve
 
 from tracker.reactor import Reactor
+from tracker.storage.places import postgresql_place
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import Connection, connect, error_text
 from tracker.storage.reader import (
     DOCUMENTS,
+    IS_PLACE,
     LAST,
     OLD_TABLES,
     QUERY_TIMEOUT,
+    TIMES,
     PositionReader,
     QueryFailed,
     Search,
@@ -23,8 +26,9 @@ from tracker.storage.reader import (
 )
 
 _ISO: Final = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
-_TIMES: Final = ("last_contact", "ts")
-_LAST: Final = ", ".join(_ISO.format(name) if name in _TIMES else name for name in LAST)
+_LAST: Final = ", ".join(
+    (*(_ISO.format(name) if name in TIMES else name for name in LAST), postgresql_place())
+)
 
 
 class PostgreSQLReader(PositionReader):
@@ -67,10 +71,10 @@ class PostgreSQLReader(PositionReader):
             f"WHERE {' AND '.join(where)} ORDER BY {order} LIMIT %s",
             (*values, search.limit),
         )
-        return [dict(zip(LAST, row, strict=True)) for row in rows]
+        return [dict(zip((*LAST, IS_PLACE), row, strict=True)) for row in rows]
 
     def _device(self, device_id: str) -> dict[str, Any] | None:
-        names = (*LAST, *DOCUMENTS)
+        names = (*LAST, IS_PLACE, *DOCUMENTS)
         # As text, because the driver's own parser raises an error for deep nesting.
         documents = ", ".join(f"{name}::text" for name in DOCUMENTS)
         rows = self._select(
@@ -80,12 +84,13 @@ class PostgreSQLReader(PositionReader):
         )
         return decoded(dict(zip(names, rows[0], strict=True))) if rows else None
 
-    def _track(self, device_id: str, since: str, limit: int) -> list[tuple[Any, ...]]:
+    def _track(self, device_id: str, span: tuple[str, str], limit: int) -> list[tuple[Any, ...]]:
         return self._select(
             f"SELECT {_ISO.format('ts')}, latitude, longitude, speed, angle "  # noqa: S608
-            "FROM positions WHERE device_id = %s AND ts >= %s::timestamptz "
-            "AND latitude IS NOT NULL ORDER BY positions.ts DESC LIMIT %s",
-            (device_id, since, limit),
+            "FROM positions WHERE device_id = %s "
+            f"AND ts BETWEEN %s::timestamptz AND %s::timestamptz AND {postgresql_place()} "
+            "ORDER BY positions.ts DESC LIMIT %s",
+            (device_id, *span, limit),
         )
 
     def _close(self) -> None:

@@ -13,6 +13,7 @@ import psycopg
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkDown, SinkTimedOut
 from tracker.reactor import Reactor
 from tracker.storage.postgresql import batch as batches
@@ -53,6 +54,7 @@ class PostgreSQLSink:
     """Sink that stores positions in the database at ``address``.
 
     :param migrate: create and upgrade the tables when the sink is opened.
+    :param clocks: the rule that times of records must meet.
     :param timeout: seconds that a batch may take.
     """
 
@@ -60,12 +62,15 @@ class PostgreSQLSink:
         self,
         reactor: Reactor,
         address: PostgreSQLAddress,
+        *,
         migrate: bool = True,
+        clocks: ClockRule = DEFAULT_CLOCKS,
         timeout: float = STORE_TIMEOUT,
     ) -> None:
         self._reactor = reactor
         self._address = address
         self._migrate = migrate
+        self._clocks = clocks
         self._timeout = timeout
         self._thread = SinkThread(reactor, "postgresql")
         self._connection: Connection | None = None
@@ -173,7 +178,7 @@ class PostgreSQLSink:
         try:
             connection = self._ready()
             if not self._is_prepared:
-                batches.prepare(connection)
+                batches.prepare(connection, self._clocks)
                 self._is_prepared = True
             return batches.store(connection, batch)
         except psycopg.Error as error:

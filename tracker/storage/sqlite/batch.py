@@ -6,8 +6,10 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
+from tracker.clock import ClockRule
 from tracker.interfaces import Batch, StoredPosition
 from tracker.log.entries import entry_order
+from tracker.storage.places import sqlite_place
 from tracker.storage.rows import encode_json, message_columns
 from tracker.storage.sqlite.connection import transaction
 
@@ -27,20 +29,29 @@ INSERT INTO messages (
 ON CONFLICT (device_id, ts, digest) DO NOTHING
 """
 
+# Earlier versions stored the latest time of any record, which may be in the future.
 _CONTACT: Final = """
 INSERT INTO last_positions (device_id, last_contact) VALUES (?, ?)
-ON CONFLICT (device_id) DO UPDATE SET last_contact = max(last_contact, excluded.last_contact)
+ON CONFLICT (device_id) DO UPDATE SET last_contact = excluded.last_contact
+WHERE excluded.last_contact > last_contact
+    OR last_contact > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '{tolerance} seconds')
 """
 
 # Of two records with the same time the one with the greater digest wins, so that the result does
-# not depend on their order. _CONTACT has created the row.
+# not depend on their order. A row of an earlier version may hold coordinates that are not a place,
+# or a time that no record exceeds; any place replaces it. _CONTACT has created the row.
 _COORDINATES: Final = """
 UPDATE last_positions SET
     ts = ?2, digest = ?3, vendor = ?4, codec = ?5, latitude = ?6, longitude = ?7,
     altitude = ?8, angle = ?9, speed = ?10, satellites = ?11, priority = ?12, event = ?13,
     attributes = ?14, received_at = ?15, generation_type = ?16, named = ?17,
     extra = ?18
-WHERE device_id = ?1 AND (ts IS NULL OR (?2, ?3) > (ts, digest))
+WHERE device_id = ?1 AND (ts IS NULL OR (?2, ?3) > (ts, digest) OR NOT {place})
+"""
+
+_CLOCK_ERROR: Final = """
+UPDATE last_positions SET clock_error = ?2, clock_error_ts = ?3, clock_error_at = ?4
+WHERE device_id = ?1 AND (clock_error_at IS NULL OR (?4, ?3) > (clock_error_at, clock_error_ts))
 """
 
 _READ_CHECKPOINT: Final = "SELECT entry_id FROM checkpoints WHERE stream = ? AND group_name = ?"
@@ -50,10 +61,11 @@ ON CONFLICT (stream, group_name) DO UPDATE SET entry_id = excluded.entry_id
 """
 
 
-def store(database: sqlite3.Connection, batch: Batch) -> int:
+def store(database: sqlite3.Connection, batch: Batch, clocks: ClockRule) -> int:
     """Commit a batch atomically.
 
     :param database: a connection that autocommits.
+    :param clocks: the rule that times of records must meet.
     :return: the number of new positions and messages.
     :raises Exception: see :func:`tracker.storage.sqlite.connection.is_refusal`.
     """
@@ -64,8 +76,11 @@ def store(database: sqlite3.Connection, batch: Batch) -> int:
         database.executemany(_INSERT_POSITION, map(_row, positions))
         database.executemany(_INSERT_MESSAGE, map(_message_row, messages))
         new = database.total_changes - before
-        database.executemany(_CONTACT, _latest_contacts(batch.positions))
-        database.executemany(_COORDINATES, _latest_positions(positions))
+        contact = _CONTACT.format(tolerance=clocks.clock_tolerance)
+        database.executemany(contact, _latest_contacts(batch.positions))
+        coordinates = _COORDINATES.format(place=sqlite_place(clocks))
+        database.executemany(coordinates, _latest_positions(positions))
+        database.executemany(_CLOCK_ERROR, _latest_clock_errors(batch.positions))
         for (stream, group), entry_id in batch.checkpoints.items():
             _raise_checkpoint(database, stream, group, entry_id)
     return new
@@ -119,9 +134,20 @@ def _message_row(stored: StoredPosition) -> tuple[Any, ...]:
 def _latest_contacts(positions: Iterable[StoredPosition]) -> Iterable[tuple[str, str]]:
     latest: dict[str, str] = {}
     for stored in positions:
-        position = stored.position
-        latest[position.device_id] = max(latest.get(position.device_id, ""), position.timestamp)
+        device_id, received_at = stored.position.device_id, stored.received_at
+        if received_at > latest.get(device_id, ""):
+            latest[device_id] = received_at
     return latest.items()
+
+
+def _latest_clock_errors(positions: Iterable[StoredPosition]) -> Iterable[tuple[Any, ...]]:
+    latest: dict[str, tuple[str, str, str]] = {}
+    for stored in positions:
+        if (kind := stored.extra.clock) is not None:
+            device_id = stored.position.device_id
+            error = (stored.received_at, stored.position.timestamp, kind)
+            latest[device_id] = max(latest.get(device_id, error), error)
+    return ((device_id, kind, ts, at) for device_id, (at, ts, kind) in latest.items())
 
 
 def _latest_positions(positions: Iterable[StoredPosition]) -> Iterable[tuple[Any, ...]]:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracker.reactor import Reactor
+from tracker.storage.places import sqlite_place
 from tracker.storage.reader import (
     DOCUMENTS,
+    IS_PLACE,
     LAST,
     OLD_TABLES,
     QUERY_TIMEOUT,
@@ -24,6 +26,7 @@ from tracker.storage.reader import (
 _STEPS: Final = 10_000
 #: Beginnings of errors for a table or column that the schema lacks; their code is the general one.
 _UNDEFINED: Final = ("no such table", "no such column")
+_LAST: Final = f"{', '.join(LAST)}, {sqlite_place()}"
 
 
 class SQLiteReader(PositionReader):
@@ -45,25 +48,27 @@ class SQLiteReader(PositionReader):
             where.append("device_id > ?")
             values.append(search.after[1])
         rows = self._select(
-            f"SELECT {', '.join(LAST)} FROM last_positions "  # noqa: S608 - names of ours
+            f"SELECT {_LAST} FROM last_positions "  # noqa: S608 - names of ours
             f"WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?",
             (*values, search.limit),
         )
-        return [dict(zip(LAST, row, strict=True)) for row in rows]
+        return [dict(zip((*LAST, IS_PLACE), row, strict=True)) for row in rows]
 
     def _device(self, device_id: str) -> dict[str, Any] | None:
-        names = (*LAST, *DOCUMENTS)
+        names = (*LAST, IS_PLACE, *DOCUMENTS)
         rows = self._select(
-            f"SELECT {', '.join(names)} FROM last_positions WHERE device_id = ?",  # noqa: S608
+            f"SELECT {_LAST}, {', '.join(DOCUMENTS)} "  # noqa: S608 - names of ours
+            "FROM last_positions WHERE device_id = ?",
             (device_id,),
         )
         return decoded(dict(zip(names, rows[0], strict=True))) if rows else None
 
-    def _track(self, device_id: str, since: str, limit: int) -> list[tuple[Any, ...]]:
+    def _track(self, device_id: str, span: tuple[str, str], limit: int) -> list[tuple[Any, ...]]:
         return self._select(
-            "SELECT ts, latitude, longitude, speed, angle FROM positions WHERE device_id = ? "
-            "AND ts >= ? AND latitude IS NOT NULL ORDER BY ts DESC LIMIT ?",
-            (device_id, since, limit),
+            "SELECT ts, latitude, longitude, speed, angle FROM positions "  # noqa: S608
+            f"WHERE device_id = ? AND ts BETWEEN ? AND ? AND {sqlite_place()} "
+            "ORDER BY ts DESC LIMIT ?",
+            (device_id, *span, limit),
         )
 
     def _close(self) -> None:

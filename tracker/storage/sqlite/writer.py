@@ -12,6 +12,7 @@ import sqlite3
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.interfaces import Batch, BatchRefused, IPositionSink
 from tracker.reactor import Reactor
 from tracker.storage.sqlite import batch as batches
@@ -25,11 +26,20 @@ class SQLiteSink:
     """Sink that stores positions in the file at ``path``, in its own thread.
 
     :param migrate: create and upgrade the tables when the sink is opened.
+    :param clocks: the rule that times of records must meet.
     """
 
-    def __init__(self, reactor: Reactor, path: str, migrate: bool = True) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        path: str,
+        *,
+        migrate: bool = True,
+        clocks: ClockRule = DEFAULT_CLOCKS,
+    ) -> None:
         self._path = path
         self._migrate = migrate
+        self._clocks = clocks
         self._database: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._thread = SinkThread(reactor, "sqlite")
@@ -77,7 +87,7 @@ class SQLiteSink:
         assert self._database is not None  # noqa: S101 - opened before the first batch
         self._check_file()
         try:
-            return batches.store(self._database, batch)
+            return batches.store(self._database, batch, self._clocks)
         except Exception as error:
             if is_refusal(error):
                 raise BatchRefused(str(error)) from error
