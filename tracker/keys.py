@@ -26,6 +26,9 @@ CONNECTIONS: Final = "connections:registry"
 #: Hash of the connected devices: device ID → name of the vendor.
 CONNECTED_VENDORS: Final = "connections:vendors"
 
+#: Prefix of the names of all streams of commands and responses.
+COMMANDS_PREFIX: Final = "commands:"
+
 #: Stream of the responses to commands.
 RESPONSES: Final = "commands:responses"
 

@@ -210,7 +210,7 @@ def test_recipe_raises_the_memory_of_a_full_redis(site: Site) -> None:
     check_stored(machine, fleet.acknowledged())
 
 
-def test_recipe_reads_a_stream_without_a_processor(site: Site) -> None:
+def test_recipe_adopts_a_stream_without_a_processor(site: Site) -> None:
     machine = site.machine("vm1")
     machine.settings("ingest-1.env", "REDIS_TELEMETRY_STREAM=positions")
     # The processor starts last: it reads the heartbeats at its start, and then every 30 seconds.
@@ -224,10 +224,9 @@ def test_recipe_reads_a_stream_without_a_processor(site: Site) -> None:
         timeout=60,
     )
     assert not stored(database(machine))
-    shown = machine.follow(PAGE, "drift-read-both")
-    assert "positions" in shown
-    wait_for(
-        lambda: has_no_lag(machine.run("tracker-admin lag -o json --stream positions")), "read"
-    )
     fleet.park()
+    machine.settings("ingest-1.env", "")
+    machine.run("systemctl restart tracker-ingest@1")
+    assert "stranded" in machine.follow(PAGE, "stranded-look").split()
+    assert "positions deleted" in machine.follow(PAGE, "stranded-adopt")
     check_stored(machine, fleet.acknowledged())

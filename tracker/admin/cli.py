@@ -79,6 +79,7 @@ main.add_sections(
         "Data": {
             "dead": "tracker.admin.dead",
             "replay": "tracker.admin.replay",
+            "streams": "tracker.admin.streams",
             "migrate": "tracker.admin.migrate",
         },
         "Shell": {"completion": "tracker.admin.completion"},

@@ -22,11 +22,18 @@ from tracker.control.commands import RedisUnavailable
 from tracker.control.connection import NotConnected
 from tracker.errors import Refused, Unavailable
 from tracker.log.redis.lag import StreamLag, stream_lag
+from tracker.log.redis.stranded import (
+    SEARCH_SECONDS,
+    StrandedStream,
+    StreamSearch,
+    examine,
+    stranded,
+)
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.runtime.run import RunFailed
-from tracker.untrusted import shown
+from tracker.untrusted import listed, shown
 
 Group = dict[str, Any]
 #: Returns the groups and their lag now.
@@ -36,7 +43,7 @@ _HEADING = ("STREAM", "GROUP", "LAG", "PENDING", "OLDEST", "CONSUMERS (PENDING, 
 _NUMBERS: Final = (2, 3, 4)
 _FIELDS: Final = (
     *("stream", "entries", "group", "lag", "pending", "oldest_unprocessed_age"),
-    *("consumers", "consumer_count"),
+    *("consumers", "consumer_count", "stranded"),
 )
 #: Errors of a source that may work again at the next reading.
 _TEMPORARY: Final = (Refused, Unavailable, NotConnected, RedisUnavailable)
@@ -50,7 +57,7 @@ _TEMPORARY: Final = (Refused, Unavailable, NotConnected, RedisUnavailable)
     metavar="NAME",
     multiple=True,
     help="Only this stream; may be repeated.  [default: the streams that processors with this "
-    "environment read, and those that ingest instances write]",
+    "environment read, those that ingest instances write, and stranded ones]",
 )
 @click.option("--follow", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
@@ -73,7 +80,7 @@ def lag(
     The figures come from Redis, or from an instance if its control port is given. If both are
     given, the command line precedes the environment, and the environment precedes the
     configuration file; in the same place, Redis precedes the control port. An instance does not
-    report the names of consumers.
+    report the names of consumers, nor stranded streams.
 
     \b
     Examples:
@@ -101,7 +108,8 @@ def lag(
     else:
 
         async def request_redis(reactor: Reactor, redis: RedisConnection) -> int:
-            return await show(reactor, lambda: _from_redis(redis, streams))
+            others = [] if streams else await _stranded_streams(reactor, redis)
+            return await show(reactor, lambda: _from_redis(redis, streams, others))
 
         run_with_redis(url, request_redis)
 
@@ -114,9 +122,28 @@ def _is_by_control(url: str | None) -> bool:
     return control is not None and (redis is None or control.origin < redis.origin)
 
 
-async def _from_redis(redis: RedisConnection, streams: Sequence[str]) -> list[Group]:
+async def _stranded_streams(reactor: Reactor, redis: RedisConnection) -> list[str]:
+    """Return the stranded streams, and name them on standard error."""
+    search = StreamSearch(redis, reactor)
+    if not await search.proceed(SEARCH_SECONDS):
+        click.echo("Not all keys were examined. Run tracker-admin streams list.", err=True)
+    known = await known_streams(redis)
+    names = [one.name for one in await stranded(redis, search.streams.values(), known)]
+    if names:
+        click.echo(
+            f"Streams that no processor reads: {listed(names)}. Run tracker-admin streams adopt.",
+            err=True,
+        )
+    return names
+
+
+async def _from_redis(
+    redis: RedisConnection, streams: Sequence[str], others: Sequence[str] = ()
+) -> list[Group]:
+    """Return the lag of some streams, by default of the known ones and of stranded ``others``."""
     found: list[Group] = []
-    for stream in streams or await known_streams(redis):
+    known = streams or await known_streams(redis)
+    for stream in known:
         try:
             read = await stream_lag(redis, stream)
         except Refused as error:
@@ -130,7 +157,19 @@ async def _from_redis(redis: RedisConnection, streams: Sequence[str]) -> list[Gr
             found += _groups(read)
         elif streams:
             raise RunFailed(f"Stream {shown(stream)} not found.")
+    for name in others:
+        if (examined := await examine(redis, name.encode())) is not None:
+            found += [
+                _stranded_group(one, examined.entries)
+                for one in await stranded(redis, [examined], known)
+            ]
     return found
+
+
+def _stranded_group(stream: StrandedStream, entries: int) -> Group:
+    about = {"stream": shown(stream.name), "entries": entries, "lag": stream.entries, "pending": 0}
+    age = {"oldest_unprocessed_age": stream.oldest_age}
+    return _complete({**about, **age, "consumer_count": 0, "stranded": True})
 
 
 async def _from_control(client: ControlClient, streams: Sequence[str]) -> list[Group]:
@@ -156,7 +195,7 @@ def _groups(read: StreamLag) -> list[Group]:
 
 def _complete(group: Group) -> Group:
     """Return a group with all fields, in a fixed order."""
-    return {name: group.get(name) for name in _FIELDS}
+    return {name: group.get(name) for name in _FIELDS} | {"stranded": group.get("stranded", False)}
 
 
 def _rows(found: Sequence[Group]) -> list[tuple[str, ...]]:
@@ -164,10 +203,10 @@ def _rows(found: Sequence[Group]) -> list[tuple[str, ...]]:
 
 
 def _row(group: Group) -> tuple[str, ...]:
-    if group["group"] is None:
+    if group["group"] is None and not group["stranded"]:
         return "-", "", "", "", ""
     return (
-        group["group"],
+        group["group"] or "-",
         _lag(group),
         str(group["pending"]),
         f"{group['oldest_unprocessed_age']:.1f}s",
@@ -180,6 +219,8 @@ def _lag(group: Group) -> str:
 
 
 def _consumers(group: Group) -> str:
+    if group["stranded"]:
+        return "stranded"
     if group["consumers"] is None:
         return str(group["consumer_count"])
     named = (
@@ -229,6 +270,12 @@ def _echo_objects(found: list[Group]) -> None:
 def _echo_lines(found: list[Group]) -> None:
     at = iso(time.time())
     for group in found:
+        if group["stranded"]:
+            click.echo(
+                f"{at} {group['stream']} - lag={_lag(group)} "
+                f"oldest={group['oldest_unprocessed_age']:.1f}s stranded"
+            )
+            continue
         if group["group"] is None:
             click.echo(f"{at} {group['stream']} -")
             continue

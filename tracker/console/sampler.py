@@ -23,6 +23,7 @@ from tracker.log.entries import StreamEntry
 from tracker.log.redis.dead import DeadLetter
 from tracker.log.redis.heartbeats import InstanceHeartbeat
 from tracker.log.redis.lag import GroupLag, StreamLag
+from tracker.log.redis.stranded import StrandedStream
 from tracker.observe.health import Watchdog
 from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.position import MAX_SAFE_INTEGER
@@ -50,6 +51,15 @@ UP_TO_DATE: Final = "up to date"
 BEHIND: Final = "behind"
 FAR_BEHIND: Final = "far behind"
 NOT_READ: Final = "not read"
+
+#: Fields of a stream that no group reads.
+_NO_GROUP: Final = {
+    "group": None,
+    "undelivered": None,
+    "pending": 0,
+    "consumers": (),
+    "consumer_count": 0,
+}
 
 _SEE_LOG: Final = "; see the console's log"
 
@@ -208,6 +218,7 @@ class Sampler(TimerService):
         lags = [row for lag in snapshot.lags for row in self._groups(lag)]
         if snapshot.responses is not None and snapshot.responses.groups:
             lags += self._groups(snapshot.responses)
+        lags += map(_stranded, snapshot.stranded)
         figures: dict[str, float | None] = {**rates, "connected": snapshot.connected}
         for row in lags:
             figures[f"entries {row['stream']} {row['group']}"] = row["total"]
@@ -252,8 +263,7 @@ class Sampler(TimerService):
         if not lag.groups:
             # Without a group no lag grows, and the backlog would go unnoticed.
             state = NOT_READ if lag.entries else UP_TO_DATE
-            none = {"group": None, "total": None, "undelivered": None, "pending": 0, "age": None}
-            return [{**about, **none, "state": state, "consumers": [], "consumer_count": 0}]
+            return [{**about, **_NO_GROUP, "total": None, "age": None, "state": state}]
         return [{**about, **self._group(group)} for group in lag.groups]
 
     def _group(self, group: GroupLag) -> dict[str, Any]:
@@ -299,6 +309,15 @@ class Sampler(TimerService):
             "in": _rate(first.added, last.added, seconds),
             "out": _rate(first.done, last.done, seconds) if done else None,
         }
+
+
+def _stranded(stream: StrandedStream) -> dict[str, Any]:
+    about = {
+        "stream": shown(stream.name),
+        "stream_entries": stream.entries,
+        "total": stream.entries,
+    }
+    return {**about, **_NO_GROUP, "age": stream.oldest_age, "state": NOT_READ, "stranded": True}
 
 
 def _rate(before: dict[str, int], after: dict[str, int], seconds: float) -> float | None:

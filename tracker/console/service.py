@@ -23,6 +23,7 @@ from tracker.console.site import ConsoleParts, ConsoleSite, Tiles
 from tracker.console.snapshot import take_snapshot
 from tracker.control.pool import Credentials
 from tracker.interfaces import INaming
+from tracker.log.redis.stranded import StrandedStreams
 from tracker.net.listener import Listener
 from tracker.net.reports import HTTPReports
 from tracker.observe.health import Health
@@ -79,9 +80,10 @@ def console_role(
     ports = ControlPorts(reactor, credentials, controls)
     commands = CommandLog(reactor, redis)
     broadcast = Broadcast(reactor)
+    stranded = StrandedStreams(reactor, redis, streams)
     sampler = Sampler(
         reactor,
-        take_snapshot=lambda: take_snapshot(redis, streams),
+        take_snapshot=lambda: take_snapshot(redis, streams, stranded.streams),
         commands=commands,
         ports=ports,
         thresholds=thresholds,
@@ -106,7 +108,7 @@ def console_role(
     )
     if positions is not None:
         positions.setServiceParent(role)
-    for service in (redis, ports, sampler, frames, broadcast):
+    for service in (redis, ports, stranded, sampler, frames, broadcast):
         service.setServiceParent(role)
     reports = HTTPReports(reactor, "console", "console", metrics_registry)
     site = ConsoleSite(parts, static_files(), reports).site(reactor, settings.host_names)

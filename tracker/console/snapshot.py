@@ -16,6 +16,7 @@ from tracker.log.redis.dead import DeadLetter, dead_letter
 from tracker.log.redis.heartbeats import InstanceHeartbeat, heartbeats
 from tracker.log.redis.lag import StreamLag, stream_lag
 from tracker.log.redis.ranges import read_range
+from tracker.log.redis.stranded import StrandedStream
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import shown
@@ -76,16 +77,22 @@ class Snapshot:
     dead: Sequence[DeadLetters]
     """Dead letters of the streams that have any."""
     left_out: int = 0
-    """Number of streams beyond :data:`MAX_STREAMS`, which are not read."""
+    """Number of streams beyond :data:`MAX_STREAMS`, which are left out."""
     malformed: Mapping[str, str] = field(factory=dict)
     """Malformed key, shortened and printable → reason."""
     unknown: Mapping[Part, str] = field(factory=dict)
     """Part that is not known, or not completely → reason for the user."""
     refused: str = ""
     """Error of the first command that Redis refused for another reason than a key's type."""
+    stranded: Sequence[StrandedStream] = ()
+    """Streams that no processor reads and no instance writes; at most :data:`MAX_STREAMS`."""
 
 
-async def take_snapshot(redis: RedisConnection, configured: Iterable[str]) -> Snapshot:
+async def take_snapshot(
+    redis: RedisConnection,
+    configured: Iterable[str],
+    stranded: Sequence[StrandedStream] | None = (),
+) -> Snapshot:
     """Read all data of a sample.
 
     A part that Redis refuses to read is unknown; the other parts are complete. A key of the wrong
@@ -93,6 +100,7 @@ async def take_snapshot(redis: RedisConnection, configured: Iterable[str]) -> Sn
 
     :param configured: streams of positions, in addition to those that instances advertise. Of more
         than :data:`MAX_STREAMS`, the configured ones are read first.
+    :param stranded: the last known stranded streams; None: they are not known yet.
     :raises Unavailable: if Redis is not available.
     """
     reader = _SnapshotReader(redis)
@@ -100,6 +108,9 @@ async def take_snapshot(redis: RedisConnection, configured: Iterable[str]) -> Sn
     advertised = {stream for heartbeat in living for stream in heartbeat.streams}
     first = set(configured)
     streams = [*sorted(first), *sorted(advertised - first)]
+    if stranded is None:
+        reader.unknown[Part.LAG] = "stranded streams are not known yet"
+    others = [one for one in stranded or () if one.name not in advertised]
     lags, dead = [], []
     for stream in sorted(streams[:MAX_STREAMS]):
         if (lag := await reader.lag(Part.LAG, stream)) is not None:
@@ -120,10 +131,11 @@ async def take_snapshot(redis: RedisConnection, configured: Iterable[str]) -> Sn
         None if Part.QUEUED in reader.unknown else queued,
         entries,
         dead,
-        max(0, len(streams) - MAX_STREAMS),
+        max(0, len(streams) - MAX_STREAMS) + max(0, len(others) - MAX_STREAMS),
         reader.malformed,
         reader.unknown,
         reader.refused,
+        others[:MAX_STREAMS],
     )
 
 

@@ -15,6 +15,7 @@ from tracker.janitor.orphans import RESULTS, OrphanSweeper, SweepCounts
 from tracker.janitor.retention import Retention, StreamTrimmer
 from tracker.keys import RESPONSES
 from tracker.log.redis.lagmetrics import LagMetrics
+from tracker.log.redis.stranded import StrandedStreams
 from tracker.observe.health import Condition, Health, Watchdog
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
@@ -206,6 +207,9 @@ def janitor_role(
         watchdog=watchdog,
     )
     janitor.setServiceParent(role)
+    StrandedStreams(reactor, redis, streams, metrics_registry=metrics_registry).setServiceParent(
+        role
+    )
     if monitor_lag:  # processors export the lag, too, but not while all of them are down
         LagMetrics(
             reactor,

@@ -29,6 +29,12 @@ def is_wrong_type(error: Exception) -> bool:
     return "WRONGTYPE" in str(error)
 
 
+def is_foreign_key(error: Exception) -> bool:
+    """Return True if Redis refused a command because the user may not access the key."""
+    text = str(error)
+    return text.startswith("NOPERM") and "key" in text
+
+
 class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
     """txredisapi's protocol with the errors of ``tracker.errors``.
 

@@ -9,9 +9,12 @@ import time
 import pytest
 from pytest_twisted import ensureDeferred
 
+from tests.admin import admin as tracker_admin
 from tests.integration.admin.doctor import STREAM, Report, apply_fix, examined, words
+from tests.integration.poison import position
 from tests.lags import make_lag_unknown
 from tests.servers import REDIS_70, VALKEY, RedisServer
+from tests.system.processes import environment
 from tracker.admin.doctor import streams
 from tracker.observe.findings import Status
 from tracker.position import iso_milliseconds
@@ -215,6 +218,21 @@ async def test_dead_letters_are_a_warning(redis: RedisServer) -> None:
     assert finding.status is WARNING
     assert {STREAM, "3"} <= words(finding)
     assert finding.fix == f"tracker-admin dead list --stream {STREAM}"
+
+
+@ensureDeferred
+async def test_stranded_stream_is_a_failure_whose_fix_adopts_it(redis: RedisServer) -> None:
+    make_healthy(redis)
+    for number in range(3):
+        redis.client.xadd("telemtry:a b", position(number))
+        redis.client.xadd("telemetry:advertised", position(number))
+    set_heartbeat(redis, "eu-1", STREAM, "telemetry:advertised")
+    finding = (await examined(redis.url)).one("stranded-streams")
+    assert finding.status is FAILURE
+    assert {"telemtry:a", "3"} <= words(finding)
+    assert finding.fix == "tracker-admin streams adopt 'telemtry:a b'"
+    tracker_admin(*shlex.split(finding.fix)[1:], env=environment(REDIS_URL=redis.url))
+    assert (await examined(redis.url)).one("stranded-streams").status is OK
 
 
 @ensureDeferred

@@ -1,4 +1,4 @@
-"""``tracker-admin lag``, ``dead`` and ``replay`` on a real Redis."""
+"""``tracker-admin lag``, ``streams``, ``dead`` and ``replay`` on a real Redis."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import sqlite3
 import time
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -14,12 +15,13 @@ import pytest
 from tests.admin import admin as tracker_admin
 from tests.lags import make_lag_unknown
 from tests.servers import RedisServer, free_port
-from tests.system.processes import environment, stored
+from tests.system.processes import BIN, environment, stored
 from tracker.admin.output import table
 from tracker.position import Position, iso_milliseconds
 
 STREAM = "telemetry:teltonika"
 DEAD = "telemetry:teltonika:dead"
+WRONG = "telemtry:teltonika"
 
 
 def admin(redis: RedisServer, *arguments: str, code: int = 0) -> str:
@@ -137,6 +139,140 @@ def test_retried_dead_letters_are_appended_to_their_stream(redis: RedisServer) -
     assert admin(redis, "dead", "retry", "--all") == "2 retried\n"
     assert (redis.client.xlen(STREAM), redis.client.xlen(DEAD)) == (4, 0)
     assert admin(redis, "dead", "retry", "--all") == "0 retried\n"
+
+
+def strand(redis: RedisServer, *ages: float) -> list[str]:
+    """Append positions of these ages to a stranded stream, and return their times of arrival."""
+    ids = append(redis, *ages)
+    redis.client.rename(STREAM, WRONG)
+    return [iso_milliseconds(int(entry_id.partition("-")[0])) for entry_id in ids]
+
+
+def test_lag_includes_stranded_streams(redis: RedisServer) -> None:
+    strand(redis, 100, 50)
+    append(redis, 5)
+    redis.client.xgroup_create(STREAM, "processor", "0")
+    _, first, second = admin(redis, "lag").splitlines()
+    assert first.split()[:4] == [STREAM, "processor", "1", "0"]
+    stream, group, lag, pending, oldest, state = second.split()
+    assert (stream, group, lag, pending, state) == (WRONG, "-", "2", "0", "stranded")
+    assert 100 <= float(oldest.removesuffix("s")) < 130
+    known, stranded = json.loads(admin(redis, "lag", "-o", "json"))
+    assert (known["stranded"], stranded["stranded"]) == (False, True)
+    assert (stranded["stream"], stranded["entries"], stranded["lag"]) == (WRONG, 2, 2)
+    assert 100 <= stranded["oldest_unprocessed_age"] < 130
+    ended = tracker_admin("lag", env=environment(REDIS_URL=redis.url))
+    assert WRONG in ended.stderr
+    assert "adopt" in ended.stderr
+
+
+def test_streams_are_listed_with_their_state(redis: RedisServer) -> None:
+    strand(redis, 100, 50)
+    append(redis, 5)
+    append_dead(redis, 3)
+    redis.client.copy(STREAM, "read")
+    redis.client.xgroup_create("read", "processor", "0")
+    redis.client.xreadgroup("processor", "other", {"read": ">"})
+    redis.client.copy(STREAM, "finished")
+    redis.client.xgroup_create("finished", "processor", "$")
+    rows = json.loads(admin(redis, "streams", "list", "-o", "json"))
+    found = {row["stream"]: (row["state"], row["entries"], row["unprocessed"]) for row in rows}
+    assert found == {
+        STREAM: ("not read", 1, 1),
+        DEAD: ("dead letters", 3, None),
+        WRONG: ("stranded", 2, 2),
+        "read": ("read", 1, 1),
+        "finished": ("finished", 1, 0),
+    }
+    assert 100 <= {row["stream"]: row["oldest_age"] for row in rows}[WRONG] < 130
+
+
+def test_adopted_entries_are_stored_with_their_first_arrival(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    arrived = strand(redis, 300_000, 200_000, 100)
+    (entry, *_) = redis.client.xrange(WRONG)
+    redis.client.xadd(STREAM, entry[1])  # one of them was adopted before
+    redis.client.xgroup_create(WRONG, "processor", "0")
+    redis.client.xreadgroup("processor", "dead", {WRONG: ">"}, count=1)
+    redis.client.xgroup_delconsumer(WRONG, "processor", "dead")
+    result = admin(redis, "streams", "adopt", WRONG)
+    assert result == f"3 entries moved to {STREAM}; {WRONG} deleted\n"
+    assert (redis.client.xlen(STREAM), redis.client.exists(WRONG)) == (4, 0)
+    redis.client.xdel(STREAM, redis.client.xrange(STREAM)[0][0])
+    sink = tmp_path / "positions.sqlite"
+    assert replay(redis, sink) == "replay: 3 read, 3 new, 0 known, 0 bad"
+    with sqlite3.connect(sink) as database:
+        query = "SELECT received_at FROM positions ORDER BY ts"
+        assert [time for (time,) in database.execute(query)] == arrived
+    assert f"{WRONG} not found" in admin(redis, "streams", "adopt", WRONG, code=1)
+
+
+def test_adoption_continues_after_a_kill(redis: RedisServer) -> None:
+    count = 3000
+    ages = [float(count - number) for number in range(count)]
+    arrived = strand(redis, *ages)
+    command = [str(BIN / "tracker-admin"), "streams", "adopt", WRONG]
+    with Popen(command, env=environment(REDIS_URL=redis.url)) as process:
+        while redis.client.xlen(STREAM) < 100:
+            assert process.poll() is None
+        process.kill()
+    assert 0 < redis.client.xlen(WRONG) < count
+    redis.client.xadd(WRONG, redis.client.xrange(WRONG, count=1)[0][1])
+    assert f"{WRONG} deleted" in admin(redis, "streams", "adopt", WRONG)
+    extras = [json.loads(fields[b"extra"])["arrived"] for _, fields in redis.client.xrange(STREAM)]
+    assert sorted(extras)[:-1] == arrived
+    assert len(extras) == count + 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [("maxmemory", "1", "OOM"), ("min-replicas-to-write", "1", "NOREPLICAS")],
+)
+def test_adoption_that_redis_refuses_loses_nothing(
+    redis: RedisServer, setting: str, value: str, reason: str
+) -> None:
+    strand(redis, 3, 2, 1)
+    redis.client.config_set(setting, value)
+    output = admin(redis, "streams", "adopt", WRONG, code=1)
+    assert reason in output
+    assert "Entries moved: 0" in output
+    redis.client.config_set(setting, "0")
+    assert (redis.client.xlen(WRONG), redis.client.xlen(STREAM)) == (3, 0)
+    assert "3 entries moved" in admin(redis, "streams", "adopt", WRONG)
+
+
+def test_stream_of_a_group_of_another_client_is_emptied_and_kept(redis: RedisServer) -> None:
+    strand(redis, 2, 1)
+    redis.client.xgroup_create(WRONG, "mine", "0")
+    assert "not deleted: it has other groups" in admin(redis, "streams", "adopt", WRONG)
+    assert (redis.client.xlen(WRONG), redis.client.xlen(STREAM)) == (0, 2)
+
+
+def test_streams_that_must_not_be_adopted_are_refused(redis: RedisServer) -> None:
+    strand(redis, 2, 1)
+    redis.client.rename(WRONG, "read")
+    redis.client.xgroup_create("read", "processor", "0")
+    redis.client.xreadgroup("processor", "host-1", {"read": ">"})
+    redis.client.copy("read", "written")
+    redis.client.set("instance:heartbeat:eu-1", json.dumps({"streams": ["written"]}))
+    redis.client.xadd("mine", {"a": "b"})
+    redis.client.set("text", "")
+    append_dead(redis, 1)
+    for stream, reason, code in (
+        ("read", "A processor reads read: host-1.", 1),
+        ("written", "Instance eu-1 writes written.", 1),
+        ("mine", "Key mine is not a stream of positions, or is empty.", 1),
+        ("text", "Key text is not a stream of positions, or is empty.", 1),
+        ("nowhere", "Stream nowhere not found.", 1),
+        (DEAD, f"dead retry --stream {STREAM}.", 1),
+        (STREAM, f"Processors with this environment read {STREAM}.", 2),
+        ("\udcff", "is not the name of a stream.", 2),
+    ):
+        assert reason in admin(redis, "streams", "adopt", stream, code=code)
+    output = admin(redis, "streams", "adopt", "mine", "--to", "other", code=2)
+    assert f"--to other: processors with this environment read {STREAM}." in output
+    assert redis.client.xlen("read") == redis.client.xlen("written") == 2
 
 
 def test_dead_letter_that_cannot_be_appended_is_reported_and_others_are_retried(

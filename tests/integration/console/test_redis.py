@@ -20,6 +20,7 @@ from tracker.console.snapshot import MAX_LETTERS, MAX_SNAPSHOT_BYTES, MAX_STREAM
 from tracker.control.pool import Credentials
 from tracker.errors import Refused
 from tracker.log.redis.heartbeats import EXPIRY, heartbeats
+from tracker.log.redis.stranded import StrandedStream
 from tracker.redis.address import RedisAddress
 
 STREAM = "telemetry:teltonika"
@@ -101,6 +102,20 @@ async def test_streams_beyond_the_limit_are_counted(
     assert [lag.stream for lag in snapshot.lags] == [*advertised[: MAX_STREAMS - 1], STREAM]
     assert snapshot.left_out == 5
     assert (await take_snapshot(connected.connection, [])).left_out == 4
+
+
+@ensureDeferred
+async def test_snapshot_has_stranded_streams_that_no_instance_advertises(
+    redis: RedisServer, connected: Connected
+) -> None:
+    set_heartbeat(redis, "one", streams=["positions"])
+    stranded = [StrandedStream(name, 1, 1.0) for name in ("positions", "telemtry")]
+    snapshot = await take_snapshot(connected.connection, [STREAM], stranded)
+    assert [one.name for one in snapshot.stranded] == ["telemtry"]
+    many = [StrandedStream(f"s{number}", 1, 1.0) for number in range(MAX_STREAMS + 2)]
+    snapshot = await take_snapshot(connected.connection, [STREAM], many)
+    assert (snapshot.stranded, snapshot.left_out) == (many[:MAX_STREAMS], 2)
+    assert list((await take_snapshot(connected.connection, [STREAM], None)).unknown) == ["lag"]
 
 
 @ensureDeferred

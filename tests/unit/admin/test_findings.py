@@ -12,6 +12,7 @@ import pytest
 from tracker.admin.doctor import leftovers, machine, redis, rights, streams
 from tracker.admin.doctor.server import Server
 from tracker.log.redis.lag import ConsumerLag, GroupLag, StreamLag
+from tracker.log.redis.stranded import StrandedStream
 from tracker.observe.findings import Finding
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
@@ -70,6 +71,23 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
         streams.judge_lag("s", group_of(lag=None)),
         "s: an unknown number of entries not processed, the oldest 61 s old",
     ),
+    *(
+        (finding, seen)
+        for finding, seen in zip(
+            streams.judge_stranded(
+                [StrandedStream("s", 1, 61.4), *[StrandedStream("t", None, 5)] * 21], complete=False
+            ),
+            [
+                "s: no processor reads it; 1 entry, the oldest 61 s old",
+                *["t: no processor reads it; an unknown number of entries, the oldest 5 s old"]
+                * 19,
+                "2 more stranded streams not shown",
+                "not all keys were examined within 5 s",
+            ],
+            strict=True,
+        )
+    ),
+    (next(streams.judge_stranded([])), "no stream of positions is without a processor"),
     (streams.judge_dead("s", 0), "s: no dead letters"),
     (streams.judge_dead("s", 1), "s: 1 entry could not be processed"),
     (streams.judge_dead("s", 3), "s: 3 entries could not be processed"),

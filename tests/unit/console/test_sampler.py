@@ -15,6 +15,7 @@ from tracker.console.sampler import INTERVAL, Thresholds
 from tracker.console.snapshot import Part, Snapshot
 from tracker.errors import Refused, Unavailable
 from tracker.log.redis.lag import ConsumerLag, GroupLag, StreamLag
+from tracker.log.redis.stranded import StrandedStream
 
 STREAM = "telemetry:teltonika"
 
@@ -67,6 +68,15 @@ def test_stream_with_entries_but_without_a_group_is_shown_as_not_read(server: Se
     server.snapshot = Snapshot([StreamLag(STREAM, 5, 5, [])], None, [], 0, 0, 0, [], [])
     (lag,) = sample(server)["lag"]
     assert (lag["state"], lag["group"], lag["total"]) == ("not read", None, None)
+
+
+def test_stranded_stream_is_shown_as_not_read(server: Server) -> None:
+    stranded = [StrandedStream("telemtry", 5, 93_000.0), StrandedStream("a\nb", None, 1.0)]
+    server.snapshot = Snapshot([], None, [], 0, 0, 0, [], [], stranded=stranded)
+    first, second = sample(server)["lag"]
+    assert (first["stream"], first["stranded"], first["state"]) == ("telemtry", True, "not read")
+    assert (first["total"], first["stream_entries"], first["age"]) == (5, 5, 93_000.0)
+    assert (second["stream"], second["total"]) == ("a\\nb", None)
 
 
 def test_lag_that_redis_does_not_report_is_unknown(server: Server) -> None:

@@ -8,12 +8,15 @@ from itertools import islice
 from typing import Final
 
 from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
 
 from tracker.admin.doctor.server import Server
 from tracker.errors import Refused
 from tracker.keys import PROCESSOR_GROUP, dead_letters
 from tracker.log.redis.heartbeats import read_advertised, streams_by_instance
 from tracker.log.redis.lag import GroupLag, StreamLag, stream_lag
+from tracker.log.redis.stranded import SEARCH_SECONDS, StrandedStream, StreamSearch
+from tracker.log.redis.stranded import stranded as find_stranded
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.observe.wording import plural
 from tracker.redis.pipeline import existing
@@ -31,6 +34,8 @@ _START: Final = "systemctl start tracker-process@1"
 #: Maximum number of streams, and of malformed heartbeats, with a finding of their own.
 MAX_STREAMS: Final = 100
 MAX_FINDINGS: Final = 5
+#: Maximum number of stranded streams with a finding of their own.
+MAX_STRANDED: Final = 20
 
 Living = Mapping[str, Sequence[str]]
 
@@ -256,6 +261,41 @@ def judge_dead(stream: str, count: int) -> Finding:
     fix = f"tracker-admin dead list --stream {shlex.quote(stream)}"
     entries = plural(count, "entry", "entries")
     return warning(f"{stream}: {entries} could not be processed", fix)
+
+
+async def stranded(traffic: Traffic, clock: IReactorTime) -> list[Finding]:
+    """Check that no stream of positions is stranded; streams that instances write are left out."""
+    search = StreamSearch(traffic.server.redis, clock)
+    complete = await search.proceed(SEARCH_SECONDS)
+    others = {
+        *traffic.configured,
+        *(one for its in (await traffic.living()).values() for one in its),
+    }
+    found = await find_stranded(traffic.server.redis, search.streams.values(), others)
+    return list(judge_stranded(found, complete))
+
+
+def judge_stranded(found: Sequence[StrandedStream], complete: bool = True) -> Iterator[Finding]:
+    """Judge the stranded streams.
+
+    :param complete: True if all keys of Redis were examined.
+    """
+    for stream in found[:MAX_STRANDED]:
+        name = shown(stream.name)
+        # A name that was escaped or cut cannot be passed to a command.
+        exact = name == stream.name
+        fix = f"tracker-admin streams adopt {shlex.quote(name)}" if exact else ""
+        yield failure(f"{name}: no processor reads it; {stream.described()}", fix)
+    if len(found) > MAX_STRANDED:
+        more = plural(len(found) - MAX_STRANDED, "more stranded stream")
+        yield failure(f"{more} not shown", "tracker-admin streams list")
+    if not complete:
+        yield warning(
+            f"not all keys were examined within {SEARCH_SECONDS:.0f} s",
+            "tracker-admin streams list",
+        )
+    elif not found:
+        yield ok("no stream of positions is without a processor")
 
 
 async def _group(traffic: Traffic, stream: str) -> GroupLag | None:

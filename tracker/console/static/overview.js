@@ -180,7 +180,7 @@ class LagCard {
 
   show(lag, history, now) {
     this.showState(kindOf(lag.state), lag.state);
-    const [value, unit] = lag.group === null ? [NOTHING, ""] : span(lag.age);
+    const [value, unit] = lag.age === null ? [NOTHING, ""] : span(lag.age);
     setText(this.entries, lag.group === null ? number(lag.stream_entries) : number(lag.total));
     setText(this.noun, this.entries.textContent === "1" ? "entry" : "entries");
     setText(this.age, value);
@@ -201,6 +201,7 @@ function outageText(reason, live) {
 }
 
 function detail(lag) {
+  if (lag.stranded) return `No processor reads this stream. Run tracker-admin streams adopt ${lag.stream}.`;
   if (lag.group === null) return "No consumer group reads this stream. Start a processor for it.";
   const undelivered = lag.undelivered === null ? "Undelivered entries unknown" : `${number(lag.undelivered)} not delivered`;
   const consumers = lag.consumer_count === 1 ? "1 consumer" : `${number(lag.consumer_count)} consumers`;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import field, frozen
@@ -11,9 +11,11 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from tracker.errors import Refused
 from tracker.extra import ARRIVED, NO_EXTRA, read_extra
+from tracker.log.redis.ranges import read_range
 from tracker.position import MAX_TIMESTAMP_MS, BadEntry, iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
+from tracker.untrusted import shown
 
 #: Maximum number of entries that are moved in one round trip.
 MAX_MOVED: Final = 64
@@ -33,6 +35,24 @@ if type(added) == 'table' and added.err then return added end
 redis.call('XDEL', KEYS[1], ARGV[1])
 return 1
 """)
+
+# KEYS: a stream. ARGV: a group. Deletes the stream if it is empty and has no other group. Returns
+# '' if it does not exist afterwards, else the reason.
+_DELETE_EMPTY: Final = Script("""\
+if redis.call('EXISTS', KEYS[1]) == 0 then return '' end
+if redis.call('XLEN', KEYS[1]) > 0 then return 'it has new entries' end
+for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  for fact = 1, #facts, 2 do
+    if facts[fact] == 'name' and facts[fact + 1] ~= ARGV[1] then return 'it has other groups' end
+  end
+end
+local deleted = redis.pcall('DEL', KEYS[1])
+if type(deleted) == 'table' and deleted.err then return deleted.err end
+return ''
+""")
+
+#: Maximum number of bytes that are read at once.
+_READ_BYTES: Final = 4 << 20
 
 Content = Sequence[bytes]
 """Alternating names and values of an entry."""
@@ -76,6 +96,41 @@ async def move(
         else:
             reply.raiseException()
     return MoveResult(moved, failed)
+
+
+async def move_all(redis: RedisConnection, source: str, target: str) -> AsyncIterator[int]:
+    """Move all entries that a stream has now; yield the number of entries moved since the last one.
+
+    They keep the time of their first arrival. If the caller stops, or the connection is lost, the
+    entries that were not moved are still in the source, and another call continues with them.
+
+    :raises Refused: if an entry cannot be appended.
+    :raises Unavailable: if Redis is down.
+    """
+    seconds, _ = await redis.execute("TIME")
+    now = f"{int(seconds)}999-0"
+    newest = await redis.execute("XREVRANGE", source, "+", "-", "COUNT", 1)
+    while newest:
+        last = newest[0][0].decode()
+        page = await read_range(redis, source, "-", last, count=MAX_MOVED, size=_READ_BYTES)
+        if not page:
+            return
+        contents = {
+            entry.id: with_arrival(entry.content or (), arrival(entry.id, now)) for entry in page
+        }
+        result = await move(redis, source, target, contents)
+        yield result.moved
+        for error in result.failed.values():
+            raise error
+
+
+async def delete_empty(redis: RedisConnection, stream: str, group: str) -> str:
+    """Delete a stream if it has neither entries nor groups other than ``group``.
+
+    :return: the reason if the stream still exists, else an empty text.
+    """
+    reason: bytes = await _DELETE_EMPTY.run(redis, [stream], group)
+    return shown(reason) if reason else ""
 
 
 async def _move(
