@@ -18,6 +18,7 @@ from tests.system.raw import STREAM
 from tests.waiting import wait_for
 
 DEAD = f"{STREAM}:dead"
+STRANDED = "telemetry:wrong"
 UNKNOWN_DEVICE = "999999999999999"
 
 
@@ -169,6 +170,22 @@ def test_acl_suffices_for_tracker_admin(site: Site, fleet: Simulation) -> None:
     wait_for(lambda: redis.xlen(DEAD) == 2, "the retried entry is a dead letter again")
     site.admin("dead", "drop", other)
     assert_nothing_was_denied(site)
+
+
+def test_acl_suffices_for_stranded_streams(site: Site, fleet: Simulation) -> None:
+    redis = site.redis.client
+    fleet.wait_for_more(1)
+    redis.copy(STREAM, STRANDED)
+    for group in redis.xinfo_groups(STRANDED):
+        redis.xgroup_destroy(STRANDED, group["name"])
+    # No other user can write a stream of such a name.
+    redis.copy(STRANDED, "elsewhere")
+    listed = json.loads(site.admin("streams", "list", "-o", "json"))
+    assert {row["stream"]: row["state"] for row in listed}[STRANDED] == "stranded"
+    adopted = site.admin("streams", "adopt", STRANDED)
+    assert redis.xlen(STRANDED) == 0
+    assert "not deleted: " in adopted  # no user of ours may delete a stream
+    fleet.park()
 
 
 def test_doctor_accepts_a_server_with_our_configuration(site: Site, fleet: Simulation) -> None:

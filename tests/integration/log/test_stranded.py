@@ -15,6 +15,7 @@ from tests.integration.conftest import Connected
 from tests.integration.poison import LAST_ID, poison, position
 from tests.servers import RedisServer
 from tests.waiting import until
+from tracker.errors import Refused
 from tracker.log.redis import stranded as module
 from tracker.log.redis.stranded import (
     SEARCH_INTERVAL,
@@ -23,6 +24,7 @@ from tracker.log.redis.stranded import (
     StreamSearch,
     stranded,
 )
+from tracker.redis.address import RedisAddress
 
 STREAM = "telemetry:teltonika"
 WRONG = "telemtry:teltonika"
@@ -110,6 +112,25 @@ async def test_search_survives_malformed_keys(redis: RedisServer, connected: Con
     poison(redis)
     append(redis, WRONG, 2, age=1e6)
     assert WRONG in [one.name for one in await found(connected)]
+
+
+@ensureDeferred
+async def test_keys_of_other_users_are_tried_only_once(redis: RedisServer) -> None:
+    redis.client.acl_setuser("limited", enabled=True, passwords=["+x"], keys=["telemetry:*"],
+                             categories=["+@all"])  # fmt: skip
+    append(redis, "elsewhere")
+    append(redis, "telemetry:wrong")
+    limited = Connected(RedisAddress.from_url(f"redis://limited:x@127.0.0.1:{redis.port}"))
+    await limited.usable()
+    search = StreamSearch(limited.connection, Clock())
+    for _ in range(2):
+        assert await search.proceed(60)
+        assert list(search.streams) == ["telemetry:wrong"]
+    assert [entry["count"] for entry in redis.client.acl_log()] == [1]
+    redis.client.acl_setuser("limited", enabled=True, commands=["-evalsha", "-eval"])
+    with pytest.raises(Refused, match="NOPERM"):
+        await search.proceed(60)
+    await limited.connection.stopService()
 
 
 @ensureDeferred

@@ -45,6 +45,7 @@ MAX_LABELLED: Final = 50
 _SCAN_COUNT: Final = 1000
 #: Fields of an entry that are compared with those of a position.
 _MAX_FIELDS: Final = 64
+_MAX_FOREIGN: Final = 10_000
 _DEAD_SUFFIX: Final = dead_letters("")
 
 # KEYS: a stream. ARGV: maximum number of fields to compare. Returns whether the first entry looks
@@ -106,6 +107,8 @@ class StreamSearch:
     left_out: int = 0
     """Number of streams beyond that."""
     _cursor: bytes = b"0"
+    _foreign: set[bytes] = field(factory=set)
+    """Keys that the user may not access; Redis writes each attempt to its ACL LOG."""
 
     async def proceed(self, seconds: float) -> bool:
         """Search for some seconds; return True if all keys were examined.
@@ -122,13 +125,23 @@ class StreamSearch:
             options = ("COUNT", _SCAN_COUNT, "TYPE", "stream")
             self._cursor, keys = await self.redis.execute("SCAN", self._cursor, *options)
             for key in keys:
-                if (found := await examine(self.redis, key)) is not None:
+                if key not in self._foreign and (found := await self._examined(key)) is not None:
                     self.streams[found.name] = found
             self._limit()
             if self._cursor == b"0":
                 return True
             if self.clock.seconds() >= deadline:
                 return False
+
+    async def _examined(self, key: bytes) -> FoundStream | None:
+        try:
+            return await examine(self.redis, key)
+        except Refused as error:
+            if not is_foreign_key(error):
+                raise
+            if len(self._foreign) < _MAX_FOREIGN:
+                self._foreign.add(key)
+            return None
 
     def _limit(self) -> None:
         left_out = len(self.streams) - MAX_STREAMS
@@ -141,6 +154,7 @@ class StreamSearch:
 async def examine(redis: RedisConnection, key: bytes) -> FoundStream | None:
     """Return a stream of positions or dead letters; None if the key is something else, or empty.
 
+    :raises Refused: if the user may not access the key, or not run scripts.
     :raises Unavailable: if Redis is down.
     """
     try:
@@ -152,9 +166,9 @@ async def examine(redis: RedisConnection, key: bytes) -> FoundStream | None:
     try:
         reply = await _SHAPE.run(redis, [name], _MAX_FIELDS)
     except Refused as error:
-        if is_wrong_type(error) or is_foreign_key(error):
-            return None
-        raise
+        if not is_wrong_type(error):
+            raise
+        return None
     if reply is None:
         return None
     is_position, entries, first_id, (seconds, microseconds) = reply
