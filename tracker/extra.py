@@ -109,7 +109,7 @@ def _read(text: str) -> Extra:
         raise BadEntry("extra: arrived is not of the form 2026-11-22T10:00:00.000Z")
     if not (clock is None or clock in CLOCK_ERRORS):
         raise BadEntry(f"extra: clock is not one of {', '.join(CLOCK_ERRORS)}")
-    return Extra(text, _widths(document.get(WIDTHS)), fix, arrived, clock)
+    return Extra(text, read_widths(document.get(WIDTHS)), fix, arrived, clock)
 
 
 def _marked(text: str, name: str, value: bool | str) -> Extra:
@@ -122,7 +122,12 @@ _cached: Final = lru_cache(maxsize=4096)(_read)
 _cached_mark: Final = lru_cache(maxsize=4096)(_marked)
 
 
-def _widths(value: Any) -> Mapping[int, int] | None:
+def read_widths(value: Any) -> Mapping[int, int] | None:
+    """Return element ID → size of its value in bytes.
+
+    :param value: the parsed value of :data:`WIDTHS`; None if there is none.
+    :raises BadEntry: if it is malformed.
+    """
     if value is None:
         return None
     try:

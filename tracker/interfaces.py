@@ -57,13 +57,22 @@ class IVendor(Interface):
         :return: the content, in types that JSON can represent.
         """
 
-    def buildNaming(models: Mapping[str, Path]) -> INaming | None:  # noqa: N805
+    def buildNaming(
+        models: Mapping[str, Path],  # noqa: N805
+        default_model: str | None = None,
+    ) -> INaming | None:
         """Return the names of attributes; None if the vendor has no names.
 
         :param models: model → path of a file with additional names for devices of that model.
+        :param default_model: model of devices whose model is unknown; None: it stays unknown.
         :raises OSError: if a file cannot be read.
+        :raises UnknownModel: if there are no names for the default model. The message is a line.
         :raises ValueError: if a file is malformed. The message is one line.
         """
+
+
+class UnknownModel(ValueError):
+    """There are no names for a model; the message gives a model that has names."""
 
 
 class INaming(Interface):
@@ -80,9 +89,14 @@ class INaming(Interface):
         :param widths: see :attr:`tracker.extra.Extra.widths`.
         :param model: model of the device; None if it is unknown.
         :return: name → a dictionary with ``id``, ``value`` (signed and scaled) and, if the
-            attribute has one, ``unit``. If the value is the error code of a sensor, ``value`` is
-            None, ``raw`` the code and ``error`` its meaning.
+            attribute has them, ``unit`` and ``text``, the words for a value that is a code. If the
+            value is the error code of a sensor or out of its range, ``value`` is None, ``raw`` the
+            value of the attribute, and ``error`` the reason. Attributes without a certain meaning
+            are omitted.
         """
+
+    def knows(model: str) -> bool:  # noqa: N805
+        """Return True if there are names for a model; else it is named like an unknown one."""
 
 
 class IPeer(Interface):

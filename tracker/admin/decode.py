@@ -9,9 +9,9 @@ import click
 
 from tracker.observe.wording import plural
 from tracker.outcomes import Fatal
-from tracker.vendors.teltonika.dictionary import load
 from tracker.vendors.teltonika.document import document, render
 from tracker.vendors.teltonika.frames import Kind, decode_frames
+from tracker.vendors.teltonika.naming import Names, Naming, NoList
 
 _NOT_HEX = re.compile(r"[^0-9a-fA-F\s:]")
 
@@ -24,8 +24,16 @@ _NOT_HEX = re.compile(r"[^0-9a-fA-F\s:]")
     type=click.Choice(["login", "frame", "datagram"]),
     help="Kind of the bytes.  [default: detected from the first bytes]",
 )
-@click.option("--names", is_flag=True, help="Add names, units and scaled values of AVL elements.")
-def decode(digits: tuple[str, ...], kind: Kind | None, names: bool) -> None:
+@click.option(
+    "--names",
+    is_flag=True,
+    help="Add names, units, scaled values, states and errors of AVL elements.",
+)
+@click.option(
+    "--model",
+    help="Model of the device, such as FMB920, for --names.  [default: what all models agree on]",
+)
+def decode(digits: tuple[str, ...], kind: Kind | None, names: bool, model: str | None) -> None:
     r"""Decode the bytes of a Teltonika device to JSON.
 
     HEX may contain spaces, colons and line breaks. Without HEX, or if it is -, it is read from
@@ -40,6 +48,7 @@ def decode(digits: tuple[str, ...], kind: Kind | None, names: bool) -> None:
       tracker-admin decode --names 00000000000000280801...0000F22A
       xxd -p captured.bin | tracker-admin decode
     """
+    naming = _names(names, model)
     text = " ".join(digits)
     if text in ("", "-"):
         text = sys.stdin.buffer.read().decode("latin-1")
@@ -52,7 +61,18 @@ def decode(digits: tuple[str, ...], kind: Kind | None, names: bool) -> None:
             f"offset {outcome.offset}: {outcome.field}: "
             f"expected {outcome.expected}, found {outcome.found}"
         )
-    click.echo(render(document(outcome.value, load() if names else None)))
+    click.echo(render(document(outcome.value, naming)))
+
+
+def _names(wanted: bool, model: str | None) -> Names | None:
+    if not wanted:
+        if model is not None:
+            raise click.ClickException("--model requires --names.")
+        return None
+    try:
+        return Naming({}, model).names(None)
+    except NoList as error:
+        raise click.ClickException(f"--model {error}.") from None
 
 
 def _bytes(text: str) -> bytes:

@@ -17,9 +17,10 @@ from tracker.console.ports import ControlPorts, NoInstance
 from tracker.console.snapshot import unknown_reason
 from tracker.control.commands import ControlError
 from tracker.errors import Refused, Unavailable
+from tracker.extra import WIDTHS, read_widths
 from tracker.interfaces import INaming
 from tracker.keys import CONNECTIONS, DEVICE_MODELS
-from tracker.position import MAX_SAFE_INTEGER, iso_milliseconds
+from tracker.position import MAX_SAFE_INTEGER, BadEntry, iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.replies import mapping
 from tracker.storage.reader import DOCUMENTS, MAX_DEVICES, PositionReader, QueryFailed, Search
@@ -181,7 +182,7 @@ class Devices:
         raw = dict(islice(raw.items(), MAX_ATTRIBUTES))
         named = row["named"]
         if named is None and (naming := self._namings.get(vendor or "")) is not None:
-            named = naming.named(raw, None, model)
+            named = naming.named(raw, _widths(row["extra"]), model or None)
         named = named if isinstance(named, dict) else {}
         by_id = {
             str(about.get("id")): {**about, "name": name}
@@ -218,6 +219,14 @@ class Devices:
             "stored": False,
             "instances_error": None,
         }
+
+
+def _widths(extra: Any) -> Mapping[int, int] | None:
+    """Return the widths in the column ``extra``; None if it has none."""
+    try:
+        return read_widths(extra.get(WIDTHS)) if isinstance(extra, dict) else None
+    except BadEntry:
+        return None
 
 
 _BAD_AFTER: Final = "after: must be the value that the previous page returned"

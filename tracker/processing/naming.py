@@ -17,10 +17,13 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.replies import mapping
 from tracker.redis.timer import RedisTimer
 from tracker.storage.rows import encode_json
-from tracker.untrusted import MAX_SHOWN
+from tracker.untrusted import MAX_SHOWN, shown
 
 #: Seconds between two reads of the devices' models.
 REFRESH_INTERVAL: Final = 60
+
+#: Models that were checked; further ones are used, and not checked.
+_MAX_REPORTED: Final = 1000
 
 
 class Namer(RedisTimer):
@@ -41,6 +44,7 @@ class Namer(RedisTimer):
         self._redis = redis
         self._namings = namings
         self._models: Mapping[str, str] = {}
+        self._reported: set[tuple[str, str]] = set()
 
     def name(self, stored: StoredPosition) -> StoredPosition:
         """Return the position with named attributes, encoded as text to save memory."""
@@ -48,11 +52,27 @@ class Namer(RedisTimer):
         if naming is None:
             return stored
         position = stored.position
-        model = self._models.get(position.device_id)
+        model = self._models.get(position.device_id) or None
+        if model is not None and (stored.vendor, model) not in self._reported:
+            self._check(stored.vendor, naming, model)
         named = naming.named(position.attributes, stored.extra.widths, model)
         if isinstance(position.attributes, EncodedAttributes):
             position.attributes.forget()
         return evolve(stored, named=EncodedAttributes(encode_json(named)))
+
+    def _check(self, vendor: str, naming: INaming, model: str) -> None:
+        """Log a model without names, once."""
+        if len(self._reported) >= _MAX_REPORTED:
+            return
+        self._reported.add((vendor, model))
+        if not naming.knows(model):
+            self._log.warn(
+                "model {model} in {key} is not in the lists of {vendor}: its devices are named "
+                "like those of an unknown model",
+                model=shown(model),
+                key=DEVICE_MODELS,
+                vendor=vendor,
+            )
 
     async def _refresh(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -34,11 +35,13 @@ from tracker.storage.reader import PositionReader
 from tracker.storage.sinks import open_reader
 from tracker.tap.role import (
     CONTROL_CLIENT,
+    DEFAULT_MODEL,
     REDIS,
     RoleOptions,
     checked_address,
     endpoint_of,
     installed_vendors,
+    namings_of,
 )
 
 #: Kind of endpoint → number of positional arguments up to and including its interface.
@@ -82,6 +85,7 @@ class ServingConsoleOptions(RoleOptions):
         address: RedisAddress,
         *,
         positions: PositionReader | None,
+        namings: Mapping[str, INaming],
         credentials: Credentials,
         controls: list[str],
         health: Health,
@@ -92,6 +96,7 @@ class ServingConsoleOptions(RoleOptions):
 
         :param option: name of the option that gives the endpoint.
         :param description: the endpoint.
+        :param namings: vendor → the names of its attributes.
         :param controls: addresses of control ports besides those in heartbeats.
         :raises ConfigError: if an option is not valid, or other machines could use the console
             without a login.
@@ -117,7 +122,7 @@ class ServingConsoleOptions(RoleOptions):
             streams=config.process_streams(os.environ, installed_vendors()),
             settings=ConsoleSettings(name, endpoint, operators, key, names, may_send),
             positions=positions,
-            namings=_namings(),
+            namings=namings,
             credentials=credentials,
             controls=controls,
             thresholds=thresholds,
@@ -164,6 +169,7 @@ class ConsoleOptions(ServingConsoleOptions):
          "[:interface=ADDRESS] with --operators."),
         ("sink", None, None, "Database to read positions from: postgresql://… or sqlite:PATH. "
          "[default: TRACKER_SINK, or no positions]"),
+        DEFAULT_MODEL,
         *CONTROL_CLIENT,
     ]  # fmt: skip
 
@@ -187,6 +193,7 @@ class ConsoleOptions(ServingConsoleOptions):
             self["listen"],
             checked_address(redis_address(self["redis"], os.environ), reactor),
             positions=None if sink is None else open_position_reader(reactor, sink),
+            namings=namings_of({}, self["default-model"]),
             credentials=Credentials(*(None if file is None else Path(file) for file in files)),
             controls=self["control"],
             health=health,
@@ -249,11 +256,3 @@ def open_position_reader(reactor: Reactor, url: str) -> PositionReader:
         return open_reader(reactor, url)
     except ValueError as error:
         raise ConfigError(f"--sink: {error}") from None
-
-
-def _namings() -> dict[str, INaming]:
-    namings = {}
-    for name, vendor in installed_vendors().items():
-        if (naming := vendor.buildNaming({})) is not None:
-            namings[name] = naming
-    return namings

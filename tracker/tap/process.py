@@ -19,13 +19,21 @@ from tracker.redis.address import redis_address
 from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
 from tracker.storage.sinks import KINDS, make_sink
-from tracker.tap.role import REDIS, RoleOptions, checked_address, installed_vendors
+from tracker.tap.role import (
+    DEFAULT_MODEL,
+    REDIS,
+    RoleOptions,
+    checked_address,
+    installed_vendors,
+    namings_of,
+)
 
 
 class StoringOptions(RoleOptions):
     """Options of roles that store positions."""
 
     optParameters: ClassVar[list[Any]] = [
+        DEFAULT_MODEL,
         *((name, None, default, text) for name, default, text in options_of(ClockRule)),
     ]
     optFlags: ClassVar[list[Any]] = [
@@ -48,19 +56,10 @@ class StoringOptions(RoleOptions):
         if not self["names"]:
             if self["names-map"]:
                 raise ConfigError("--names-map requires --names")
+            if self["default-model"] is not None:
+                raise ConfigError("--default-model requires --names")
             return None
-        files = config.files_by_model(self["names-map"])
-        namings: dict[str, INaming] = {}
-        for name, vendor in installed_vendors().items():
-            try:
-                naming = vendor.buildNaming(files)
-            except OSError as error:
-                raise ConfigError(f"--names-map: {error.filename}: {error.strerror}") from None
-            except ValueError as error:
-                raise ConfigError(f"--names-map: {error}") from None
-            if naming is not None:
-                namings[name] = naming
-        return namings
+        return namings_of(config.files_by_model(self["names-map"]), self["default-model"])
 
 
 class ProcessOptions(StoringOptions):

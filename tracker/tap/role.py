@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from prometheus_client import CollectorRegistry
@@ -13,7 +15,7 @@ from twisted.python import usage
 
 from tracker import __version__, config
 from tracker.config import ConfigError
-from tracker.interfaces import IVendor
+from tracker.interfaces import INaming, IVendor, UnknownModel
 from tracker.net.endpoints import with_default
 from tracker.net.ports import BACKLOG, tls_endpoint
 from tracker.observe.health import Health
@@ -46,6 +48,15 @@ OFFLINE = (
     "wait",
     "Handling of commands whose device is offline: wait (until it connects or the command "
     "expires), or fail.",
+)
+
+
+DEFAULT_MODEL = (
+    "default-model",
+    None,
+    None,
+    "Model for naming the attributes of devices that are not in devices:models, such as FMB920. "
+    "[default: only names on which all models agree]",
 )
 
 
@@ -109,6 +120,30 @@ class RoleOptions(VersionedOptions):
 def installed_vendors() -> dict[str, IVendor]:
     """Return name → vendor of the installed plugins."""
     return {vendor.name: vendor for vendor in getPlugins(IVendor)}
+
+
+def namings_of(files: Mapping[str, Path], default_model: str | None) -> dict[str, INaming]:
+    """Return vendor → naming of its attributes.
+
+    :param files: model → file with names, see ``--names-map``.
+    :param default_model: see ``--default-model``.
+    :raises ConfigError: if the model is unknown, or a file is not valid.
+    """
+    namings: dict[str, INaming] = {}
+    for name, vendor in installed_vendors().items():
+        try:
+            naming = vendor.buildNaming(files, default_model)
+        except UnknownModel as error:
+            raise ConfigError(
+                f"--default-model {error}, or add a list with --names-map {default_model}=FILE."
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"--names-map: {error.filename}: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigError(f"--names-map: {error}") from None
+        if naming is not None:
+            namings[name] = naming
+    return namings
 
 
 def commands_wait(options: RoleOptions) -> bool:

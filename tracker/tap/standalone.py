@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from tracker.clock import ClockRule
 from tracker.config import ConfigError
 from tracker.console.requests import CONSOLE_LIMITS
 from tracker.control.pool import Credentials
+from tracker.interfaces import INaming
 from tracker.janitor.role import DEFAULT_INTERVAL, janitor_role
 from tracker.observe.health import Health
 from tracker.processing.consumer import BatchOptions
@@ -26,7 +28,7 @@ from tracker.tap.console import ServingConsoleOptions, open_position_reader
 from tracker.tap.ingest import ServingOptions
 from tracker.tap.janitor import TrimmingOptions
 from tracker.tap.process import StoringOptions, open_sink
-from tracker.tap.role import commands_wait, installed_vendors
+from tracker.tap.role import commands_wait, installed_vendors, namings_of
 
 
 class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, ServingConsoleOptions):
@@ -69,6 +71,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
         except ValueError as error:
             raise ConfigError(str(error)) from None
         clocks = config.settings(ClockRule, self)
+        namings = self.namings()
         role = Role()
         EmbeddedRedis(reactor, program, folder, abort).setServiceParent(role)
         process_role(
@@ -81,7 +84,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
             abort=abort,
             options=BatchOptions(),
             clocks=clocks,
-            namings=self.namings(),
+            namings=namings,
             metrics_registry=metrics_registry,
         ).setServiceParent(role)
         janitor_role(
@@ -101,6 +104,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
                 reactor,
                 address,
                 folder,
+                namings=namings_of({}, None) if namings is None else namings,
                 health=health,
                 abort=abort,
                 metrics_registry=metrics_registry,
@@ -114,6 +118,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
         address: RedisAddress,
         folder: Path,
         *,
+        namings: Mapping[str, INaming],
         health: Health,
         abort: Abort,
         metrics_registry: CollectorRegistry,
@@ -128,6 +133,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
             self["console"] or config.DEFAULT_CONSOLE,
             address,
             positions=open_position_reader(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
+            namings=namings,
             credentials=Credentials(),
             controls=[],
             health=health,

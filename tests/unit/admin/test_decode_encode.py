@@ -82,12 +82,29 @@ def test_decode_shows_several_frames_as_an_array() -> None:
 
 def test_names_option_adds_names_and_scaled_values() -> None:
     line = '        {"id": 25, "width": 2, "value": 64349'
-    plain, named = (
-        admin("decode", *names, PANIC.frame.hex()).stdout for names in ((), ("--names",))
+    plain, common, named = (
+        admin("decode", *names, PANIC.frame.hex()).stdout
+        for names in ((), ("--names",), ("--names", "--model", "fmb920"))
     )
     assert f"{line}}},\n" in plain
+    assert f"{line}}},\n" in common
+    assert '"name": "External Voltage", "scaled": 13.92, "unit": "V"' in common
     more = ', "name": "BLE Temperature #1", "scaled": -11.87, "unit": "°C"'
     assert f"{line}{more}}},\n" in named
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--model", "FMB920"), "--model requires --names."),
+        (
+            ("--names", "--model", "XYZ"),
+            "--model XYZ: no list of this model. Use a similar one, such as FMB920.",
+        ),
+    ],
+)
+def test_model_needs_names_and_a_list(options: tuple[str, ...], error: str) -> None:
+    assert error_of(admin("decode", *options, PANIC.frame.hex())) == error
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from tests.unit.console.browsing import DEVICE, NOW, FakePorts, empty_redis
 from tracker.console.devices import BadRequest, Devices
 from tracker.errors import Unavailable
+from tracker.keys import DEVICE_MODELS
 from tracker.storage.reader import LAST, PositionReader, QueryFailed, Search, Track
 from tracker.vendors.teltonika.naming import Naming
 
@@ -78,7 +79,7 @@ def result(coroutine: Any) -> Any:
 
 def row(attributes: Mapping[str, Any], named: Any = None) -> dict[str, Any]:
     about = {"device_id": DEVICE, "vendor": "teltonika", "latitude": 41.3}
-    return {**EMPTY, **about, "attributes": attributes, "named": named}
+    return {**EMPTY, **about, "attributes": attributes, "named": named, "extra": None}
 
 
 def test_attributes_have_names_units_and_scaled_values(
@@ -88,8 +89,28 @@ def test_attributes_have_names_units_and_scaled_values(
     found = result(devices.one(DEVICE))["attributes"]
     assert found == [
         {"id": "66", "name": "External Voltage", "value": 14.211, "unit": "V", "raw": 14211},
-        {"id": "239", "name": "Ignition", "value": 1, "raw": 1},
+        {"id": "239", "name": "Ignition", "value": 1, "text": "ignition on", "raw": 1},
     ]
+
+
+@pytest.mark.parametrize(
+    ("extra", "names"),
+    [
+        (None, ["Geofence Zone 11"]),
+        ({}, ["Geofence Zone 11"]),
+        ({"widths": {"1": [70]}}, ["Geofence Zone 11"]),
+        ({"widths": {"2": [70]}}, [None]),
+        ({"widths": "malformed"}, ["Geofence Zone 11"]),
+    ],
+)
+def test_widths_of_the_row_select_the_names_of_attributes(
+    devices: Devices, positions: FakePositions, extra: Any, names: list[str | None]
+) -> None:
+    redis: Any = devices._redis
+    redis.replies["HMGET"] = lambda key, _: [b"FMB920" if key == DEVICE_MODELS else None]
+    positions.rows = [{**row({"70": 1}), "extra": extra}]
+    found = result(devices.one(DEVICE))["attributes"]
+    assert [about["name"] for about in found] == names
 
 
 @pytest.mark.parametrize("error", [Unavailable("gone"), "WRONGTYPE key", "NOPERM no permission"])

@@ -55,7 +55,7 @@ class Vendor:
     def describe(self, data: bytes, kind: Traffic) -> dict[str, Any]:
         return {self.name: data.hex(), "kind": kind.value}
 
-    def buildNaming(self, models: Mapping[str, Path]) -> None:
+    def buildNaming(self, models: Mapping[str, Path], default_model: str | None = None) -> None:
         return None
 
 

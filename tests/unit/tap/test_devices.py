@@ -211,10 +211,16 @@ def test_unreadable_authorities_are_reported(
         (("--names", "--names-map", "A=x", "--names-map", "A=y"), "given twice"),
         (("--names", "--names-map", "FMB920=missing.csv"), "missing.csv"),
         (("--names", "--names-map", "FMB920=bad.csv"), "bad.csv: column 'id' is missing"),
-        (("--names", "--names-map", "FMB920=worse.csv"), "worse.csv: "),
+        (("--names", "--names-map", "FMB920=worse.csv"), "worse.csv: row 2: not a number"),
+        (("--default-model", "FMB920"), "--default-model requires --names"),
+        (
+            ("--names", "--default-model", "FMB999"),
+            "--default-model FMB999: no list of this model. Use a similar one, such as FMB920, "
+            "or add a list with --names-map FMB999=FILE.",
+        ),
     ],
 )
-def test_invalid_names_map_is_reported_in_one_line(
+def test_invalid_option_of_names_is_reported_in_one_line(
     role: tuple[str, ...], arguments: tuple[str, ...], expected: str
 ) -> None:
     Path("bad.csv").write_text("a,b\n1,2\n")
@@ -222,7 +228,15 @@ def test_invalid_names_map_is_reported_in_one_line(
     assert expected in usage_error(*role, *arguments)
 
 
-@pytest.mark.parametrize("arguments", [("--names",), ("--names", "--names-map", "A=a.csv"), ()])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--names",),
+        ("--names", "--names-map", "A=a.csv", "--default-model", "A"),
+        ("--names", "--default-model", "fmb920"),
+        (),
+    ],
+)
 def test_attributes_are_named_only_with_option_names(arguments: tuple[str, ...]) -> None:
     Path("a.csv").write_text("id,name,size,signed,multiplier,unit,models\n1,A,1,0,1,,x\n")
     found = part_types("process", "--sink", "sqlite:x", *arguments)

@@ -158,7 +158,7 @@ function ioTable() {
     key: (row) => row.id,
     columns: [
       { title: "Name", cell: (row) => row.name ?? { parts: [["dim-text", "unnamed"]] } },
-      { title: "Value", class: "n", cell: (row) => ({ parts: [["", String(row.value ?? NOTHING)], ["unit", row.unit ? ` ${row.unit}` : ""]], title: `Raw value: ${row.raw}` }) },
+      { title: "Value", class: "n", cell: (row) => ({ parts: [["", String(row.value ?? row.error ?? NOTHING)], ["unit", row.unit ? ` ${row.unit}` : row.text ? ` ${row.text}` : ""]], title: `Raw value: ${row.raw}` }) },
       { title: "ID", class: "n", cell: (row) => row.id },
     ],
   });

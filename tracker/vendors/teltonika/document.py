@@ -18,17 +18,19 @@ from tracker.vendors.teltonika.avl import Record
 from tracker.vendors.teltonika.codec7 import NAME as CODEC_7
 from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
 from tracker.vendors.teltonika.content import Content
-from tracker.vendors.teltonika.dictionary import Dictionary
 from tracker.vendors.teltonika.frames import Frame, Login, Ping, TcpFrame
 from tracker.vendors.teltonika.messages import Message, Messages
+from tracker.vendors.teltonika.naming import Names
 
 #: Fields that are ignored when a document is encoded.
 DERIVED: Final = frozenset(
     {
         *("length", "crc", "time", "longitude_degrees", "latitude_degrees"),
-        *("name", "unit", "scaled"),
+        *("name", "unit", "scaled", "error"),
     }
 )
+#: Field of an element that is ignored, too. That of a message is encoded.
+TEXT: Final = "text"
 #: Width of an element with a value of variable length.
 VARIABLE: Final = "variable"
 
@@ -36,10 +38,11 @@ _DEGREE: Final = 10_000_000
 _LINE: Final = 118
 
 
-def document(frames: Sequence[Frame], names: Dictionary | None = None) -> Any:
+def document(frames: Sequence[Frame], names: Names | None = None) -> Any:
     """Return one frame as an object, several frames as an array.
 
-    :param names: adds names, units and scaled values of IO elements.
+    :param names: adds to IO elements what :meth:`Names.element` says of them. ``scaled`` is the
+        value with its sign and scale; ``text`` is the words for a code, or a value that is text.
     """
     described = [_document(frame, names) for frame in frames]
     return described[0] if len(described) == 1 else described
@@ -73,7 +76,7 @@ def _lines(value: Any, indent: str, top: bool = False) -> Iterable[str]:
     return lines
 
 
-def _document(frame: Frame, names: Dictionary | None) -> dict[str, Any]:
+def _document(frame: Frame, names: Names | None) -> dict[str, Any]:
     if isinstance(frame, Ping):
         return {"kind": "ping", "count": frame.count}
     if isinstance(frame, Login):
@@ -96,7 +99,7 @@ def _document(frame: Frame, names: Dictionary | None) -> dict[str, Any]:
     }
 
 
-def _content(content: Content, names: Dictionary | None, nested: bool = False) -> dict[str, Any]:
+def _content(content: Content, names: Names | None, nested: bool = False) -> dict[str, Any]:
     if isinstance(content, Messages):
         return _messages(content, nested)
     if isinstance(content, Codec7Packet):
@@ -111,7 +114,7 @@ def _time(milliseconds: int) -> str | None:
     return iso_milliseconds(milliseconds) if milliseconds <= MAX_TIMESTAMP_MS else None
 
 
-def _record(record: Record, names: Dictionary | None) -> dict[str, Any]:
+def _record(record: Record, names: Names | None) -> dict[str, Any]:
     made: dict[str, Any] = {
         "timestamp": record.timestamp,
         "time": _time(record.timestamp),
@@ -135,23 +138,34 @@ def _record(record: Record, names: Dictionary | None) -> dict[str, Any]:
     return made
 
 
-def _element(element: tuple[int, int, int], names: Dictionary | None) -> dict[str, Any]:
+def _element(element: tuple[int, int, int], names: Names | None) -> dict[str, Any]:
     element_id, width, value = element
     made: dict[str, Any] = {"id": element_id, "width": width, "value": value}
-    entry = names and names.find(element_id, width)
-    if entry:
-        made["name"], made["scaled"] = entry.name, entry.scaled(value)
-        if entry.unit:
-            made["unit"] = entry.unit
+    if names is not None:
+        made |= _named(names, element_id, width, value)
     return made
 
 
-def _variable(element_id: int, value: bytes, names: Dictionary | None) -> dict[str, Any]:
+def _variable(element_id: int, value: bytes, names: Names | None) -> dict[str, Any]:
     made: dict[str, Any] = {"id": element_id, "width": VARIABLE, "value": value.hex()}
-    entry = names and names.find(element_id, 0)
-    if entry:
-        made["name"] = entry.name
+    if names is not None:
+        made |= _named(names, element_id, 0, value)
     return made
+
+
+def _named(names: Names, element_id: int, width: int, value: int | bytes) -> dict[str, Any]:
+    found = names.element(element_id, width, value)
+    if found is None:
+        return {}
+    name, about = found
+    made: dict[str, Any] = {"name": name}
+    scaled = about["value"]
+    if isinstance(scaled, str):
+        made[TEXT] = scaled
+    elif isinstance(value, int):
+        # In a document, a number of 64 bits is a number.
+        made["scaled"] = int(scaled["__bigint"]) if isinstance(scaled, dict) else scaled
+    return made | {part: about[part] for part in ("unit", TEXT, "error") if part in about}
 
 
 def _codec7_record(record: Codec7Record) -> dict[str, Any]:

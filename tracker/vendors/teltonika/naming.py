@@ -1,91 +1,298 @@
-"""Names of the attributes of positions, with units and with signed and scaled values.
+"""Names of the attributes of positions, with units, signed and scaled values, states and errors.
 
-A payload has an element's id and its unsigned value, but neither its size nor the device's model.
-The model, if it is known, selects an entry of the dictionary; the entry applies only if the value
-fits into its size.
+A value gets a name only where the device's model, the id and the size on the wire agree. If the
+model is unknown, all families that have this id in this size have to agree. If the size is unknown
+(entries of earlier versions), all sizes have to agree that the id has and that the value fits.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from tracker.vendors.teltonika.dictionary import AvlId, Dictionary, load
+from attrs import evolve, frozen
 
-#: Families of the dictionary that apply to devices of unknown model.
-_DEFAULT_FAMILY: Final = "FMB/FMC/FMM"
+from tracker.untrusted import shown
+from tracker.vendors.teltonika.dictionary import (
+    AvlId,
+    buffer_of,
+    load,
+    load_aliases,
+    load_groups,
+)
 
-_MAX_ID_DIGITS: Final = 5
+#: Model numbers have six characters; what follows is the variant: ``FMB920-QJIB0``.
+_MODEL: Final = re.compile(r"(?:TELTONIKA[ _-]*)?([A-Z]{2,3})[ _-]?([0-9][0-9A-Z]*)")
+_MODEL_LENGTH: Final = 6
 
-_ById = Mapping[int, tuple[AvlId, ...]]
+#: Different texts in ``devices:models`` whose names are kept; after that they are looked up again.
+_MAX_CACHED: Final = 4096
+
+_VARIABLE: Final = 0
+_BUFFER: Final = 16
+
+#: Meanings of one id: size → entry; None where families disagree.
+_Sizes = Mapping[int, AvlId | None]
+
+
+@frozen
+class _Element:
+    """The meanings of an id."""
+
+    id: int
+    sizes: _Sizes
+    numbers: tuple[tuple[int, AvlId | None], ...]
+    """(first number that is too large, entry) of each size of numbers."""
+
+    def by_width(self, raw: int, width: int | None) -> tuple[AvlId, dict[str, Any]] | None:
+        entry = self.sizes.get(width or _VARIABLE)
+        if entry is None or not 0 <= raw < entry.limit:
+            return None
+        return entry, entry.number(raw)
+
+    def by_value(self, raw: int) -> tuple[AvlId, dict[str, Any]] | None:
+        found: tuple[AvlId, dict[str, Any]] | None = None
+        for limit, entry in self.numbers:
+            if not 0 <= raw < limit:
+                continue
+            if entry is None:
+                return None
+            made = entry.number(raw)
+            if found is not None and (found[0].name, found[1]) != (entry.name, made):
+                return None
+            found = entry, made
+        return found
+
+    def by_bytes(
+        self, raw: Any, data: bytes, width: int | None
+    ) -> tuple[AvlId, dict[str, Any]] | None:
+        """Return the meaning of a value that is not a number.
+
+        :param raw: the value in the attributes.
+        :param data: its bytes.
+        :param width: None if the length is variable, or not known.
+        """
+        entry = self.sizes.get(_BUFFER) if len(data) == _BUFFER else None
+        if entry is None and width is None:
+            entry = self.sizes.get(_VARIABLE)
+        return None if entry is None else (entry, entry.buffer(raw, data))
+
+
+def _element(element_id: int, sizes: _Sizes) -> _Element:
+    numbers = tuple(
+        (256**size, entry) for size, entry in sizes.items() if size not in (_VARIABLE, _BUFFER)
+    )
+    return _Element(element_id, sizes, numbers)
+
+
+@frozen
+class Names:
+    """Names of the attributes of devices of one model."""
+
+    _elements: Mapping[str, _Element]
+    """Attribute key → the meanings of the id."""
+
+    def named(
+        self, attributes: Mapping[str, Any], widths: Mapping[int, int] | None
+    ) -> dict[str, Any]:
+        """See :class:`tracker.interfaces.INaming`."""
+        made: dict[str, Any] = {}
+        elements = self._elements
+        for key, raw in attributes.items():
+            element = elements.get(key)
+            if element is None:
+                continue
+            found = _described(element, raw, widths)
+            if found is not None:
+                name = found[0].name
+                made[name if name not in made else f"{name} ({key})"] = found[1]
+        return made
+
+    def element(
+        self, element_id: int, width: int, value: int | bytes
+    ) -> tuple[str, dict[str, Any]] | None:
+        """Return the name of an element, and what :class:`tracker.interfaces.INaming` says of it.
+
+        :param width: size of the value in bytes; 0 if its length is variable.
+        :param value: the number or the bytes of the wire.
+        :return: None if the element has no name.
+        """
+        element = self._elements.get(str(element_id))
+        if element is None:
+            return None
+        if isinstance(value, bytes):
+            found = element.by_bytes(None, value, width or None)
+        else:
+            found = element.by_width(value, width)
+        return None if found is None else (found[0].name, found[1])
+
+
+def _described(
+    element: _Element, raw: Any, widths: Mapping[int, int] | None
+) -> tuple[AvlId, dict[str, Any]] | None:
+    if isinstance(raw, Mapping):
+        if "__buffer_b64" in raw:
+            data = buffer_of(raw)
+            if data is None:
+                return None
+            width = None if widths is None else widths.get(element.id)
+            return element.by_bytes(raw, data, width)
+        raw = _big(raw.get("__bigint"))
+    if type(raw) is not int:
+        return None
+    if widths is None:
+        return element.by_value(raw)
+    return element.by_width(raw, widths.get(element.id))
+
+
+def _big(text: Any) -> int | None:
+    """Return a number of 64 bits, which payloads hold as text; None if it is malformed."""
+    if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 20:
+        return int(text)
+    return None
+
+
+class NoList(ValueError):
+    """A model without a list; the message is one line."""
 
 
 class Naming:
-    """Names of attributes by the built-in dictionary and by those of single models."""
+    """Names of attributes by the lists of this package and by those of the user.
 
-    def __init__(self, models: Mapping[str, Dictionary]) -> None:
-        """Load the built-in dictionary.
+    :param models: model → meanings that take precedence over the lists of this package.
+    :param default_model: model of devices whose model is unknown; None: it stays unknown.
+    :raises NoList: if the default model is in no list.
+    """
 
-        :param models: model → dictionary that takes precedence over the built-in one.
-        """
-        self._default = _by_id(load())
-        self._models = {model: _by_id(dictionary) for model, dictionary in models.items()}
+    def __init__(
+        self, models: Mapping[str, Iterable[AvlId]], default_model: str | None = None
+    ) -> None:
+        self._entries = load()
+        self._groups = load_groups()
+        self._own = {_plain(model): tuple(entries) for model, entries in models.items()}
+        self._named = {name for entry in self._entries for name in entry.models}
+        self._tables: dict[tuple[str, ...], Mapping[int, _Sizes]] = {}
+        self._by_text: dict[str, Names] = {}
+        if default_model is not None and not self.knows(default_model):
+            raise NoList(
+                f"{shown(default_model)}: no list of this model. Use a similar one, such as FMB920"
+            )
+        self._unknown = self._names_of(default_model or "")
+
+    def knows(self, model: str) -> bool:
+        """See :class:`tracker.interfaces.INaming`."""
+        return bool(self._own_of(model) or self._lists(_normal(model)))
 
     def named(
         self, attributes: Mapping[str, Any], widths: Mapping[int, int] | None, model: str | None
     ) -> dict[str, Any]:
-        """See :class:`tracker.interfaces.INaming`.
+        """See :class:`tracker.interfaces.INaming`."""
+        return self.names(model).named(attributes, widths)
 
-        Attributes without a matching entry and those with a key that is not an id are omitted.
+    def names(self, model: str | None) -> Names:
+        """Return the names for a model.
+
+        :param model: None for the default model.
         """
-        own = self._models.get(model or "", {})
-        made: dict[str, Any] = {}
-        for key, raw in attributes.items():
-            if not (key.isascii() and key.isdigit() and len(key) <= _MAX_ID_DIGITS):
-                continue
-            element_id = int(key)
-            candidates = own.get(element_id) or _of_family(self._default.get(element_id, ()), model)
-            for entry in candidates:
-                value = _value(entry, raw)
-                if value is not None:
-                    name = entry.name if entry.name not in made else f"{entry.name} ({key})"
-                    made[name] = {"id": element_id, "value": value}
-                    if entry.unit:
-                        made[name]["unit"] = entry.unit
-                    break
-        return made
+        if model is None:
+            return self._unknown
+        names = self._by_text.get(model)
+        if names is None:
+            if len(self._by_text) >= _MAX_CACHED:
+                self._by_text.clear()
+            names = self._by_text[model] = self._names_of(model)
+        return names
+
+    def _lists(self, model: str) -> tuple[str, ...]:
+        """Return the values of :attr:`AvlId.models` that include a model."""
+        lists = self._groups.of(model)
+        if model in self._named and model not in self._groups.members:
+            lists.append(model)
+        return tuple(lists)
+
+    def _own_of(self, model: str) -> Iterable[AvlId]:
+        """Return the user's meanings for a variant of a model, else those for the model."""
+        return self._own.get(_plain(model)) or self._own.get(_normal(model)) or ()
+
+    def _names_of(self, model: str) -> Names:
+        table = {**self._table(self._lists(_normal(model))), **_by_id(self._own_of(model))}
+        return Names({str(number): _element(number, sizes) for number, sizes in table.items()})
+
+    def _table(self, lists: tuple[str, ...]) -> Mapping[int, _Sizes]:
+        """Return id → meanings for the models of these lists; without a list, for all models."""
+        if lists not in self._tables:
+            if not lists:
+                table: Mapping[int, _Sizes] = _agreed(self._entries, load_aliases())
+            else:
+                chosen = set(lists)
+                table = _by_id(
+                    entry for entry in self._entries if not chosen.isdisjoint(entry.models)
+                )
+                if chosen <= self._groups.partial:
+                    table = {**self._table(()), **table}
+            self._tables[lists] = table
+        return self._tables[lists]
 
 
-def _by_id(dictionary: Dictionary) -> _ById:
-    found: dict[int, tuple[AvlId, ...]] = {}
-    for entry in dictionary.entries.values():
-        found[entry.id] = (*found.get(entry.id, ()), entry)
+def _normal(model: str) -> str:
+    """Return the model number in a text such as ``FMB920-QJIB0`` or ``Teltonika fmc130 LTE``."""
+    text = _plain(model)
+    found = _MODEL.match(text)
+    if found is None:
+        return text
+    number = found[1] + found[2]
+    return text if number[_MODEL_LENGTH:][:1].isdigit() else number[:_MODEL_LENGTH]
+
+
+def _plain(model: str) -> str:
+    return model.strip().upper()
+
+
+def _by_id(entries: Iterable[AvlId]) -> dict[int, dict[int, AvlId | None]]:
+    found: dict[int, dict[int, AvlId | None]] = {}
+    for entry in entries:
+        found.setdefault(entry.id, {})[entry.size] = entry
     return found
 
 
-def _of_family(entries: Iterable[AvlId], model: str | None) -> list[AvlId]:
-    """Return the entries of the model's family, else of the default family, else all."""
-    entries = list(entries)
-    if len(entries) < 2:
-        return entries
-    if model is not None:
-        families = tuple(model.upper()[:length] for length in range(2, len(model) + 1))
-        own = [entry for entry in entries if set(entry.models.split("/")) & set(families)]
-        if own:
-            return own
-    return [entry for entry in entries if entry.models == _DEFAULT_FAMILY] or entries
+def _agreed(entries: Iterable[AvlId], aliases: Mapping[str, str]) -> Mapping[int, _Sizes]:
+    """Return the meanings on which all lists agree."""
+    same = {_wording(alias): name for alias, name in aliases.items()}
+    found: dict[int, dict[int, AvlId | None]] = {}
+    for entry in entries:
+        name = same.get(_wording(entry.name), entry.name)
+        if name != entry.name:
+            entry = evolve(entry, name=name)
+        sizes = found.setdefault(entry.id, {})
+        sizes[entry.size] = _common(sizes[entry.size], entry) if entry.size in sizes else entry
+    return found
 
 
-def _value(entry: AvlId, raw: Any) -> Any:
-    """Return the value of an attribute by this entry; None if it does not fit."""
-    if isinstance(raw, dict):
-        if "__buffer_b64" in raw:
-            return raw if entry.size == 0 else None
-        number = raw.get("__bigint")
-        if entry.size != 8 or not isinstance(number, str):
-            return None
-        # Not scaled: the number is too large to be kept exactly by all readers of JSON.
-        return raw
-    if isinstance(raw, bool) or not isinstance(raw, int):
+def _common(one: AvlId | None, other: AvlId) -> AvlId | None:
+    """Return what two lists have in common; None if they contradict each other."""
+    if one is None or _sense(one) != _sense(other):
         return None
-    return entry.scaled(raw) if 0 <= raw < 256**entry.size and entry.size else None
+    lowest = (one.minimum, other.minimum)
+    highest = (one.maximum, other.maximum)
+    states = {**one.states, **other.states}
+    return evolve(
+        one,
+        minimum=None if None in lowest else min(lowest),  # type: ignore[type-var]
+        maximum=None if None in highest else max(highest),  # type: ignore[type-var]
+        # A code that only one of the lists has is not contradicted.
+        states={
+            code: words
+            for code, words in states.items()
+            if one.states.get(code, words) == other.states.get(code, words)
+        },
+        errors=dict(one.errors.items() & other.errors.items()),
+    )
+
+
+def _sense(entry: AvlId) -> tuple[Any, ...]:
+    return _wording(entry.name), entry.signed, entry.multiplier, entry.unit, entry.is_text
+
+
+def _wording(name: str) -> str:
+    return re.sub("[^0-9a-z]", "", name.lower())

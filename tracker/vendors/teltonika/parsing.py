@@ -16,7 +16,7 @@ from tracker.vendors.teltonika.avl import CODECS, Codec, Packet, Record
 from tracker.vendors.teltonika.codec7 import NAME as CODEC_7
 from tracker.vendors.teltonika.content import Content, encode_data
 from tracker.vendors.teltonika.datagram import Datagram
-from tracker.vendors.teltonika.document import DERIVED, VARIABLE
+from tracker.vendors.teltonika.document import DERIVED, TEXT, VARIABLE
 from tracker.vendors.teltonika.frames import Frame, Login, Ping, TcpFrame, UdpFrame
 from tracker.vendors.teltonika.login import IMEI_DIGITS
 from tracker.vendors.teltonika.messages import (
@@ -198,6 +198,10 @@ class _Object:
             raise node.bad("one of " + ", ".join(words))
         return choices[node.value]
 
+    def ignore(self, name: str) -> None:
+        """Ignore a field."""
+        self._left.pop(name, None)
+
     def done(self) -> None:
         """Refuse fields that were not taken, such as misspelt names."""
         for name in self._left:
@@ -333,6 +337,7 @@ def _element(
     element_id = fields.take("id").integer(0, max_id)
     width = fields.take("width")
     value = fields.take("value")
+    fields.ignore(TEXT)
     if width.value == VARIABLE and codec.variable is not None:
         content = value.hex()
         if len(content) > _MAX_VARIABLE_BYTES:

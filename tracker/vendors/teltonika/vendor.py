@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.plugin import IPlugin
 from zope.interface import classImplements, implementer
 
-from tracker.interfaces import IGateway, INaming, IVendor, Traffic
+from tracker.interfaces import IGateway, INaming, IVendor, Traffic, UnknownModel
 from tracker.limits import Limits
 from tracker.vendors.connection import ConnectionFactory
 from tracker.vendors.datagram import DatagramPort
@@ -19,7 +19,7 @@ from tracker.vendors.teltonika.description import describe
 from tracker.vendors.teltonika.dialect import TeltonikaDialect
 from tracker.vendors.teltonika.dictionary import read_file
 from tracker.vendors.teltonika.layouts import Layouts
-from tracker.vendors.teltonika.naming import Naming
+from tracker.vendors.teltonika.naming import Naming, NoList
 
 classImplements(Naming, INaming)
 
@@ -52,6 +52,10 @@ class Teltonika:
         """See :class:`tracker.interfaces.IVendor`."""
         return describe(data, kind is Traffic.SENT)
 
-    def buildNaming(self, models: Mapping[str, Path]) -> Naming:
+    def buildNaming(self, models: Mapping[str, Path], default_model: str | None = None) -> Naming:
         """See :class:`tracker.interfaces.IVendor`; files have the columns of ``avl_ids.csv``."""
-        return Naming({model: read_file(file) for model, file in models.items()})
+        own = {model: read_file(file) for model, file in models.items()}
+        try:
+            return Naming(own, default_model)
+        except NoList as error:
+            raise UnknownModel(str(error)) from None

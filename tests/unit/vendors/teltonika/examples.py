@@ -29,7 +29,6 @@ from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.avl import CODEC_8E, CODECS, Codec, Packet, Record
 from tracker.vendors.teltonika.content import Content, encode_data
 from tracker.vendors.teltonika.datagram import Datagram
-from tracker.vendors.teltonika.dictionary import load
 from tracker.vendors.teltonika.document import document, render
 from tracker.vendors.teltonika.frames import (
     Frame,
@@ -46,6 +45,7 @@ from tracker.vendors.teltonika.messages import (
     MessageCodec,
     Messages,
 )
+from tracker.vendors.teltonika.naming import Naming
 from tracker.vendors.teltonika.parsing import parse
 
 CODEC_16_FRAME: Final = ON_CHANGE.frame
@@ -166,7 +166,9 @@ def decoded(data: bytes) -> tuple[Frame, ...]:
 
 def as_document(data: bytes, names: bool = False) -> Any:
     """Return the document of these bytes, parsed from its text."""
-    return json.loads(render(document(decoded(data), load() if names else None)))
+    return json.loads(
+        render(document(decoded(data), Naming({}).names("FMB920") if names else None))
+    )
 
 
 def as_bytes(value: Any) -> bytes:

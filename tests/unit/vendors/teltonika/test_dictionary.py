@@ -1,4 +1,4 @@
-"""The dictionary of IO elements: its entries, and the values that they scale."""
+"""The tables of IO elements: their rows, their groups of models, and files of the user."""
 
 from __future__ import annotations
 
@@ -6,130 +6,172 @@ from decimal import Decimal
 
 import pytest
 
-from tracker.vendors.teltonika.dictionary import Dictionary, load, read
+from tests.unit.vendors.teltonika.meanings import MEANINGS
+from tracker.vendors.teltonika.dictionary import (
+    AvlId,
+    Groups,
+    check_unique,
+    load,
+    load_aliases,
+    load_groups,
+    read,
+)
+from tracker.vendors.teltonika.naming import Naming
 
 HEADER = "id,name,size,signed,multiplier,unit,models"
 
 
 @pytest.fixture(scope="module")
-def table() -> Dictionary:
+def table() -> tuple[AvlId, ...]:
     return load()
 
 
-@pytest.mark.parametrize(
-    ("element_id", "size", "value", "scaled", "unit"),
-    [
-        (17, 2, 0xFF9C, -100, "mG"),
-        (18, 2, 0xFF22, -222, "mG"),
-        (72, 4, 0xFFFFFF9C, -10.0, "°C"),
-        (72, 2, 0xFF9C, -10.0, "°C"),
-        (25, 2, 0xFB5D, -11.87, "°C"),
-        (10800, 2, 0xFB5D, -11.87, "°C"),
-        (10644, 2, 0xFB5D, -11.87, "°C"),
-        (10649, 2, 2_150, 21.5, "°C"),
-        (400, 4, 0xFFFFFFFF, 0xFFFFFFFF, ""),
-        (10836, 2, 0xFFFF, 0xFFFF, ""),
-        (32, 1, 0xF6, -10, "°C"),
-        (202, 1, 0x80, -128, "°C"),
-        (202, 1, 0x7F, 127, "°C"),
-        (66, 2, 13_920, 13.92, "V"),
-        (66, 2, 0xFFFF, 65.535, "V"),
-        (800, 4, 12_345, 12.345, "V"),
-        (181, 2, 14, 1.4, ""),
-        (45, 2, 3, 30, "kPa"),
-        (16, 4, 0xFFFFFFFF, 0xFFFFFFFF, "m"),
-        (11, 8, 2**64 - 1, 2**64 - 1, ""),
-        (239, 1, 1, 1, ""),
-    ],
-)
-def test_value_is_signed_and_scaled_by_its_entry(
-    table: Dictionary, element_id: int, size: int, value: int, scaled: float, unit: str
-) -> None:
-    entry = table.find(element_id, size)
-    assert entry is not None
-    assert entry.scaled(value) == scaled
-    assert entry.unit == unit
+@pytest.fixture(scope="module")
+def groups() -> Groups:
+    return load_groups()
+
+
+@pytest.fixture(scope="module")
+def naming() -> Naming:
+    return Naming({})
 
 
 @pytest.mark.parametrize(
-    ("element_id", "size", "name"),
+    ("model", "element_id", "size", "raw", "name", "value", "unit"),
+    MEANINGS,
+    ids=[f"{row[0]}-{row[1]}-{row[2]}" for row in MEANINGS],
+)
+def test_meaning_that_was_checked_by_hand_is_in_the_table(
+    naming: Naming,
+    *,
+    model: str,
+    element_id: int,
+    size: int,
+    raw: int,
+    name: str,
+    value: float,
+    unit: str,
+) -> None:
+    found = naming.names(model).element(element_id, size, raw)
+    assert found is not None
+    assert (found[0], found[1]["value"], found[1].get("unit", "")) == (name, value, unit)
+
+
+@pytest.mark.parametrize(
+    ("element_id", "name"),
     [
-        (239, 1, "Ignition"),
-        (240, 1, "Movement"),
-        (21, 1, "GSM Signal"),
-        (241, 4, "Active GSM Operator"),
-        (71, 8, "Dallas Temperature ID 4"),
-        (71, 1, "GNSS Status"),
-        (205, 2, "GSM Cell ID"),
-        (205, 4, "GSM Cell ID"),
-        (385, 0, "Beacon"),
-        (100, 4, "Program Number"),
-        (101, 8, "Module ID (8 bytes)"),
-        (388, 0, "Module ID (17 bytes)"),
-        (124, 8, "Agricultural Machinery Flags"),
-        (517, 8, "Security State Flags P4"),
-        (518, 8, "Control State Flags P4"),
-        (519, 8, "Indicator State Flags P4"),
-        (662, 1, "Car Is Closed"),
-        (10644, 2, "Reefer Temperature Probe 1"),
-        (10828, 0, "EYE Sensor Data 1"),
-        (10829, 0, "EYE Sensor Data 2"),
-        (10831, 0, "EYE Sensor List Data"),
-        (10839, 2, "EYE Movement Count 4"),
-        (10843, 2, "EYE Magnet Count 4"),
-        (11317, 0, "EYE Sensor List"),
+        (264, "Barcode ID"),
+        (385, "Beacon"),
+        (388, "Module ID (17 bytes)"),
+        (10828, "EYE Sensor Data 1"),
+        (11317, "EYE Sensor List"),
     ],
 )
-def test_id_and_size_select_a_name(
-    table: Dictionary, element_id: int, size: int, name: str
-) -> None:
-    entry = table.find(element_id, size)
-    assert entry is not None
-    assert entry.name == name
+def test_variable_elements_are_in_the_table(naming: Naming, element_id: int, name: str) -> None:
+    found = naming.names("FMB120").element(element_id, 0, b"\x11")
+    assert found is not None
+    assert found[0] == name
 
 
-@pytest.mark.parametrize(("element_id", "size"), [(239, 2), (66, 4), (256, 8), (9, 0), (60000, 1)])
-def test_id_with_another_size_is_unknown(table: Dictionary, element_id: int, size: int) -> None:
-    assert table.find(element_id, size) is None
-
-
-def test_entries_have_valid_fields(table: Dictionary) -> None:
-    assert len(table.entries) >= 200
-    for entry in table.entries.values():
+def test_rows_have_valid_fields(table: tuple[AvlId, ...]) -> None:
+    assert len(table) > 2000
+    for entry in table:
         assert 0 < entry.id < 1 << 16
-        assert entry.size in (0, 1, 2, 4, 8)
-        assert entry.name == entry.name.strip() != ""
-        assert entry.multiplier > 0
+        assert entry.name == " ".join(entry.name.split()) != ""
+        assert entry.unit == entry.unit.strip()
         assert entry.models
-        assert not (entry.signed and entry.size in (0, 8))
-        if entry.size:
-            assert entry.scaled(0) == 0
-            assert entry.scaled(1) == float(entry.multiplier)
-            assert (entry.scaled(256**entry.size - 1) < 0) is entry.signed
+        assert not (entry.signed and entry.size not in (1, 2, 4))
+        assert not (entry.errors and entry.states)
+        lowest = -(entry.limit // 2) if entry.signed else 0
+        highest = lowest + entry.limit - 1
+        codes = [*entry.states, *entry.errors]
+        bounds = [bound for bound in (entry.minimum, entry.maximum) if bound is not None]
+        assert all(lowest <= number <= highest for number in (*bounds, *codes)), entry
+        assert len(bounds) in (0, 2)
+        words = [*entry.states.values(), *entry.errors.values()]
+        assert all(text == text.strip() != "" for text in words), entry
 
 
-def test_entries_are_sorted_by_id(table: Dictionary) -> None:
-    ids = [element_id for element_id, _ in table.entries]
-    assert ids == sorted(ids)
+def test_rows_are_sorted_by_id_and_size(table: tuple[AvlId, ...]) -> None:
+    keys = [(entry.id, entry.size) for entry in table]
+    assert keys == sorted(keys)
 
 
-def test_models_in_the_dictionary_are_known_families(table: Dictionary) -> None:
-    families = {family for entry in table.entries.values() for family in entry.models.split("/")}
-    assert families == {"FMB", "FMC", "FMM", "FM36", "FM63", "FM6", "FT"}
+def test_groups_and_models_of_rows_are_known(table: tuple[AvlId, ...], groups: Groups) -> None:
+    models = {name for members in groups.members.values() for name in members}
+    used = {name for entry in table for name in entry.models}
+    assert used <= set(groups.members) | models
+    assert set(groups.members) <= used
+    assert not set(groups.members) & models
+    assert groups.partial < set(groups.members)
 
 
-def test_dictionary_of_the_user_is_read() -> None:
-    (entry,) = read([HEADER, "7,Depth,2,1,0.5,m,X1/X2"]).entries.values()
-    assert (entry.name, entry.multiplier, entry.models) == ("Depth", Decimal("0.5"), "X1/X2")
-    assert entry.scaled(0xFFFF) == -0.5
+def test_no_model_has_two_meanings_of_an_id_in_one_size(
+    table: tuple[AvlId, ...], groups: Groups
+) -> None:
+    for model in {name for members in groups.members.values() for name in members}:
+        lists = {*groups.of(model.replace("x", "0")), model}
+        check_unique(entry for entry in table if lists & set(entry.models))
+
+
+def test_aliases_belong_to_names_of_the_table(table: tuple[AvlId, ...]) -> None:
+    names = {entry.name for entry in table}
+    aliases = load_aliases()
+    assert set(aliases.values()) <= names
+    assert not set(aliases) & set(aliases.values())
+
+
+def test_sensors_of_one_kind_have_equal_errors(table: tuple[AvlId, ...]) -> None:
+    for kind in ("BLE Temperature #", "BLE Humidity #", "EYE Temperature ", "Dallas Temperature "):
+        sensors = [entry for entry in table if entry.name[:-1] == kind and entry.name[-1].isdigit()]
+        assert len(sensors) >= 4
+        assert len({tuple(entry.errors.items()) for entry in sensors}) == 1
+        assert len({(entry.minimum, entry.maximum) for entry in sensors}) == 1
+
+
+def test_file_of_the_user_needs_no_further_columns() -> None:
+    (entry,) = read([HEADER, "7,Depth,2,1,0.5,m,X1 X2"])
+    assert entry == AvlId(7, "Depth", 2, True, Decimal("0.5"), "m", ("X1", "X2"))
+    assert read(["unit,size,id,name,multiplier,signed", "m,2,7,Depth,0.5,1"]) == (
+        AvlId(7, "Depth", 2, True, Decimal("0.5"), "m"),
+    )
+
+
+def test_file_of_the_user_may_have_all_columns() -> None:
+    header = f"{HEADER},kind,min,max,states,errors"
+    depth, word = read(
+        [header, "7,Depth,2,1,1,,,,-5,90,0=dry|1=wet,99=broken|-9=lost", "8,Word,0,0,1,,,text,,,,"]
+    )
+    assert (depth.minimum, depth.maximum) == (-5, 90)
+    assert depth.states == {0: "dry", 1: "wet"}
+    assert depth.errors == {99: "broken", -9: "lost"}
+    assert word.is_text
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        ("7,Depth", "row 2: 2 columns instead of 7"),
+        ("seven,Depth,2,1,1,,", "row 2: not a number"),
+        ("7,Depth,3,1,1,,", "row 2: size 3: must be one of 0, 1, 2, 4, 8, 16"),
+        ("7,Depth,2,1,x,,", "row 2: not a number"),
+        ("7,Depth,2,1,0,,", "row 2: multiplier 0: must be more than 0"),
+        ("7,Depth,2,1,nan,,", "row 2: multiplier nan: must be more than 0"),
+    ],
+)
+def test_invalid_row_is_refused_with_its_number(row: str, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        read([HEADER, row])
+
+
+def test_invalid_kind_and_code_are_refused() -> None:
+    with pytest.raises(ValueError, match="row 2: kind 'hex': must be empty or 'text'"):
+        read([f"{HEADER},kind", "7,Depth,0,0,1,,,hex"])
+    with pytest.raises(ValueError, match="row 2: not a number"):
+        read([f"{HEADER},states", "7,Depth,1,0,1,,,on"])
 
 
 def test_duplicate_entry_is_refused() -> None:
     row = "7,Depth,2,1,0.5,m,X1"
     with pytest.raises(ValueError, match="id 7 of size 2 has more than one entry"):
-        read([HEADER, row, row])
-
-
-def test_each_load_returns_a_new_dictionary() -> None:
-    assert load() is not load()
-    assert load() == load()
+        check_unique(read([HEADER, row, row]))

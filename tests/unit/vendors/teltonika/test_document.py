@@ -33,6 +33,7 @@ from tests.unit.vendors.teltonika.golden import (
     STREAM,
     Golden,
 )
+from tests.unit.vendors.teltonika.meanings import ABSENT_SENSORS
 from tracker.vendors.teltonika.document import DERIVED, document, render
 from tracker.vendors.teltonika.frames import Frame, encode_any_frame
 
@@ -246,14 +247,37 @@ def test_named_elements_have_scaled_values_and_units(
     assert shown == {"id": element_id, "value": raw, "name": name, "scaled": scaled, "unit": unit}
 
 
-def test_variable_element_has_a_name_and_no_scaled_value() -> None:
-    shown = element(as_document(PANIC.frame, names=True), 264)
-    assert shown == {
+def test_variable_element_has_a_name_and_its_text() -> None:
+    made = as_document(PANIC.frame, names=True)
+    assert element(made, 264) == {
         "id": 264,
         "width": "variable",
         "value": "414243313233",
         "name": "Barcode ID",
+        "text": "ABC123",
     }
+
+
+def test_states_and_errors_of_elements_are_shown() -> None:
+    made = as_document(ABSENT_SENSORS, names=True)
+    assert element(made, 239) == {
+        "id": 239,
+        "width": 1,
+        "value": 0,
+        "name": "Ignition",
+        "scaled": 0,
+        "text": "ignition off",
+    }
+    assert element(made, 25) == {
+        "id": 25,
+        "width": 2,
+        "value": 3000,
+        "name": "BLE Temperature #1",
+        "scaled": None,
+        "error": "sensor not found",
+    }
+    assert element(made, 11)["scaled"] == element(made, 11)["value"] > 2**53
+    assert as_bytes(made) == ABSENT_SENSORS
 
 
 @pytest.mark.parametrize("width", [1, 4, 8])
