@@ -9,19 +9,23 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from attrs import evolve
 from click.testing import CliRunner
 from pytest_twisted import ensureDeferred
 
 from tests.integration.admin.doctor import Report
+from tests.integration.storage.batches import CHECKPOINT, processed, stored
 from tests.replyproxy import reply_proxy
 from tests.servers import PostgresServer, free_port
 from tests.waiting import wait_for
 from tracker.admin.cli import main
+from tracker.interfaces import Batch, StoredPosition
 from tracker.observe.examination import Examination
 from tracker.observe.findings import Finding, Status
 from tracker.storage.checks import examine_sink
@@ -75,7 +79,7 @@ async def test_healthy_database_passes_all_checks(healthy: PostgresServer) -> No
     report = await examine(healthy.url)
     assert {one.check: one.status for one in report.findings} == {
         f"sink-{name}": OK
-        for name in ("reachable", "schema", "version", "durability", "connections")
+        for name in ("reachable", "schema", "version", "durability", "connections", "clocks")
     }
     assert PostgresServer.PASSWORD not in repr(report.findings)
 
@@ -89,7 +93,7 @@ async def test_missing_database_server_is_a_failure() -> None:
     assert "refused" in finding.seen
     assert finding.fix.startswith("systemctl start postgresql")
     assert {one.status for one in report.findings[1:]} == {SKIPPED}
-    assert len(report.findings) == 5
+    assert len(report.findings) == 6
     assert "s3cret" not in repr(report.findings)
 
 
@@ -361,3 +365,41 @@ async def test_full_file_system_is_a_failure() -> None:
 async def test_checks_are_skipped_without_a_sink() -> None:
     finding = (await examine(None)).one("sink-reachable")
     assert (finding.status, finding.fix) == (SKIPPED, "tracker-admin doctor --sink URL")
+
+
+# Wrong clocks
+
+
+def wrong(device_id: str, timestamp: str) -> StoredPosition:
+    """Return a record that arrives now."""
+    position = evolve(stored(1).position, device_id=device_id, timestamp=timestamp)
+    return processed(position, datetime.now(UTC).isoformat(timespec="milliseconds"))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@ensureDeferred
+async def test_devices_with_wrong_clocks_are_a_warning(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    url = f"sqlite:{tmp_path / 'clocks.sqlite'}"
+    if kind == "postgresql":
+        url = request.getfixturevalue("database")
+    assert (await examine(url)).one("sink-clocks").status is SKIPPED
+    sink = make_sink(reactor, url)
+    await sink.open()
+    try:
+        assert (await examine(url)).one("sink-clocks").status is OK
+        late = [wrong(str(number), "9999-01-01T00:00:00.000Z") for number in range(7)]
+        old = evolve(wrong("8", "1970-01-01T00:00:00.000Z"), received_at="2000-01-01T00:00:00.000Z")
+        await sink.store(Batch([*late, old], CHECKPOINT))
+        finding = (await examine(url)).one("sink-clocks")
+    finally:
+        await sink.close()
+    assert finding.status is WARNING
+    assert finding.seen.startswith("7 devices")
+    assert finding.seen.endswith(" and 2 more")
+    assert finding.seen.count("(ahead)") == 5
+    assert "getinfo" in finding.fix

@@ -11,6 +11,8 @@ import { Send } from "./send.js";
 const REFRESH = 4_000;
 const AWAITED_REFRESH = 1_000; // until the final status of a command that was sent here
 const TRACK_REFRESH = 10_000;
+const NEWER_PLACE = 60_000; // between the arrival of the last position and the last contact
+const CLOCK_ERRORS = { ahead: "ahead", old: "too old", rollover: "GPS week rollover" };
 const HOURS = [[1, "1 hour"], [6, "6 hours"], [24, "1 day"], [168, "7 days"]];
 
 export class Device {
@@ -125,8 +127,15 @@ function factsOf(device) {
   if (row) {
     const contact = ago(row.last_contact);
     rows.push(["Last contact", contact.text, contact.title]);
-    rows.push(["Position", coordinates(row)]);
+    rows.push(["Position", row.ts ? coordinates(row) : "no fix yet"]);
     if (row.ts) rows.push(["Position time", moment(row.ts).text, row.ts]);
+    if (Date.parse(row.last_contact) - Date.parse(row.received_at) > NEWER_PLACE) {
+      rows.push(["Newer position", "none: later data has no fix, has a wrong time, or is older"]);
+    }
+    if (row.clock_error) {
+      const wrong = `${String(row.clock_error_ts).slice(0, 16).replace("T", " ")} UTC`;
+      rows.push(["Last wrong time", `${wrong} (${CLOCK_ERRORS[row.clock_error] ?? row.clock_error}), received ${ago(row.clock_error_at).text}`, row.clock_error_at]);
+    }
     if (row.speed !== null) rows.push(["Speed", `${number(row.speed)} km/h ${row.speed ? heading(row.angle) : ""}`.trim()]);
     if (row.altitude !== null) rows.push(["Altitude", `${number(row.altitude)} m`]);
     if (row.satellites !== null) rows.push(["Satellites", number(row.satellites)]);

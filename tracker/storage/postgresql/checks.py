@@ -14,6 +14,7 @@ from tracker.interfaces import SinkUnusable
 from tracker.observe.examination import Examination, in_thread
 from tracker.observe.findings import Finding, Status, failure, ok, skipped, warning
 from tracker.reactor import Reactor
+from tracker.storage.clockcheck import CLOCKS, CLOCKS_TIMEOUT, LATE, OLD_SCHEMA, judge_clocks
 from tracker.storage.migrations import judge_schema, migrations
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import Connection, connect, error_text
@@ -24,7 +25,9 @@ MIN_VERSION: Final = 13
 #: Minimum number of free connections. A processor needs one, and a second one at a restart.
 MIN_FREE_CONNECTIONS: Final = 10
 
-_CHECKS: Final = ("sink-schema", "sink-version", "sink-durability", "sink-connections")
+_CHECKS: Final = (
+    *("sink-schema", "sink-version", "sink-durability", "sink-connections", "sink-clocks"),
+)
 
 # Backends are counted per database, since some users may not see the sessions of others.
 _FACTS: Final = """
@@ -76,6 +79,7 @@ async def examine(reactor: Reactor, examination: Examination, url: str) -> None:
         ("sink-connections", judge_connections),
     ):
         await examination.make(name, in_thread, reactor, _judged, judge, facts, psql(address))
+    await examination.make("sink-clocks", in_thread, reactor, clocks, connection)
     if examination.has_time:  # otherwise a thread may still use the connection
         connection.close()
 
@@ -93,7 +97,10 @@ def reachable(address: PostgreSQLAddress, connections: list[Connection]) -> Find
         connection = connect(address)
     except psycopg.Error as error:
         return judge_unreachable(address, error_text(error))
-    connection.execute("SET default_transaction_read_only = on; SET statement_timeout = 5000")
+    connection.execute(
+        "SET default_transaction_read_only = on; "
+        f"SET statement_timeout = {CLOCKS_TIMEOUT * 1000:.0f}"
+    )
     connections.append(connection)
     return ok(f"{address.url} is reachable")
 
@@ -183,6 +190,17 @@ def judge_connections(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
         return
     fix = f"{cli} -c 'ALTER SYSTEM SET max_connections = {2 * limit}'  # then restart PostgreSQL"
     yield (warning if free > 0 else failure)(text, fix)
+
+
+def clocks(connection: Connection) -> Finding:
+    """Check that no device has sent wrong times."""
+    try:
+        rows = connection.execute(CLOCKS.format(since="now() - interval '1 day'")).fetchall()
+    except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):
+        return OLD_SCHEMA
+    except psycopg.errors.QueryCanceled:
+        return LATE
+    return judge_clocks(rows)
 
 
 def psql(address: PostgreSQLAddress) -> str:

@@ -11,6 +11,8 @@ from tracker.interfaces import SinkUnusable
 
 #: Errors after which another attempt to open a database may succeed.
 _TRANSIENT: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+#: Beginnings of errors for a table or column that the schema lacks; their code is the general one.
+UNDEFINED: Final = ("no such table", "no such column")
 #: Seconds to wait for another program that holds the file's write lock.
 _LOCK_TIMEOUT: Final = 5.0
 #: Errors about values that cannot be stored, raised by SQLite or by Python's driver.

@@ -21,11 +21,10 @@ from tracker.storage.reader import (
     Search,
     decoded,
 )
+from tracker.storage.sqlite.connection import UNDEFINED
 
 #: Instructions of SQLite's virtual machine between two checks of the time.
 _STEPS: Final = 10_000
-#: Beginnings of errors for a table or column that the schema lacks; their code is the general one.
-_UNDEFINED: Final = ("no such table", "no such column")
 _LAST: Final = f"{', '.join(LAST)}, {sqlite_place()}"
 
 
@@ -88,7 +87,7 @@ class SQLiteReader(PositionReader):
                 detail = f"{self._path} does not exist yet"
                 raise QueryFailed("the database does not exist yet", detail) from None
             text = "the database cannot be queried; see the console's log"
-            if str(error).startswith(_UNDEFINED):
+            if str(error).startswith(UNDEFINED):
                 raise QueryFailed(OLD_TABLES, f"{self._path}: {error}") from None
             if _interrupted(error):
                 text = f"no reply from the database within {QUERY_TIMEOUT:g} s"

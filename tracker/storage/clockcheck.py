@@ -1,0 +1,43 @@
+"""The check for devices that have sent wrong times."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Final
+
+from tracker.observe.findings import Finding, ok, skipped, warning
+from tracker.observe.wording import plural
+from tracker.untrusted import shown
+
+#: Number of devices that the finding names.
+MAX_NAMED: Final = 5
+#: Seconds within which the database must reply.
+CLOCKS_TIMEOUT: Final = 5.0
+#: A query without arguments: it returns rows of the number of all devices with a recent error,
+#: the ID of a device, and the kind of its error.
+CLOCKS: Final = f"""
+SELECT count(*) OVER (), device_id, clock_error FROM last_positions
+WHERE clock_error_at > {{since}} ORDER BY clock_error_at DESC, device_id LIMIT {MAX_NAMED}
+"""  # noqa: S608 - made of constants
+
+OLD_SCHEMA: Final = skipped("the tables do not have this column yet")
+LATE: Final = skipped(f"no reply from the database within {CLOCKS_TIMEOUT:g} s")
+
+
+def judge_clocks(rows: Sequence[tuple[int, str, str]]) -> Finding:
+    """Return the finding on the devices that have sent wrong times within the last day.
+
+    :param rows: the rows of :data:`CLOCKS`.
+    """
+    if not rows:
+        return ok("no device has sent a wrong time within the last day")
+    count = rows[0][0]
+    names = ", ".join(f"{shown(device_id)} ({shown(kind)})" for _, device_id, kind in rows)
+    if count > len(rows):
+        names += f" and {count - len(rows):,} more"
+    first = shlex.quote(shown(rows[0][1]))
+    return warning(
+        f"{plural(count, 'device')} sent a wrong time within the last day: {names}",
+        f"tracker-admin send {first} getinfo  # RTC is its clock; rollover: update its firmware",
+    )
