@@ -150,7 +150,7 @@ async def _from_redis(
             if not is_wrong_type(error):
                 raise
             if streams:
-                raise RunFailed(f"{shown(stream)} is not a stream.") from None
+                raise RunFailed(f"Key {shown(stream)} is not a stream.") from None
             click.echo(f"{shown(stream)} is not a stream. Rename or delete the key.", err=True)
             continue
         if read is not None:

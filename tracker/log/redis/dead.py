@@ -122,7 +122,7 @@ async def retry_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) ->
                     failed[letter.id] = "it has no fields to append"
         result = await move(redis, source, stream, contents)
         moved += result.moved
-        failed |= {entry_id: shown(error) for entry_id, error in result.failed.items()}
+        failed |= result.failed
     return RetryResult(moved, failed)
 
 

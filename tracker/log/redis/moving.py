@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred, DeferredList
 
 from tracker.errors import Refused
 from tracker.extra import ARRIVED, NO_EXTRA, read_extra
@@ -17,7 +16,7 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
 from tracker.untrusted import shown
 
-#: Maximum number of entries that are moved in one round trip.
+#: Maximum number of entries that are moved at once; that blocks Redis for a millisecond.
 MAX_MOVED: Final = 64
 
 #: Maximum number of names and values in one call from Lua; its stack has some 8,000 slots.
@@ -26,14 +25,25 @@ _MAX_UNPACKED: Final = 7000
 _EXTRA: Final = b"extra"
 _ID: Final = re.compile(r"([0-9]{1,20})-[0-9]{1,20}")
 
-# KEYS: the source, the target. ARGV: the ID in the source, alternating names and values. Returns 1
-# if the entry was moved, and 0 if it does not exist.
+# KEYS: the source, the target. ARGV: of each entry the ID in the source, the number of names and
+# values, and these. Returns for each entry 1 if it was moved, 0 if it does not exist, or the error.
 _MOVE: Final = Script("""\
-if #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then return 0 end
-local added = redis.pcall('XADD', KEYS[2], '*', unpack(ARGV, 2))
-if type(added) == 'table' and added.err then return added end
-redis.call('XDEL', KEYS[1], ARGV[1])
-return 1
+local results, at = {}, 1
+while ARGV[at] do
+  local id, last, result = ARGV[at], at + 1 + tonumber(ARGV[at + 1]), 0
+  if #redis.call('XRANGE', KEYS[1], id, id) > 0 then
+    local added = redis.pcall('XADD', KEYS[2], '*', unpack(ARGV, at + 2, last))
+    if type(added) == 'table' and added.err then
+      result = added.err
+    else
+      redis.call('XDEL', KEYS[1], id)
+      result = 1
+    end
+  end
+  results[#results + 1] = result
+  at = last + 1
+end
+return results
 """)
 
 # KEYS: a stream. ARGV: a group. Deletes the stream if it is empty and has no other group. Returns
@@ -63,8 +73,8 @@ class MoveResult:
     """The result of a move of entries."""
 
     moved: int = 0
-    failed: Mapping[str, Refused] = field(factory=dict)
-    """ID → the error; the entry is still in the source."""
+    failed: Mapping[str, str] = field(factory=dict)
+    """ID → the error of Redis; the entry is still in the source."""
 
 
 async def move(
@@ -80,21 +90,30 @@ async def move(
     harmless, because a position is stored once.
 
     :param entries: ID in the source → the content to append; at most :data:`MAX_MOVED`.
+    :raises Refused: if the source is not a stream.
     :raises Unavailable: if Redis is down; some entries may have been moved.
     """
-    sent = [
-        Deferred.fromCoroutine(_move(redis, (source, target), entry_id, content))
-        for entry_id, content in entries.items()
-    ]
-    moved, failed = 0, {}
-    replies: Any = await DeferredList(sent, consumeErrors=True)
-    for entry_id, (succeeded, reply) in zip(entries, replies, strict=True):
-        if succeeded:
-            moved += reply
-        elif reply.check(Refused):
-            failed[entry_id] = reply.value
+    arguments: list[str | bytes | int] = []
+    wide, together = [], []
+    for entry_id, content in entries.items():
+        if len(content) > _MAX_UNPACKED:
+            wide.append(entry_id)
         else:
-            reply.raiseException()
+            together.append(entry_id)
+            arguments += (entry_id, len(content), *content)
+    moved, failed = 0, {}
+    results = await _MOVE.run(redis, [source, target], *arguments) if together else ()
+    for entry_id, result in zip(together, results, strict=True):
+        if isinstance(result, int):
+            moved += result
+        else:
+            failed[entry_id] = shown(result)
+    for entry_id in wide:
+        try:
+            await redis.execute("XADD", target, "*", *entries[entry_id])
+            moved += await redis.execute("XDEL", source, entry_id)
+        except Refused as error:
+            failed[entry_id] = shown(error)
     return MoveResult(moved, failed)
 
 
@@ -121,7 +140,7 @@ async def move_all(redis: RedisConnection, source: str, target: str) -> AsyncIte
         result = await move(redis, source, target, contents)
         yield result.moved
         for error in result.failed.values():
-            raise error
+            raise Refused(error)
 
 
 async def delete_empty(redis: RedisConnection, stream: str, group: str) -> str:
@@ -131,18 +150,6 @@ async def delete_empty(redis: RedisConnection, stream: str, group: str) -> str:
     """
     reason: bytes = await _DELETE_EMPTY.run(redis, [stream], group)
     return shown(reason) if reason else ""
-
-
-async def _move(
-    redis: RedisConnection, streams: tuple[str, str], entry_id: str, content: Content
-) -> int:
-    if len(content) <= _MAX_UNPACKED:
-        moved: int = await _MOVE.run(redis, streams, entry_id, *content)
-        return moved
-    source, target = streams
-    await redis.execute("XADD", target, "*", *content)
-    deleted: int = await redis.execute("XDEL", source, entry_id)
-    return deleted
 
 
 def arrival(*entry_ids: str) -> str | None:
