@@ -23,10 +23,10 @@ from twisted.internet.defer import (
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.web.http import INTERNAL_SERVER_ERROR
 
+from tracker.bridge.failingrows import FailingRows, calls_for_a_pause
 from tracker.bridge.instances import NoInstance
-from tracker.bridge.lanes import MAX_RUNNING, Lanes
+from tracker.bridge.lanes import Lanes
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.pending import (
     PAGE_SIZE,
@@ -36,7 +36,7 @@ from tracker.bridge.pending import (
     Row,
     in_sending_order,
 )
-from tracker.bridge.rest import DirectusDenied, DirectusDown, DirectusRefused
+from tracker.bridge.rest import DirectusError
 from tracker.bridge.routing import Router
 from tracker.bridge.schema import COMMANDS
 from tracker.control.commands import ControlError
@@ -57,9 +57,6 @@ WATCHDOG_TIMEOUT: Final = 600.0
 #: Maximum number of rows for which the last logged reason is remembered.
 _MAX_LOGGED: Final = 1000
 
-#: Errors of a request that concerns several rows.
-_DIRECTUS_ERRORS: Final = (DirectusDown, DirectusDenied, DirectusRefused)
-
 
 class SendBackoff:
     """The pause in sending after a failure of Directus or of all instances.
@@ -73,7 +70,6 @@ class SendBackoff:
         """Number of failures since the start."""
         self._backoff = backoff
         self._condition = condition
-        self._row_failures = 0  # consecutive rows that Directus could not change
 
     @property
     def left(self) -> float:
@@ -87,23 +83,9 @@ class SendBackoff:
         :param error: its ``retry_after``, if any, prolongs the pause.
         """
         self.failures += 1
-        self._row_failures = 0
         self._condition.fails(reason)
         if not self._backoff.left:  # otherwise another row has failed at the same time
             self._backoff.failed(getattr(error, "retry_after", None))
-
-    def may_concern_one_row(self, error: DirectusDown) -> bool:
-        """Return True if Directus may have failed because of this row alone.
-
-        That is the case for status 500, unless many consecutive rows fail.
-        """
-        self._row_failures += 1
-        return error.status == INTERNAL_SERVER_ERROR and self._row_failures <= MAX_RUNNING
-
-    def row_succeeded(self) -> None:
-        """Record that a command was sent and its row was changed."""
-        self._row_failures = 0
-        self.succeeded()
 
     def succeeded(self) -> None:
         """Reset the backoff to its first delay."""
@@ -115,6 +97,7 @@ class SendBackoff:
 class Dispatcher(Service):
     """A service that sends the commands of pending rows.
 
+    :param failing_rows: rows that Directus has failed to change; None: a new list.
     :param interval: seconds between two polls.
     :param watchdog: is reset at each poll.
     """
@@ -129,6 +112,7 @@ class Dispatcher(Service):
         router: Router,
         send_backoff: SendBackoff,
         metrics: BridgeMetrics,
+        failing_rows: FailingRows | None = None,
         interval: float = INTERVAL,
         watchdog: Watchdog | None = None,
     ) -> None:
@@ -139,6 +123,7 @@ class Dispatcher(Service):
         self._router = router
         self._send_backoff = send_backoff
         self._metrics = metrics
+        self._failing_rows = failing_rows or FailingRows(clock)
         self._interval = interval
         self._watchdog = watchdog or Watchdog(interval + WATCHDOG_TIMEOUT)
         self._announced: dict[str, None] = {}  # row IDs, in the order of their announcement
@@ -201,8 +186,10 @@ class Dispatcher(Service):
     async def _read(self, keys: Sequence[str]) -> None:
         try:
             rows = await self._waits.result(self._pending.by_ids(keys))
-            ready = await self._waits.result(self._pending.with_older(rows))
-        except _DIRECTUS_ERRORS as error:
+            ready = await self._waits.result(
+                self._pending.with_older(rows, self._failing_rows.waiting)
+            )
+        except DirectusError as error:
             self._send_backoff.failed(f"cannot read pending commands: {error}", error)
         except CancelledError:
             raise
@@ -241,7 +228,7 @@ class Dispatcher(Service):
     async def _poll_safely(self) -> bool:
         try:
             return await self._poll()
-        except _DIRECTUS_ERRORS as error:
+        except DirectusError as error:
             self._send_backoff.failed(f"cannot read pending commands: {error}", error)
         except CancelledError:
             raise
@@ -252,6 +239,8 @@ class Dispatcher(Service):
     async def _poll(self) -> bool:
         """Send all pending rows, the newest first; return True if another poll must follow."""
         cursor, failures = PageCursor(), self._send_backoff.failures
+        known = set(self._failing_rows.keys)
+        seen: set[str] = set()
         deadline = self._clock.seconds() + self._interval
         postponed = progress = False
         while not self._waits.stopped:
@@ -261,9 +250,11 @@ class Dispatcher(Service):
             if len(page) < PAGE_SIZE:
                 ready = ReadyRows(in_sending_order(page), False)  # no older rows exist
             else:
-                ready = await self._waits.result(self._pending.with_older(page))
+                waiting = self._failing_rows.waiting
+                ready = await self._waits.result(self._pending.with_older(page, waiting))
             if self._send_backoff.failures != failures:
                 return True
+            seen.update(row["id"] for row in page if row["id"] in known)
             left = await self._send_all(ready.rows)
             progress |= len(left) < len(ready.rows)
             left |= {row["id"] for row in page} - {row["id"] for row in ready.rows}
@@ -274,6 +265,11 @@ class Dispatcher(Service):
                 break
             if self._clock.seconds() >= deadline:
                 return True  # newer rows may exist by now
+        for key in known - seen:  # it was deleted, or another program has changed it
+            self._failing_rows.forget(key)
+        if (error := self._failing_rows.blamed) is not None:
+            self._send_backoff.failed(f"cannot update commands: {error}", error)
+            return False
         self._send_backoff.succeeded()
         return postponed and progress
 
@@ -301,18 +297,17 @@ class Dispatcher(Service):
         # After a failure all rows are read again: an earlier row of this device may be unsent.
         if not self.running or failures != self._send_backoff.failures:
             return False
+        if self._failing_rows.is_waiting(row["id"]):
+            return False
         try:
+            if "error" in row:
+                raise row["error"]
             changed = await self._router.send(row)
-        except DirectusDown as error:
-            if self._send_backoff.may_concern_one_row(error):
-                self._log_once(row["id"], str(error))
-            else:
-                self._send_backoff.failed(f"cannot update commands: {error}", error)
-        except DirectusDenied as error:
-            self._send_backoff.failed(f"cannot update commands: {error}", error)
+        except DirectusError as error:
+            self._row_failed(row["id"], error)
         except NoInstance as error:
             self._send_backoff.failed(f"cannot send commands: {error}", error)
-        except (DirectusRefused, ControlError) as error:
+        except ControlError as error:
             self._log_once(row["id"], str(error))
         except CancelledError:
             return False
@@ -320,10 +315,19 @@ class Dispatcher(Service):
             self._log.failure("command {key} cannot be sent", key=row["id"])
         else:
             self._logged.pop(row["id"], None)
-            self._send_backoff.row_succeeded()
+            self._failing_rows.succeeded(row["id"])
+            self._send_backoff.succeeded()
             return changed
         self._metrics.commands.labels("not_sent").inc()
         return False
+
+    def _row_failed(self, key: str, error: DirectusError) -> None:
+        self._failing_rows.failed(key, error)
+        if self._failing_rows.is_at_fault(key):
+            self._log_once(key, str(error))
+        elif calls_for_a_pause(error) or self._failing_rows.failures % PAGE_SIZE == 0:
+            self._send_backoff.failed(f"cannot update commands: {error}", error)
+        # Otherwise other rows are tried first: one that succeeds shows that this one is at fault.
 
     def _log_once(self, key: str, reason: str) -> None:
         """Log the reason why a row stays pending, unless it is the reason logged last."""

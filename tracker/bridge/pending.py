@@ -1,17 +1,21 @@
 """Read the rows of pending commands page by page, in the order in which they must be sent.
 
+A row that Directus cannot read has only its keys and its ``error``.
+
 The newest rows come first, because their users are waiting. Within one device, commands are sent in
 the order of their creation, so that the newest one takes effect last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import frozen
+from twisted.web.http import INTERNAL_SERVER_ERROR
 
-from tracker.bridge.rest import DirectusClient, DirectusTooLong
+from tracker.bridge.failingrows import MAX_SUSPECTS
+from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusTooLong
 from tracker.bridge.rows import COMMAND_FIELDS
 from tracker.bridge.schema import COMMANDS, PENDING
 from tracker.command import MAX_TEXT_BYTES, is_device_id
@@ -23,9 +27,9 @@ Filter = Mapping[str, Any]
 PAGE_SIZE: Final = 100
 #: Older rows of the devices of one page that are read at once.
 MAX_OLDER_ROWS: Final = 1000
-#: Pending rows with the same creation time that the next page excludes by ID.
-MAX_EXCLUDED_IDS: Final = 200
 
+#: The fields without those that users can write.
+_KEY_FIELDS: Final = ("id", "imei", "date_created")
 _NEWEST_FIRST: Final = ("-date_created", "-id")
 _OLDEST_FIRST: Final = ("date_created", "id")
 
@@ -48,7 +52,7 @@ class PendingRows:
 
     async def page(self, cursor: PageCursor) -> list[Row]:
         """Return the page at a cursor."""
-        return await self._read(cursor.filter, _NEWEST_FIRST)
+        return await self._read(cursor.filter, _NEWEST_FIRST, cursor.offset)
 
     async def by_ids(self, keys: Sequence[str]) -> list[Row]:
         """Return the rows with these IDs that are pending, in the order of ``keys``.
@@ -58,10 +62,11 @@ class PendingRows:
         rows = await self._read({"id": {"_in": list(keys)}}, _OLDEST_FIRST)
         return sorted(rows, key=lambda row: keys.index(row["id"]))
 
-    async def with_older(self, rows: Sequence[Row]) -> ReadyRows:
+    async def with_older(self, rows: Sequence[Row], without: Collection[str] = ()) -> ReadyRows:
         """Return these rows, preceded by the older pending rows of their devices.
 
         :param rows: at most :data:`PAGE_SIZE` rows.
+        :param without: IDs of older rows that others need not wait for.
         """
         newest = max((row["date_created"] or "" for row in rows), default="")
         devices = {row["imei"] for row in rows if is_device_id(str(row["imei"]))}
@@ -72,7 +77,7 @@ class PendingRows:
                 {
                     "imei": {"_in": sorted(devices)},
                     "date_created": {"_lt": newest},
-                    "id": {"_nin": [row["id"] for row in rows]},
+                    "id": {"_nin": [*(row["id"] for row in rows), *without]},
                 },
                 _OLDEST_FIRST,
             )
@@ -87,18 +92,40 @@ class PendingRows:
         together = [*before, *(row for row in rows if row["imei"] not in postponed)]
         return ReadyRows(in_sending_order(together), bool(postponed))
 
-    async def _read(self, where: Filter, sort: Sequence[str]) -> list[Row]:
+    async def _read(self, where: Filter, sort: Sequence[str], offset: int = 0) -> list[Row]:
         try:
-            rows = await self._query(where, COMMAND_FIELDS, sort, PAGE_SIZE)
+            rows = await self._query(where, COMMAND_FIELDS, sort, PAGE_SIZE, offset)
         except DirectusTooLong:
             without_text = [name for name in COMMAND_FIELDS if name != "text"]
-            rows = await self._query(where, without_text, sort, PAGE_SIZE)
+            rows = await self._query(where, without_text, sort, PAGE_SIZE, offset)
             for row in rows:
                 row["text"] = await self._text(row["id"])
+        except DirectusDown as error:
+            if error.status != INTERNAL_SERVER_ERROR:
+                raise
+            rows = await self._query(where, _KEY_FIELDS, sort, PAGE_SIZE, offset)
+            rows = await self._one_by_one(rows)
         for row in rows:
             # One character beyond the limit is enough to show that the text is too long.
-            row["text"] = (row["text"] or "")[: MAX_TEXT_BYTES + 1]
+            row["text"] = (row.get("text") or "")[: MAX_TEXT_BYTES + 1]
         return rows
+
+    async def _one_by_one(self, rows: Sequence[Row]) -> list[Row]:
+        """Read the other fields of each row; of one that Directus cannot read, add its error."""
+        complete = []
+        failures = 0
+        for row in rows:
+            try:
+                where = {"id": {"_eq": row["id"]}}
+                found = await self._query(where, COMMAND_FIELDS, _OLDEST_FIRST, 1)
+                failures = 0
+            except DirectusDown as error:
+                failures += 1
+                if error.status != INTERNAL_SERVER_ERROR or failures > MAX_SUSPECTS:
+                    raise
+                found = [row | {"error": error}]
+            complete += found
+        return complete
 
     async def _text(self, key: str) -> str:
         """Return the text of one row, when the texts of all rows exceed one response."""
@@ -109,11 +136,16 @@ class PendingRows:
         return str(found[0]["text"])[: MAX_TEXT_BYTES + 1] if found else ""
 
     async def _query(
-        self, where: Filter, fields: Sequence[str], sort: Sequence[str], limit: int
+        self,
+        where: Filter,
+        fields: Sequence[str],
+        sort: Sequence[str],
+        limit: int,
+        offset: int = 0,
     ) -> list[Row]:
         wanted = {"_and": [{"status": {"_eq": PENDING}}, where]} if where else _STATUS
         return await self._directus.get_items(
-            COMMANDS, filter=wanted, fields=fields, sort=sort, limit=limit
+            COMMANDS, filter=wanted, fields=fields, sort=sort, limit=limit, offset=offset or None
         )
 
 
@@ -123,25 +155,21 @@ _STATUS: Final = {"status": {"_eq": PENDING}}
 class PageCursor:
     """A position in the pending rows, which are read from the newest to the oldest.
 
-    Rows that were sent are no longer pending, so an offset would skip rows. Directus cannot compare
-    IDs by size. Each page therefore begins at the creation time of the last row of the previous
-    page, and excludes by ID the rows with that time that are still pending.
+    Rows that were sent are no longer pending, so an offset into all rows would skip rows. Each page
+    therefore begins at the creation time of the last row of the previous page, behind the rows with
+    that time that are still pending. If some of these change meanwhile, the next poll finds the
+    rows that are skipped.
     """
 
     def __init__(self) -> None:
         self._before: str | None = None
-        self._left: set[str] = set()
-        self._skip = False
+        self.offset = 0
+        """Number of rows to skip."""
 
     @property
     def filter(self) -> Filter:
         """The filter of the remaining rows."""
-        conditions: list[Filter] = []
-        if self._before is not None:
-            conditions.append({"date_created": {"_lt" if self._skip else "_lte": self._before}})
-        if self._left:
-            conditions.append({"id": {"_nin": sorted(self._left)}})
-        return {"_and": conditions} if conditions else {}
+        return {} if self._before is None else {"date_created": {"_lte": self._before}}
 
     def advance(self, page: Sequence[Row], left: set[str]) -> bool:
         """Advance past a page that was processed.
@@ -150,12 +178,12 @@ class PageCursor:
         :return: True if more rows may follow.
         """
         last = page[-1]["date_created"]  # None if unknown: the database sorts it anywhere
-        if last != self._before or self._skip:
-            self._before, self._left, self._skip = last, set(), False
-        self._left |= {row["id"] for row in page if row["date_created"] == last} & left
-        if len(self._left) > MAX_EXCLUDED_IDS:
-            self._left, self._skip = set(), True
-        return len(page) == PAGE_SIZE and not (self._skip and last is None)
+        if last != self._before:
+            self._before, self.offset = last, 0
+        self.offset += sum(row["date_created"] == last and row["id"] in left for row in page)
+        if last is None and page[0]["date_created"] is not None:
+            return False  # no time sorts last, and the filter does not find such rows
+        return len(page) == PAGE_SIZE
 
 
 def in_sending_order(rows: Sequence[Row]) -> list[Row]:

@@ -90,6 +90,8 @@ class Table:
     """Maximum number of rows in a request (``QUERY_LIMIT_MAX``); None: unlimited."""
     rejections: dict[str, Callable[[Row], RequestError | None]] = field(factory=dict)
     """Key → function that returns the error of a change of this row, or None."""
+    unreadable: set[str] = field(factory=set)
+    """Keys of rows with a value that causes an internal error (500) when it is read."""
 
     @property
     def columns(self) -> Mapping[str, Mapping[str, Any]]:
@@ -334,6 +336,9 @@ class _Access:
             rows.sort(key=order(name.removeprefix("-")), reverse=name.startswith("-"))
         names = sorted(self.fields("read")) if "*" in query.get("fields", ["*"]) else fields
         end = None if limit < 0 else offset + limit
+        found = {row[self.table.key] for row in rows[offset:end]}
+        if "text" in names and found & self.table.unreadable:
+            raise RequestError(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
         return [{name: row[name] for name in names} for row in rows[offset:end]]
 
     def shown(self, keys: Sequence[str], query: Mapping[str, str], alone: bool) -> tuple[int, Any]:

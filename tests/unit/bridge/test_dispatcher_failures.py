@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -170,8 +171,107 @@ def test_requests_are_rare_when_every_row_causes_errors_in_directus(subject: Dou
     fail_changes(bench)
     bench.start()
     bench.pass_(120)
-    assert bench.requests < 200  # fewer than ten in each of about fifteen attempts
+    assert bench.requests < 300  # about five for each row
     assert "PATCH /items/commands: 500" in str(bench.reports[-1])
+
+
+def reject(bench: Bench, keys: Iterable[str], status: int) -> None:
+    """Let Directus always fail to change these rows."""
+    error = RequestError(status, "X", "no")
+    bench.double.tables["commands"].rejections.update(dict.fromkeys(keys, lambda _: error))
+
+
+@pytest.mark.parametrize("status", [400, 403, 500, 502, 504])
+def test_row_that_always_fails_delays_neither_others_nor_readiness(
+    bench: Bench, logged: Any, status: int
+) -> None:
+    for number in range(50):
+        bench.row(imei=device(number), date_created=stamp(number))
+    bad = bench.row(text="bad", date_created=stamp(900))
+    reject(bench, [bad], status)
+    bench.start()
+    bench.pass_(2)
+    assert bench.pending == 1
+    assert bench.reports[-1] is None
+    reports = len(bench.reports)
+    bench.pass_(200)
+    assert set(bench.reports[reports:]) == {None}
+    assert bench.instances.texts.count("bad") < 10, "it is retried without a delay"
+    assert [event["key"] for event in logged if event["log_level"].name == "warn"] == [bad]
+    bench.double.tables["commands"].rejections.clear()
+    bench.pass_(300)
+    assert bench.pending == 0
+
+
+@pytest.mark.parametrize("status", [403, 500, 504])
+def test_rows_behind_hundreds_of_failing_ones_are_sent(bench: Bench, status: int) -> None:
+    bad = [bench.row(imei=device(number), date_created=stamp(900)) for number in range(250)]
+    reject(bench, bad, status)
+    good = bench.row(imei=device(999), date_created=stamp(1))
+    bench.start()
+    bench.pass_(20)
+    assert bench[good]["status"] == "routed"
+    bench.pass_(20)
+    assert bench.reports[-1] is None
+
+
+def test_newest_command_of_a_device_is_sent_behind_failing_ones(bench: Bench) -> None:
+    reject(bench, [bench.row(date_created=stamp(number)) for number in range(150)], 500)
+    bench.row(imei=device(1), date_created=stamp(901))
+    newest = bench.row(date_created=stamp(900))
+    bench.start()
+    bench.pass_(30)
+    assert bench[newest]["status"] == "routed"
+
+
+def test_missing_permission_is_reported_until_a_row_is_changed(bench: Bench) -> None:
+    bad = bench.row()
+    reject(bench, [bad], 403)
+    bench.start()
+    bench.pass_(100)
+    assert "403" in str(bench.reports[-1])
+    bench.row(imei=device(1))
+    bench.pass_(20)
+    assert (bench.pending, bench.reports[-1]) == (1, None)
+
+
+@pytest.mark.parametrize("status", [403, 500, 504])
+def test_directus_that_changes_no_row_is_reported_until_it_recovers(
+    bench: Bench, status: int
+) -> None:
+    keys = [bench.row(imei=device(number), date_created=stamp(number)) for number in range(20)]
+    reject(bench, keys, status)
+    bench.start()
+    bench.pass_(300)
+    assert str(status) in str(bench.reports[-1])
+    assert bench.requests < 300
+    bench.double.tables["commands"].rejections.clear()
+    bench.pass_(60)
+    assert (bench.pending, bench.reports[-1]) == (0, None)
+
+
+def test_failing_row_that_was_deleted_is_no_longer_reported(bench: Bench) -> None:
+    bad = bench.row()
+    reject(bench, [bad], 403)
+    bench.start()
+    assert bench.reports[-1] is not None
+    del bench.double.rows("commands")[bad]
+    bench.pass_(20)
+    assert bench.reports[-1] is None
+
+
+def test_row_that_cannot_be_read_does_not_delay_others(bench: Bench, logged: Any) -> None:
+    keys = [bench.row(imei=device(number), date_created=stamp(number)) for number in range(150)]
+    bench.double.tables["commands"].unreadable = {keys[100], keys[10]}
+    bench.start()
+    bench.pass_(20)
+    assert (bench.pending, bench.reports[-1]) == (2, None)
+    assert no_traceback(logged)
+    announced = bench.row(imei=device(999))
+    bench.dispatcher.announce(keys[10])
+    bench.dispatcher.announce(announced)
+    bench.pass_(1)
+    assert bench[announced]["status"] == "routed"
 
 
 def test_polling_continues_after_an_unexpected_error(bench: Bench, logged: Any) -> None:

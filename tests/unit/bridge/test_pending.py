@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.dispatching import DEVICE, STAMP, Bench, device, stamp
 from tracker.bridge import rest
-from tracker.bridge.pending import MAX_EXCLUDED_IDS, PAGE_SIZE
+from tracker.bridge.pending import PAGE_SIZE
 from tracker.control.commands import InternalError
 
 
@@ -59,20 +59,17 @@ def test_rows_without_a_creation_time_are_tried_once_each(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("moment", [stamp(2), None])
-def test_excess_rows_with_the_same_time_are_left_to_the_next_poll(
-    bench: Bench, moment: str | None
-) -> None:
-    """The memory for excluded ids is bounded, and later rows are still tried."""
-    for number in range(MAX_EXCLUDED_IDS + 3 * PAGE_SIZE):
+def test_many_rows_with_the_same_time_are_tried_once_each(bench: Bench, moment: str | None) -> None:
+    """The requests do not grow with the number of rows, and later rows are tried, too."""
+    for number in range(5 * PAGE_SIZE):
         bench.row(imei=device(number), date_created=moment, expires_at="2026-11-18T11:30:00Z")
     behind = bench.row(imei=device(999), date_created=stamp(1))
     tried = send_to_failing_instances(bench)
     assert max(tried.values()) == 1
-    assert MAX_EXCLUDED_IDS < len(tried) <= MAX_EXCLUDED_IDS + 2 * PAGE_SIZE
-    if moment is not None:
-        assert behind in tried
+    assert len(tried) == 5 * PAGE_SIZE + 1
+    assert behind in tried
     longest = max(len(json.dumps(body)) for _, _, body in bench.double.requests if body)
-    assert longest < 50 * (MAX_EXCLUDED_IDS + 2 * PAGE_SIZE)
+    assert longest < 100 * PAGE_SIZE
 
 
 def test_only_one_page_of_rows_is_in_memory(bench: Bench) -> None:
