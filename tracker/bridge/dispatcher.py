@@ -267,6 +267,7 @@ class Dispatcher(Service):
                 return True  # newer rows may exist by now
         for key in known - seen:  # it was deleted, or another program has changed it
             self._failing_rows.forget(key)
+        self._metrics.set_aside("commands", len(self._failing_rows.at_fault))
         if (error := self._failing_rows.blamed) is not None:
             self._send_backoff.failed(f"cannot update commands: {error}", error)
             return False

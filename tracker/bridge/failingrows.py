@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.http import FORBIDDEN, INTERNAL_SERVER_ERROR, SERVICE_UNAVAILABLE, UNAUTHORIZED
+from twisted.web.http import FORBIDDEN, SERVICE_UNAVAILABLE, UNAUTHORIZED
 
 from tracker.bridge.rest import DirectusError, DirectusRefused
 
@@ -49,8 +49,7 @@ class _Row:
 class FailingRows:
     """The rows that Directus has failed to change.
 
-    :param patience: failures of a row after which it is blamed, if Directus has not responded with
-        status 500, which blames it at once.
+    :param patience: failures of a row after which it is blamed without proof.
     """
 
     def __init__(self, clock: IReactorTime, patience: int = 3) -> None:
@@ -120,6 +119,12 @@ class FailingRows:
         return self.blamed is not None
 
     @property
+    def at_fault(self) -> list[str]:
+        """IDs of the rows that fail although Directus as a whole does not."""
+        suspects = self._suspects
+        return [key for key, row in self._rows.items() if self._is_at_fault(row, suspects)]
+
+    @property
     def blamed(self) -> DirectusError | None:
         """An error of Directus that is not the fault of a row; None if there is none."""
         suspects = self._suspects
@@ -133,7 +138,7 @@ class FailingRows:
         # (403) mostly concern all rows; therefore a proof is required.
         if suspects > MAX_SUSPECTS or row.error.status in (*_OF_DIRECTUS, FORBIDDEN):
             return False
-        return row.error.status == INTERNAL_SERVER_ERROR or row.attempts >= self._patience
+        return row.attempts >= self._patience
 
     def _is_explained(self, row: _Row) -> bool:
         if isinstance(row.error, DirectusRefused):

@@ -14,7 +14,7 @@ CALL_RESULTS: Final = ("answered", "denied", "refused", "down", "given_up")
 #: Results of a pending command.
 COMMAND_RESULTS: Final = ("routed", "waiting", "ended", "not_sent")
 #: Results of a response.
-RESPONSE_RESULTS: Final = ("written", "no_row", "held")
+RESPONSE_RESULTS: Final = ("written", "no_row", "held", "dead_letter")
 #: HTTP status of the webhook's response → result.
 POST_RESULTS: Final = {202: "accepted", 400: "malformed", 401: "wrong_secret", 503: "too_many"}
 
@@ -57,8 +57,8 @@ class BridgeMetrics:
         )
         self.responses = Counter(
             "tracker_bridge_responses",
-            "Responses to commands, by result: written to Directus, accepted by no row, or held "
-            "and retried.",
+            "Responses to commands, by result: written to Directus, accepted by no row, held and "
+            "retried, or made a dead letter.",
             ["result"],
             registry=metrics_registry,
         )
@@ -66,6 +66,12 @@ class BridgeMetrics:
             "tracker_bridge_webhook_posts",
             "Webhook requests from Flows.",
             ["hook", "result"],
+            registry=metrics_registry,
+        )
+        self._set_aside = Gauge(
+            "tracker_bridge_set_aside_rows",
+            "Rows of commands that Directus fails to change although it changes others, by part.",
+            ["part"],
             registry=metrics_registry,
         )
         self._devices = Gauge(
@@ -89,6 +95,8 @@ class BridgeMetrics:
                 self._calls.labels(method, result)
         for part in _PARTS:
             self._retries.labels(part)
+        for part in ("commands", "responses"):
+            self._set_aside.labels(part)
         for result in COMMAND_RESULTS:
             self.commands.labels(result)
         for result in RESPONSE_RESULTS:
@@ -108,6 +116,10 @@ class BridgeMetrics:
     def retrying(self, part: str) -> Callable[[], None]:
         """Return a function that counts the failures of a part."""
         return self._retries.labels(part).inc
+
+    def set_aside(self, part: str, rows: int) -> None:
+        """Record the number of rows that a part retries separately."""
+        self._set_aside.labels(part).set(rows)
 
     def posted(self, hook: str, status: int) -> None:
         """Count a webhook request that got this HTTP status."""

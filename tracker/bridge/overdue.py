@@ -20,11 +20,12 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, succ
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from tracker.bridge.failingrows import FailingRows
 from tracker.bridge.pending import PAGE_SIZE
 from tracker.bridge.rest import DirectusClient, DirectusError
 from tracker.bridge.rows import fields_of, timestamp_of
 from tracker.bridge.schema import COMMANDS, DEFAULT_EXPIRY, ROUTED
-from tracker.bridge.table import CommandTable
+from tracker.bridge.table import MAX_UNANSWERED, CommandTable
 from tracker.command import Reason, Status, StatusUpdate
 from tracker.commands.records import find_command, read_record
 from tracker.errors import Refused, Unavailable
@@ -77,6 +78,8 @@ class OverdueCommands(Service):
         self._redis = redis
         self._responses = responses
         self._table = table
+        self._failing_rows = FailingRows(clock)
+        self._unanswered = 0  # rows of this check for which Directus has not responded
         self._malformed_keys = MalformedKeyLog(clock, self._log)
         self._checking: Deferred[None] = succeed(None)
         self._timer = RedisTimer(clock, redis, interval, self._start_check)
@@ -97,6 +100,7 @@ class OverdueCommands(Service):
         return self._checking
 
     async def _check(self) -> None:
+        self._unanswered = 0
         try:
             await self._check_rows({"finished_at": {"_nnull": True}}, may_be_lost=False)
             await self._check_rows(self._long_expired, may_be_lost=True)
@@ -139,6 +143,8 @@ class OverdueCommands(Service):
 
     async def _finish_safely(self, row: Mapping[str, Any], may_be_lost: bool) -> bool:
         """Call :meth:`_finish`; log an error of Redis for this row, and return False."""
+        if self._failing_rows.is_waiting(row["id"]):
+            return False
         try:
             return await self._finish(row, may_be_lost)
         except Refused as error:
@@ -166,10 +172,13 @@ class OverdueCommands(Service):
             if not await self._table.change(key, fields_of(update, instance_id, at)):
                 return True  # the row was deleted, or was changed in the meantime
         except DirectusError as error:
-            if error.status is None:
+            self._failing_rows.failed(key, error)
+            self._unanswered += error.status is None
+            if self._unanswered >= MAX_UNANSWERED:
                 raise
             self._log.debug("command {id}: cannot write status: {error}", id=key, error=error)
             return False  # the error may concern this row alone
+        self._failing_rows.succeeded(key)
         self._log.warn(
             "command {id}: final status was missing; written: {status} {reason}",
             id=key,

@@ -5,6 +5,9 @@ are read together are written together. While Directus is down, or accepts no re
 is read, and all are retried with increasing delays. If it refuses only those of one command, these
 are held and retried separately; after many attempts only their status is written, without the
 values that cannot be stored.
+
+Commands that Directus fails with although it accepts others are set aside: they do not affect
+readiness, and become dead letters after an hour. The group can then be trimmed past them.
 """
 
 from __future__ import annotations
@@ -14,20 +17,21 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from tracker.bridge.failingrows import FailingRows
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import DirectusDenied, DirectusError, DirectusRefused
 from tracker.bridge.rows import fields_of, timestamp_of
-from tracker.bridge.table import CommandTable
+from tracker.bridge.table import CommandTable, NotTried
 from tracker.command import Response
 from tracker.errors import Refused, Unavailable
-from tracker.keys import RESPONSES
+from tracker.keys import RESPONSES, dead_letters
 from tracker.log.entries import StreamEntry, entry_order
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Watchdog
@@ -44,8 +48,12 @@ READ_WAIT: Final = 5.0
 WATCHDOG_TIMEOUT: Final = 300.0
 #: Responses in one read; at most as many rows are changed in one request.
 BATCH_SIZE: Final = 100
-#: Held commands at which reading pauses.
+#: Held commands at which reading pauses, without those that are set aside.
 MAX_HELD: Final = 200
+#: Maximum number of commands that are set aside; of more, the oldest become dead letters.
+MAX_SET_ASIDE: Final = 1000
+#: Seconds after which the responses to a command that is set aside become dead letters.
+SET_ASIDE_TIMEOUT: Final = 3600.0
 #: Attempts with one command, over more than a minute, until only its status is written.
 MAX_ATTEMPTS: Final = 8
 #: Seconds until a failed read is retried.
@@ -58,20 +66,36 @@ _STATUS_FIELDS: Final = ("status", "delivered_at", "finished_at")
 T = TypeVar("T")
 
 
+@frozen
+class _Response:
+    """A response that is not written yet."""
+
+    entry: StreamEntry
+    fields: dict[str, Any]
+    """Fields of the row."""
+
+
 @define
 class _Unwritten:
     """The responses to one command that are not written yet."""
 
     backoff: Backoff
-    responses: dict[str, dict[str, Any]] = field(factory=dict)
-    """Entry ID → fields of the row."""
+    responses: dict[str, _Response] = field(factory=dict)
+    """Entry ID → response."""
     error: str = ""
     """The error of the last attempt, if any."""
+    set_aside: float | None = None
+    """Time when it was set aside; None if it is not."""
+
+    @property
+    def in_order(self) -> list[_Response]:
+        """The responses in the order of the entries."""
+        return [self.responses[entry_id] for entry_id in sorted(self.responses, key=entry_order)]
 
     @property
     def fields(self) -> list[dict[str, Any]]:
-        """The fields of each response, in the order of the entries."""
-        return [self.responses[entry_id] for entry_id in sorted(self.responses, key=entry_order)]
+        """The fields of the row for each response, in the order of the entries."""
+        return [response.fields for response in self.in_order]
 
     @property
     def status_fields(self) -> list[dict[str, Any]]:
@@ -122,6 +146,8 @@ class ResponseWriter(Service):
         self._claims = RedisTimer(clock, reader, CLAIM_AFTER / 3, self._keep_claims)
         self._writing: Mapping[str, _Unwritten] = {}
         self._held: dict[str, _Unwritten] = {}
+        self._failing_rows = FailingRows(clock, MAX_ATTEMPTS)
+        self._released = False  # true if new responses are read before released ones are claimed
         self._rejections = LimitedLog(clock, self._log)
 
     def startService(self) -> None:
@@ -168,17 +194,42 @@ class ResponseWriter(Service):
             due = (item for item in self._held.items() if not item[1].backoff.left)
             await self._write(dict(islice(due, BATCH_SIZE)))
             soonest = min((one.backoff.left for one in self._held.values()), default=READ_WAIT)
-            if len(self._held) >= MAX_HELD:
+            if self._is_full and not self._release():
                 self._watchdog.suspend()
                 await deferLater(self._clock, soonest)
                 continue
-            async for claimed in self._reader.claim_idle(RESPONSES, CLAIM_AFTER):
-                await self._process(claimed)
-                if len(self._held) >= MAX_HELD:
-                    break
+            if not self._released:
+                async for claimed in self._reader.claim_idle(RESPONSES, CLAIM_AFTER):
+                    await self._process(claimed)
+                    if self._is_full:
+                        break
             wait = min(READ_WAIT, soonest + 0.001)
             new = self._reader.allowance([RESPONSES])
+            self._released = False
             await self._process(await self._reader.read(new, wait))
+
+    @property
+    def _is_full(self) -> bool:
+        """True if so many commands are held that reading pauses."""
+        return sum(one.set_aside is None for one in self._held.values()) >= MAX_HELD
+
+    def _release(self) -> bool:
+        """Forget some held commands, so that those behind them are tried; return True if done.
+
+        Their entries stay pending, and are claimed later. Otherwise no response behind many that
+        Directus fails with would ever be read, and none could show that Directus accepts others.
+        """
+        tired = [
+            key
+            for key, one in self._held.items()
+            if one.set_aside is None and one.backoff.failures >= MAX_ATTEMPTS
+        ]
+        if len(tired) < MAX_HELD:
+            return False
+        for key in tired[:BATCH_SIZE]:
+            del self._held[key]
+        self._released = True
+        return True
 
     async def _process(self, entries: Sequence[StreamEntry]) -> None:
         """Write these responses; those of a held command wait behind its held responses."""
@@ -191,7 +242,7 @@ class ResponseWriter(Service):
                 done.append(entry.id)
                 continue
             one = self._held.get(key) or unwritten.setdefault(key, _Unwritten(self._new_backoff()))
-            one.responses[entry.id] = fields
+            one.responses[entry.id] = _Response(entry, fields)
         await self._acknowledge(done)
         await self._write(unwritten)
 
@@ -220,16 +271,19 @@ class ResponseWriter(Service):
         if not unwritten:
             return
         self._writing = unwritten
+        successes = self._failing_rows.successes
         updates = {key: one.fields for key, one in unwritten.items()}
         results = await self._until_executed(lambda: self._table.write(updates))
         done: list[str] = []
+        failed: dict[str, DirectusError] = {}
         for key, one in unwritten.items():
             result = results[key]
             if isinstance(result, DirectusError):
                 result = await self._write_status(key, one, result)
             if isinstance(result, DirectusError):
-                self._hold(key, one, result)
+                failed[key] = result
                 continue
+            self._failing_rows.succeeded(key)
             if not result:
                 self._log.info(
                     "command {id}: status {status} not written: the row was deleted, or has this "
@@ -243,7 +297,10 @@ class ResponseWriter(Service):
             self._held.pop(key, None)
             done += one.responses
         await self._acknowledge(done)
+        for key, error in failed.items():  # after the others, which show that Directus works
+            self._hold(key, unwritten[key], error, successes)
         self._writing = {}
+        await self._discard_old()
         self._report_health()
 
     async def _until_executed(self, request: Callable[[], Awaitable[T]]) -> T:
@@ -290,25 +347,61 @@ class ResponseWriter(Service):
         )
         return True
 
-    def _hold(self, key: str, one: _Unwritten, error: DirectusError) -> None:
-        seconds = one.backoff.failed(getattr(error, "retry_after", None))
+    def _hold(self, key: str, one: _Unwritten, error: DirectusError, successes: int) -> None:
         self._held[key] = one
-        one.error = _error_code(error)
+        if isinstance(error, NotTried):
+            return  # it is due at once
+        seconds = one.backoff.failed(getattr(error, "retry_after", None))
+        self._failing_rows.failed(key, error, successes)
         self._metrics.responses.labels("held").inc()
-        self._log.warn(
-            "command {id}: cannot write status {status} ({error}); retrying in {seconds:.0f} s",
-            id=key,
-            status=one.fields[-1]["status"],
-            error=one.error,
-            seconds=seconds,
-        )
+        code = _error_code(error)
+        if code != one.error:
+            one.error = code
+            self._log.warn(
+                "command {id}: cannot write status {status} ({error}); retrying in {seconds:.0f} s",
+                id=key,
+                status=one.fields[-1]["status"],
+                error=code,
+                seconds=seconds,
+            )
+        if one.set_aside is None and self._failing_rows.is_at_fault(key):
+            one.set_aside = self._clock.seconds()
+
+    async def _discard_old(self) -> None:
+        """Turn responses into dead letters that were set aside for long, or are too many."""
+        aside = {key: one for key, one in self._held.items() if one.set_aside is not None}
+        expired = self._clock.seconds() - SET_ASIDE_TIMEOUT
+        oldest = sorted(aside, key=lambda key: aside[key].set_aside or 0.0)
+        for number, key in enumerate(oldest):
+            one = aside[key]
+            is_old = (one.set_aside or 0.0) <= expired
+            if not is_old and len(oldest) - number <= MAX_SET_ASIDE:
+                break
+            self._log.error(
+                "command {id}: Directus does not accept status {status} ({error}); "
+                "response moved to {stream}",
+                id=key,
+                status=one.fields[-1]["status"],
+                error=one.error,
+                stream=dead_letters(RESPONSES),
+            )
+            for response in one.in_order:
+                await self._reader.dead_letter(response.entry, f"Directus: {one.error}")
+            self._metrics.responses.labels("dead_letter").inc(len(one.responses))
+            del self._held[key]
+            self._failing_rows.forget(key)
 
     def _report_health(self) -> None:
-        if not self._held:
+        for key, one in self._held.items():
+            if one.set_aside is None and self._failing_rows.is_at_fault(key):
+                one.set_aside = self._clock.seconds()
+        blamed = {key: one for key, one in self._held.items() if one.set_aside is None}
+        self._metrics.set_aside("responses", len(self._held) - len(blamed))
+        if not blamed:
             self._condition.met()
             return
-        key, one = next(iter(self._held.items()))
-        commands = plural(len(self._held), "command")
+        key, one = next(iter(blamed.items()))
+        commands = plural(len(blamed), "command")
         self._condition.fails(
             f"Directus refuses the responses to {commands}, for example {key}: {one.error}"
         )

@@ -31,7 +31,14 @@ from tracker.redis.connection import RedisConnection
 #: Fields that are checked before and after a change.
 _CHECKED_FIELDS: Final = ("id", "status", "finished_at")
 
+#: Consecutive rows without a response after which the others of a request are not tried.
+MAX_UNANSWERED: Final = 3
+
 Fields = Mapping[str, Any]
+
+
+class NotTried(DirectusDown):
+    """The row was not tried, because Directus has failed with others before it."""
 
 
 class CommandTable:
@@ -71,7 +78,7 @@ class CommandTable:
         :param updates: row ID (a UUID in lower case) → updates in order, each with a status; a row
             gets those that may replace its status.
         :return: row ID → True if the row was changed, False if not, or the error if Directus
-            refused to change this row.
+            has read this row, but failed to change it.
         :raises DirectusError: if a request fails as a whole; some rows may be changed by then.
         """
         async with self._locked(updates):
@@ -137,14 +144,17 @@ class CommandTable:
                 (key,) = changes
                 return {key: await self._error_unless_gone(key, error)}
         results: dict[str, bool | DirectusError] = {}
+        unanswered = 0
         for key, fields in changes.items():
             try:
                 await self._change({key: fields})
                 results[key] = True
+                unanswered = 0
             except DirectusError as error:
                 results[key] = await self._error_unless_gone(key, error)
-                if not _may_concern_one_row(error):  # it would fail for the other rows, too
-                    return dict.fromkeys(changes, error) | results
+                unanswered += error.status is None
+                if unanswered >= MAX_UNANSWERED or not _may_concern_one_row(error):
+                    return dict.fromkeys(changes, NotTried(str(error), error.status)) | results
         return results
 
     async def _error_unless_gone(
@@ -233,4 +243,4 @@ def _merged(status: str, updates: Sequence[Fields]) -> Fields:
 
 def _may_concern_one_row(error: DirectusError) -> bool:
     """Return True if the other rows may still be changed."""
-    return isinstance(error, DirectusRefused) or error.status in (403, 500)
+    return isinstance(error, DirectusRefused) or error.status in (None, 403, 500, 502, 504)

@@ -117,6 +117,8 @@ async def take_snapshot(
             lags.append(lag)
         if (letters := await reader.dead(stream)) is not None:
             dead.append(letters)
+    if (letters := await reader.dead(RESPONSES)) is not None:
+        dead.append(letters)
     queued, entries = 0, []
     for heartbeat in living[:MAX_INSTANCES]:
         count, these = await reader.queued(outbound(heartbeat.instance_id))

@@ -139,10 +139,7 @@ class StreamTrimmer:
         self._metrics.measured(stream, done)
         if done is not None and done.exceeded:
             reason = self._alarm(stream, done)
-        dead_age = self._retention.dead_age
-        if dead_age is not None:
-            dead = dead_letters(stream)
-            await self._trim(dead, lambda: trim_dead(self._redis, dead, dead_age), may_continue)
+        await self._trim_dead(stream, may_continue)
         removed = await remove_idle_consumers(
             self._redis, stream, PROCESSOR_GROUP, CONSUMER_IDLE_TIMEOUT
         )
@@ -178,6 +175,13 @@ class StreamTrimmer:
                 RESPONSES, lambda: trim_dead(self._redis, RESPONSES, unread), may_continue
             )
         await self._repair_lag(RESPONSES)
+        await self._trim_dead(RESPONSES, may_continue)
+
+    async def _trim_dead(self, stream: str, may_continue: Callable[[], bool]) -> None:
+        """Trim the dead letters of a stream."""
+        dead, age = dead_letters(stream), self._retention.dead_age
+        if age is not None:
+            await self._trim(dead, lambda: trim_dead(self._redis, dead, age), may_continue)
 
     async def _trim(
         self, stream: str, call: Callable[[], Any], may_continue: Callable[[], bool]
@@ -247,7 +251,7 @@ class _Metrics:
             ["stream"],
             registry=metrics_registry,
         )
-        self._labels = {RESPONSES, *streams, *map(dead_letters, streams)}
+        self._labels = {RESPONSES, *streams, *map(dead_letters, (RESPONSES, *streams))}
         for stream in streams:  # rate() ignores the first event of a counter that appears with it
             self.trimmed.labels(stream)
             self.consumers.labels(stream)

@@ -9,10 +9,12 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.integration.bridge.bridges import STREAM, Bridges, response
+from tests.unit.bridge.queries import RequestError
 from tests.waiting import until
 from tracker.bridge import responses
 from tracker.bridge.responses import BATCH_SIZE
 from tracker.keys import command_record
+from tracker.log.redis.dead import read_dead, retry_dead
 
 
 @ensureDeferred
@@ -169,6 +171,30 @@ async def test_responses_of_a_stopped_bridge_are_claimed(
     bridges.respond(keys[0], "delivered")
     await bridges.all_written()
     assert bridges.statuses() == {"responded"}
+
+
+@ensureDeferred
+async def test_response_that_always_fails_becomes_a_dead_letter_that_can_be_retried(
+    bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(responses, "SET_ASIDE_TIMEOUT", 0.5)
+    bad, good = bridges.rows(2)
+    error = RequestError(403, "FORBIDDEN", "no")
+    bridges.double.tables["commands"].rejections[bad] = lambda _: error
+    await bridges.writer()
+    bridges.respond(bad, "responded", response="INI:1")
+    bridges.respond(good, "responded")
+    await bridges.all_written()
+    assert bridges.last_report is None
+    redis = await bridges._connection()
+    (letter,) = await read_dead(redis, STREAM)
+    assert letter.reason == "Directus: 403 FORBIDDEN"
+    assert bridges.double.rows("commands")[bad]["status"] == "routed"
+    bridges.double.tables["commands"].rejections.clear()
+    assert (await retry_dead(redis, STREAM, [letter.id])).moved == 1
+    await bridges.all_written()
+    row = bridges.double.rows("commands")[bad]
+    assert (row["status"], row["response"]) == ("responded", "INI:1")
 
 
 def _rows_with(bridges: Bridges, status: str) -> list[str]:

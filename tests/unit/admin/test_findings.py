@@ -92,7 +92,10 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
     (streams.judge_dead("s", 0), "s: no dead letters"),
     (streams.judge_dead("s", 1), "s: 1 entry could not be processed"),
     (streams.judge_dead("s", 3), "s: 3 entries could not be processed"),
-    (streams.judge_dead("s", -1), "s:dead is not a stream: no dead letters can be appended"),
+    (
+        streams.judge_dead("s", -1),
+        "s:dead is not a stream: no dead letters can be appended; rename or delete the key",
+    ),
     (leftovers.judge_device_registry(0, {}), "no devices are registered"),
     (leftovers.judge_device_registry(3, {}), "3 devices registered, all at running instances"),
     (

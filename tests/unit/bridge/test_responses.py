@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import pytest
@@ -13,7 +13,14 @@ from tests.unit.bridge.double import BRIDGE_TOKEN, CannedResponse
 from tests.unit.bridge.queries import RequestError
 from tests.unit.bridge.test_table import GONE, rows_of, status_of
 from tests.unit.log.memory import MemoryStream
-from tracker.bridge.responses import BATCH_SIZE, CLAIM_AFTER, MAX_ATTEMPTS, MAX_HELD, ResponseWriter
+from tracker.bridge.responses import (
+    BATCH_SIZE,
+    CLAIM_AFTER,
+    MAX_ATTEMPTS,
+    MAX_HELD,
+    SET_ASIDE_TIMEOUT,
+    ResponseWriter,
+)
 from tracker.bridge.table import CommandTable
 from tracker.keys import RESPONSES
 from tracker.observe.health import Condition
@@ -245,10 +252,18 @@ def test_stop_does_not_wait_for_a_hanging_write_of_a_response(writing: Writing) 
     assert not writing.stream.pending
 
 
-@pytest.mark.parametrize("status", [500, 403, 413])
-def test_command_that_directus_refuses_does_not_delay_others(writing: Writing, status: int) -> None:
+def reject(writing: Writing, keys: Iterable[str], status: int) -> None:
+    """Let Directus always fail to change these rows."""
+    error = RequestError(status, "X", "no")
+    writing.double.tables["commands"].rejections.update(dict.fromkeys(keys, lambda _: error))
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 403, 413])
+def test_command_that_always_fails_delays_neither_others_nor_readiness(
+    writing: Writing, status: int
+) -> None:
     bad, *others = writing.rows(5)
-    writing.double.tables["commands"].rejections[bad] = lambda _: RequestError(status, "X", "no")
+    reject(writing, [bad], status)
     kept = [writing.respond(bad, "delivered")]
     for key in others:
         writing.respond(key, "responded")
@@ -259,16 +274,63 @@ def test_command_that_directus_refuses_does_not_delay_others(writing: Writing, s
         (later,) = writing.rows(1)
         writing.respond(later, "responded")
         assert writing.status(later) == "responded"
-        writing.pass_time(3600)
+        writing.pass_time(SET_ASIDE_TIMEOUT - 200)
     assert list(writing.stream.pending) == kept, "a held response was acknowledged"
-    assert any(event.get("id") == bad for event in events)
-    assert bad in str(writing.reports[-1])
+    assert len([event for event in events if event.get("id") == bad]) == 1
+    assert set(writing.reports) == {None}
     writing.double.tables["commands"].rejections.clear()
     writing.pass_time(80)
     assert writing.status(bad) == "responded"
     assert writing.double.rows("commands")[bad]["delivered_at"] is not None
     assert not writing.stream.pending
+
+
+def test_responses_of_a_failing_command_become_dead_letters(writing: Writing) -> None:
+    bad, good = writing.rows(2)
+    reject(writing, [bad], 403)
+    kept = [writing.respond(bad, "delivered"), writing.respond(bad, "responded")]
+    writing.respond(good, "responded")
+    writing.writer.startService()
+    with capturedLogs() as events:
+        writing.pass_time(SET_ASIDE_TIMEOUT + 70)
+    assert not writing.stream.pending
+    assert writing.stream.dead == dict.fromkeys(kept, "Directus: 403 X")
+    assert [error["id"] for error in errors(list(events))] == [bad]
+    before = writing.requests
+    writing.pass_time(600)
+    assert writing.requests == before
+
+
+def test_lone_command_that_always_fails_is_blamed_after_many_attempts(writing: Writing) -> None:
+    (bad,) = writing.rows(1)
+    reject(writing, [bad], 504)
+    entry = writing.respond(bad, "responded")
+    writing.writer.startService()
+    writing.pass_time(30)
+    assert bad in str(writing.reports[-1])
+    writing.pass_time(2 ** (MAX_ATTEMPTS + 1))
     assert writing.reports[-1] is None
+    assert list(writing.stream.pending) == [entry]
+
+
+def test_responses_behind_hundreds_of_failing_ones_are_written(writing: Writing) -> None:
+    *bad, good = writing.rows(MAX_HELD + BATCH_SIZE + 50)
+    reject(writing, bad, 403)
+    for key in (*bad, good):
+        writing.respond(key, "responded")
+    writing.writer.startService()
+    writing.pass_time(60)
+    assert writing.reports[-1] is not None
+    assert len(writing.stream.pending) < MAX_HELD + BATCH_SIZE
+    writing.pass_time(400)
+    assert writing.status(good) == "responded"
+    writing.stream.idle = True  # the released entries can be claimed
+    writing.pass_time(200)
+    assert writing.reports[-1] is None
+    writing.double.tables["commands"].rejections.clear()
+    writing.pass_time(100)
+    assert {writing.status(key) for key in bad} == {"responded"}
+    assert not writing.stream.pending
 
 
 def without_texts(data: Any) -> RequestError | None:

@@ -144,7 +144,12 @@ class MemoryReader:
     async def claim_idle(self, stream: str, idle: float) -> AsyncIterator[list[StreamEntry]]:
         self._stream.check()
         pending = self._stream.pending
-        others = [one for one, name in pending.items() if self._stream.idle and name != self._name]
+        kept = self._stream.kept[-1] if self._stream.kept else pending.keys()
+        others = [
+            one
+            for one, name in pending.items()
+            if self._stream.idle and (name != self._name or one not in kept)
+        ]
         pending |= dict.fromkeys(others, self._name)
         if others:
             yield self._entries(others)

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from tracker.admin.doctor.server import Server
 from tracker.errors import Refused
-from tracker.keys import PROCESSOR_GROUP, dead_letters
+from tracker.keys import PROCESSOR_GROUP, RESPONSES, dead_letters
 from tracker.log.redis.heartbeats import read_advertised, streams_by_instance
 from tracker.log.redis.lag import GroupLag, StreamLag, stream_lag
 from tracker.log.redis.stranded import SEARCH_SECONDS, StrandedStream, StreamSearch
@@ -244,10 +244,13 @@ def judge_lag(stream: str, group: GroupLag) -> Finding:
 
 async def dead(traffic: Traffic) -> list[Finding]:
     """Check that there are no dead letters."""
-    return [
+    found = [
         judge_dead(stream, await traffic.size(dead_letters(stream)))
         for stream in await traffic.streams()
     ]
+    if responses := await traffic.size(dead_letters(RESPONSES)):
+        found.append(judge_dead(RESPONSES, responses))
+    return found
 
 
 def judge_dead(stream: str, count: int) -> Finding:
@@ -256,7 +259,9 @@ def judge_dead(stream: str, count: int) -> Finding:
         return ok(f"{stream}: no dead letters")
     if count < 0:
         return failure(
-            f"{dead_letters(stream)} is not a stream: no dead letters can be appended", ""
+            f"{dead_letters(stream)} is not a stream: no dead letters can be appended; "
+            "rename or delete the key",
+            "",
         )
     fix = f"tracker-admin dead list --stream {shlex.quote(stream)}"
     entries = plural(count, "entry", "entries")
