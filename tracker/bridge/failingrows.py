@@ -1,4 +1,4 @@
-"""Rows that Directus fails to change, told apart from failures of Directus as a whole.
+"""Rows that Directus fails to change, as opposed to failures of Directus as a whole.
 
 A trigger of the database, a Flow, or a permission for single items may make Directus fail with one
 row every time. Such a row must not delay the others, nor make the bridge look out of order. That it
@@ -95,7 +95,7 @@ class FailingRows:
         self.forget(key)
 
     def forget(self, key: str) -> None:
-        """Remove a row, which needs no change any more."""
+        """Remove a row that needs no change."""
         self._rows.pop(key, None)
 
     def is_waiting(self, key: str) -> bool:

@@ -94,16 +94,16 @@ class PendingRows:
 
     async def _read(self, where: Filter, sort: Sequence[str], offset: int = 0) -> list[Row]:
         try:
-            rows = await self._query(where, COMMAND_FIELDS, sort, PAGE_SIZE, offset)
+            rows = await self._query(where, COMMAND_FIELDS, sort, offset=offset)
         except DirectusTooLong:
             without_text = [name for name in COMMAND_FIELDS if name != "text"]
-            rows = await self._query(where, without_text, sort, PAGE_SIZE, offset)
+            rows = await self._query(where, without_text, sort, offset=offset)
             for row in rows:
                 row["text"] = await self._text(row["id"])
         except DirectusDown as error:
             if error.status != INTERNAL_SERVER_ERROR:
                 raise
-            rows = await self._query(where, _KEY_FIELDS, sort, PAGE_SIZE, offset)
+            rows = await self._query(where, _KEY_FIELDS, sort, offset=offset)
             rows = await self._one_by_one(rows)
         for row in rows:
             # One character beyond the limit is enough to show that the text is too long.
@@ -117,7 +117,7 @@ class PendingRows:
         for row in rows:
             try:
                 where = {"id": {"_eq": row["id"]}}
-                found = await self._query(where, COMMAND_FIELDS, _OLDEST_FIRST, 1)
+                found = await self._query(where, COMMAND_FIELDS, _OLDEST_FIRST, limit=1)
                 failures = 0
             except DirectusDown as error:
                 failures += 1
@@ -130,7 +130,7 @@ class PendingRows:
     async def _text(self, key: str) -> str:
         """Return the text of one row, when the texts of all rows exceed one response."""
         try:
-            found = await self._query({"id": {"_eq": key}}, ["text"], _OLDEST_FIRST, 1)
+            found = await self._query({"id": {"_eq": key}}, ["text"], _OLDEST_FIRST, limit=1)
         except DirectusTooLong:
             return " " * (MAX_TEXT_BYTES + 1)
         return str(found[0]["text"])[: MAX_TEXT_BYTES + 1] if found else ""
@@ -140,7 +140,8 @@ class PendingRows:
         where: Filter,
         fields: Sequence[str],
         sort: Sequence[str],
-        limit: int,
+        *,
+        limit: int = PAGE_SIZE,
         offset: int = 0,
     ) -> list[Row]:
         wanted = {"_and": [{"status": {"_eq": PENDING}}, where]} if where else _STATUS
