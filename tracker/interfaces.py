@@ -82,12 +82,14 @@ class INaming(Interface):
         attributes: Mapping[str, Any],  # noqa: N805
         widths: Mapping[int, int] | None,
         model: str | None,
+        codec: str = "",
     ) -> dict[str, Any]:
         """Return the named attributes of a position.
 
         :param attributes: attribute key → raw value, as in :attr:`Position.attributes`.
         :param widths: see :attr:`tracker.extra.Extra.widths`.
         :param model: model of the device; None if it is unknown.
+        :param codec: codec of the entry; empty if it is unknown.
         :return: name → a dictionary with ``id``, ``value`` (signed and scaled) and, if the
             attribute has them, ``unit`` and ``text``, the words for a value that is a code. If the
             value is the error code of a sensor or out of its range, ``value`` is None, ``raw`` the

@@ -182,7 +182,7 @@ class Devices:
         raw = dict(islice(raw.items(), MAX_ATTRIBUTES))
         named = row["named"]
         if named is None and (naming := self._namings.get(vendor or "")) is not None:
-            named = naming.named(raw, _widths(row["extra"]), model or None)
+            named = naming.named(raw, _widths(row["extra"]), model or None, row["codec"] or "")
         named = named if isinstance(named, dict) else {}
         by_id = {
             str(about.get("id")): {**about, "name": name}

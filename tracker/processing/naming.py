@@ -55,7 +55,7 @@ class Namer(RedisTimer):
         model = self._models.get(position.device_id) or None
         if model is not None and (stored.vendor, model) not in self._reported:
             self._check(stored.vendor, naming, model)
-        named = naming.named(position.attributes, stored.extra.widths, model)
+        named = naming.named(position.attributes, stored.extra.widths, model, stored.codec)
         if isinstance(position.attributes, EncodedAttributes):
             position.attributes.forget()
         return evolve(stored, named=EncodedAttributes(encode_json(named)))

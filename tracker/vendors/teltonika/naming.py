@@ -14,6 +14,7 @@ from typing import Any, Final
 from attrs import evolve, frozen
 
 from tracker.untrusted import shown
+from tracker.vendors.teltonika.codec7 import NAME as CODEC_7
 from tracker.vendors.teltonika.dictionary import (
     AvlId,
     buffer_of,
@@ -185,10 +186,15 @@ class Naming:
         return bool(self._own_of(model) or self._lists(_normal(model)))
 
     def named(
-        self, attributes: Mapping[str, Any], widths: Mapping[int, int] | None, model: str | None
+        self,
+        attributes: Mapping[str, Any],
+        widths: Mapping[int, int] | None,
+        model: str | None,
+        codec: str = "",
     ) -> dict[str, Any]:
         """See :class:`tracker.interfaces.INaming`."""
-        return self.names(model).named(attributes, widths)
+        # The trackers that send Codec 7 have numbers of their own for elements.
+        return {} if codec == CODEC_7 else self.names(model).named(attributes, widths)
 
     def names(self, model: str | None) -> Names:
         """Return the names for a model.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from tests.unit.vendors.teltonika.meanings import (
     SENSORS,
     WIDTHS,
 )
-from tracker.vendors.teltonika.avl import Packet
+from tests.unit.vendors.teltonika.test_positions_kinds import entries_of
+from tracker.extra import read_extra
+from tracker.position import Position
 from tracker.vendors.teltonika.dictionary import load, read
 from tracker.vendors.teltonika.frames import TcpFrame
 from tracker.vendors.teltonika.naming import Naming, NoList
@@ -44,15 +47,12 @@ def buffer(data: bytes) -> dict[str, str]:
     return {"__buffer_b64": b64encode(data).decode()}
 
 
-def attributes_of(frame: bytes) -> tuple[dict[str, Any], dict[int, int]]:
-    """Return the attributes of the first record of a frame, and their widths."""
+def attributes_of(frame: bytes) -> tuple[dict[str, Any], Mapping[int, int] | None]:
+    """Return attributes and widths of the stream entry of the first record of a frame."""
     (read_frame,) = decoded(frame)
     assert isinstance(read_frame, TcpFrame)
-    assert isinstance(read_frame.content, Packet)
-    record = read_frame.content.records[0]
-    attributes = {str(element_id): value for element_id, _, value in record.elements}
-    variable = {str(element_id): buffer(value) for element_id, value in record.variable}
-    return attributes | variable, {element[0]: element[1] for element in record.elements}
+    entry = entries_of(read_frame.content)[0]
+    return dict(Position.from_payload(entry.payload).attributes), read_extra(entry.extra).widths
 
 
 def by_id(named: dict[str, Any]) -> dict[int, tuple[str, Any]]:
@@ -281,6 +281,11 @@ def test_value_that_does_not_fit_has_no_name(
 ) -> None:
     assert naming.named(attributes, widths, "FMB120") == {}
     assert naming.named(attributes, None, "FMB120") == {} or attributes["239"] == 1
+
+
+def test_elements_of_codec_7_have_no_names(naming: Naming) -> None:
+    assert naming.named({"239": 1}, {239: 1}, "FMB920", "8E") != {}
+    assert naming.named({"239": 1}, {239: 1}, "FMB920", "7") == {}
 
 
 # Values.
