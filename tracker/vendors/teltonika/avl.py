@@ -7,6 +7,12 @@ Extended has a last group of variable-length values; only Codec 16 has a generat
 Source: Teltonika wiki, "Codec", chapters "Codec 8", "Codec 8 Extended", "Codec 16". Captured
 frames show that Codec 16 counts elements in one byte.
 
+The firmware of some devices sends Codec 8 with a fifth group in each record: a count, then IDs
+with values of 16 bytes. The codec id does not tell. Such a packet contradicts itself when it is
+read as Codec 8; only then it is read again, with five groups. A packet that contradicts itself
+both ways is rejected. Source: two captures in the tests of a public decoder, one of them with such
+values. No capture shows this group in another codec.
+
 Values are unsigned, as on the wire: which ids are signed depends on the device's model, which
 the protocol does not transmit.
 """
@@ -20,6 +26,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 from tracker.outcomes import Decoded, Rejected
+from tracker.position import MAX_TIMESTAMP_MS
 from tracker.vendors.teltonika.sizes import byte_count
 
 #: Smallest size of the data of a frame or datagram: the codec id and two counts.
@@ -28,11 +35,13 @@ MIN_DATA_BYTES: Final = 3
 #: ``struct`` format of the fields before the event: timestamp, priority, longitude, latitude,
 #: altitude, angle, satellites, speed.
 RECORD_HEAD_FORMAT: Final = "QBiihHBH"
-#: Widths of the values of elements, in bytes, in the order of their groups.
-WIDTHS: Final = (1, 2, 4, 8)
-#: Width of a value in bytes → its ``struct`` format.
+#: Width of a value in bytes → its ``struct`` format, in the order of the groups.
 VALUE_FORMAT: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
+#: Width of the values in the fifth group of :data:`CODEC_8_FIVE_GROUPS`, which are bytes.
+FIFTH_WIDTH: Final = 16
 
+#: The field that is wrong if bytes follow the last record.
+_RECORDS: Final = "records"
 _RECORD_HEAD: Final = struct.Struct(f">{RECORD_HEAD_FORMAT}")
 _BYTE: Final = struct.Struct("B")
 
@@ -49,7 +58,7 @@ class Codec:
     count: struct.Struct = field(repr=False)
     """Number of elements, in total and in each group."""
     element: dict[int, struct.Struct] = field(repr=False)
-    """Width of the value in bytes → layout of id and value."""
+    """Width of the value in bytes → layout of id and value, in the order of the groups."""
     variable: struct.Struct | None = field(repr=False)
     """Id and length of a variable-length value; None if the codec has no such values."""
     generation: bool
@@ -64,8 +73,10 @@ def _codec(
     *,
     variable: struct.Struct | None = None,
     generation: bool = False,
+    fifth_group: bool = False,
 ) -> Codec:
-    element = {width: struct.Struct(f">{id_format}{VALUE_FORMAT[width]}") for width in WIDTHS}
+    formats = VALUE_FORMAT | ({FIFTH_WIDTH: f"{FIFTH_WIDTH}s"} if fifth_group else {})
+    element = {width: struct.Struct(f">{id_format}{value}") for width, value in formats.items()}
     event, count = struct.Struct(f">{id_format}"), struct.Struct(f">{count_format}")
     return Codec(name, codec_id, event, count, element, variable, generation)
 
@@ -73,7 +84,13 @@ def _codec(
 CODEC_8: Final = _codec("8", 0x08, "B", "B")
 CODEC_8E: Final = _codec("8E", 0x8E, "H", "H", variable=struct.Struct(">HH"))
 CODEC_16: Final = _codec("16", 0x10, "H", "B", generation=True)
+CODEC_8_FIVE_GROUPS: Final = _codec("8", CODEC_8.codec_id, "B", "B", fifth_group=True)
+#: The codec of each id, as far as the id tells.
 CODECS: Final = {codec.codec_id: codec for codec in (CODEC_8, CODEC_8E, CODEC_16)}
+
+
+Element = tuple[int, int, int | bytes]
+"""ID, width in bytes, and value: bytes if the width is :data:`FIFTH_WIDTH`."""
 
 
 @frozen
@@ -93,8 +110,8 @@ class Record:
     satellites: int
     speed: int
     event: int
-    elements: tuple[tuple[int, int, int], ...] = ()
-    """(id, width in bytes, value), in the order of the wire: by width, narrowest first."""
+    elements: tuple[Element, ...] = ()
+    """The elements in the order of the wire: by width, narrowest first."""
     variable: tuple[tuple[int, bytes], ...] = ()
     """(id, value) of the variable-length elements of Codec 8 Extended."""
     generation: int | None = None
@@ -138,6 +155,29 @@ def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
         )
     if differ := check_counts(data):
         return differ
+    outcome = _decode_records(codec, data)
+    if codec is CODEC_8 and isinstance(outcome, Rejected):
+        other = _decode_records(CODEC_8_FIVE_GROUPS, data)
+        if isinstance(other, Decoded) and not _is_shifted(other.value, outcome):
+            return other
+    return outcome
+
+
+def _is_shifted(packet: Packet, outcome: Rejected) -> bool:
+    """Return True if a packet of five groups is more likely one of four, with stray zero bytes.
+
+    The fifth count of a record is then the first byte of the next record. So that record begins
+    one byte too late: with a time after the year 9999.
+
+    :param outcome: that of reading four groups.
+    """
+    return outcome.field == _RECORDS and any(
+        record.timestamp > MAX_TIMESTAMP_MS for record in packet.records[1:]
+    )
+
+
+def _decode_records(codec: Codec, data: bytes) -> Decoded[Packet] | Rejected:
+    size = len(data)
     count = data[1]
     records = []
     offset = 2
@@ -192,7 +232,7 @@ def check_end(data: bytes, offset: int) -> Rejected | None:
         size,
         offset,
         f"unexpected data after the last record: {byte_count(left)}",
-        field="records",
+        field=_RECORDS,
         expected="the second count",
         found=f"{byte_count(left)} before it",
     )
@@ -214,11 +254,10 @@ def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Re
         offset += _BYTE.size
     (total,) = count.unpack_from(data, offset)
     offset += count.size
-    elements: list[tuple[int, int, int]] = []
-    for width in WIDTHS:
+    elements: list[Element] = []
+    for width, layout in codec.element.items():
         (number,) = count.unpack_from(data, offset)
         offset += count.size
-        layout = codec.element[width]
         group_end = offset + number * layout.size
         if group_end > end:
             raise _BadRecord(
@@ -365,10 +404,14 @@ def encode_packet(codec: Codec, records: Sequence[Record]) -> bytes:
 
 
 def _encode_record(codec: Codec, record: Record) -> bytes:
-    if unknown := {width for _, width, _ in record.elements} - set(WIDTHS):
-        raise ValueError(
-            f"element width {min(unknown)} is not valid: widths are 1, 2, 4 and 8 bytes"
-        )
+    if unknown := {width for _, width, _ in record.elements} - codec.element.keys():
+        *others, last = codec.element
+        widths = f"{', '.join(map(str, others))} and {last}"
+        raise ValueError(f"element width {min(unknown)} is not valid: widths are {widths} bytes")
+    for element_id, width, value in record.elements:
+        if isinstance(value, bytes) and len(value) != width:  # which struct would pad or cut
+            found = byte_count(len(value))
+            raise ValueError(f"element {element_id}: {found} are not a value of {width}")
     if record.variable and codec.variable is None:
         raise ValueError(f"codec {codec.name} has no variable-length elements")
     if codec.generation is not (record.generation is not None):
@@ -391,10 +434,10 @@ def _encode_record(codec: Codec, record: Record) -> bytes:
         b"" if record.generation is None else bytes((record.generation,)),
         count(len(record.elements) + len(record.variable)),
     ]
-    for width in WIDTHS:
+    for width, layout in codec.element.items():
         group = [element for element in record.elements if element[1] == width]
         parts.append(count(len(group)))
-        parts.extend(codec.element[width].pack(element_id, value) for element_id, _, value in group)
+        parts.extend(layout.pack(element_id, value) for element_id, _, value in group)
     if codec.variable is not None:
         parts.append(count(len(record.variable)))
         for element_id, value in record.variable:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
-from tracker.vendors.teltonika.avl import Record
+from tracker.vendors.teltonika.avl import CODEC_8_FIVE_GROUPS, Element, Record
 from tracker.vendors.teltonika.codec7 import NAME as CODEC_7
 from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
 from tracker.vendors.teltonika.content import Content
@@ -33,6 +33,8 @@ DERIVED: Final = frozenset(
 TEXT: Final = "text"
 #: Width of an element with a value of variable length.
 VARIABLE: Final = "variable"
+#: Number of groups of elements in each record, if it is not that of the codec.
+GROUPS: Final = "groups"
 
 _DEGREE: Final = 10_000_000
 _LINE: Final = 118
@@ -104,10 +106,11 @@ def _content(content: Content, names: Names | None, nested: bool = False) -> dic
         return _messages(content, nested)
     if isinstance(content, Codec7Packet):
         return {"codec": CODEC_7, "records": [_codec7_record(item) for item in content.records]}
-    return {
-        "codec": content.codec.name,
-        "records": [_record(item, names) for item in content.records],
-    }
+    made: dict[str, Any] = {"codec": content.codec.name}
+    if content.codec is CODEC_8_FIVE_GROUPS:
+        made[GROUPS] = len(content.codec.element)
+    made["records"] = [_record(item, names) for item in content.records]
+    return made
 
 
 def _time(milliseconds: int) -> str | None:
@@ -138,9 +141,10 @@ def _record(record: Record, names: Names | None) -> dict[str, Any]:
     return made
 
 
-def _element(element: tuple[int, int, int], names: Names | None) -> dict[str, Any]:
+def _element(element: Element, names: Names | None) -> dict[str, Any]:
     element_id, width, value = element
-    made: dict[str, Any] = {"id": element_id, "width": width, "value": value}
+    shown = value.hex() if isinstance(value, bytes) else value
+    made: dict[str, Any] = {"id": element_id, "width": width, "value": shown}
     if names is not None:
         made |= _named(names, element_id, width, value)
     return made

@@ -23,10 +23,10 @@ from tracker.position import (
     iso_milliseconds,
 )
 from tracker.vendors.teltonika.avl import (
+    CODEC_8_FIVE_GROUPS,
     MIN_DATA_BYTES,
     RECORD_HEAD_FORMAT,
     VALUE_FORMAT,
-    WIDTHS,
     Codec,
     Packet,
     Record,
@@ -150,12 +150,12 @@ def _parts(codec: Codec, elements: Sequence[tuple[int, int]]) -> Iterator[tuple[
     if codec.generation:
         yield "B", b""
     yield fixed(codec.count.pack(len(elements)))
-    for width in WIDTHS:
+    for width, value_format in VALUE_FORMAT.items():
         group = [element_id for element_id, its_width in elements if its_width == width]
         yield fixed(codec.count.pack(len(group)))
         for element_id in group:
             yield fixed(codec.event.pack(element_id))
-            yield VALUE_FORMAT[width], b""
+            yield value_format, b""
     if codec.variable is not None:
         yield fixed(codec.count.pack(0))
 
@@ -180,8 +180,11 @@ class Layouts:
     def slot(self, codec: Codec, record: Record) -> int | None:
         """Return the slot with the layout of this record; None if it cannot have one.
 
-        A record with a repeated id or with elements of variable length cannot have a layout.
+        A record with a repeated id, with elements of variable length or with a fifth group cannot
+        have a layout.
         """
+        if codec is CODEC_8_FIVE_GROUPS:
+            return None
         ids = {element_id for element_id, _, _ in record.elements}
         if record.variable or len(ids) < len(record.elements) or len(ids) > MAX_ELEMENTS:
             return None

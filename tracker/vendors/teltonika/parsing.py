@@ -12,11 +12,20 @@ from typing import Any, Final, TypeVar
 
 from attrs import frozen
 
-from tracker.vendors.teltonika.avl import CODECS, Codec, Packet, Record
+from tracker.vendors.teltonika.avl import (
+    CODEC_8,
+    CODEC_8_FIVE_GROUPS,
+    CODECS,
+    FIFTH_WIDTH,
+    Codec,
+    Element,
+    Packet,
+    Record,
+)
 from tracker.vendors.teltonika.codec7 import NAME as CODEC_7
 from tracker.vendors.teltonika.content import Content, encode_data
 from tracker.vendors.teltonika.datagram import Datagram
-from tracker.vendors.teltonika.document import DERIVED, TEXT, VARIABLE
+from tracker.vendors.teltonika.document import DERIVED, GROUPS, TEXT, VARIABLE
 from tracker.vendors.teltonika.frames import Frame, Login, Ping, TcpFrame, UdpFrame
 from tracker.vendors.teltonika.login import IMEI_DIGITS
 from tracker.vendors.teltonika.messages import (
@@ -37,6 +46,8 @@ _CODECS: Final[_Codecs] = {
     **{codec.name: codec for codec in CODECS.values()},
     **{codec.name: codec for codec in MESSAGE_CODECS.values()},
 }
+#: Number of groups of elements → the form of Codec 8.
+_GROUPED: Final = {len(codec.element): codec for codec in (CODEC_8, CODEC_8_FIVE_GROUPS)}
 #: Pings in one object; they are held in memory.
 _MAX_PINGS: Final = 1 << 24
 _MAX_VARIABLE_BYTES: Final = (1 << 16) - 1
@@ -162,10 +173,12 @@ class _Node:
         except (TypeError, UnicodeEncodeError):
             raise self.bad("text") from None
 
-    def hex(self) -> bytes:
-        if isinstance(self.value, str) and re.fullmatch(r"([0-9a-fA-F]{2})*", self.value):
+    def hex(self, size: int | None = None) -> bytes:
+        pairs = "*" if size is None else f"{{{size}}}"
+        if isinstance(self.value, str) and re.fullmatch(rf"([0-9a-fA-F]{{2}}){pairs}", self.value):
             return bytes.fromhex(self.value)
-        raise self.bad("pairs of hex digits in quotes")
+        number = "" if size is None else f"{size} "
+        raise self.bad(f"{number}pairs of hex digits in quotes")
 
 
 class _Object:
@@ -270,6 +283,8 @@ def _content(fields: _Object, nested: bool = False) -> Content:
         raise BadDocument(fields.at("codec"), "a codec that can be encoded", found)
     if isinstance(codec, MessageCodec):
         return _messages(codec, fields, nested)
+    if codec is CODEC_8:
+        codec = _GROUPED[fields.take(GROUPS, min(_GROUPED)).integer(min(_GROUPED), max(_GROUPED))]
     records = fields.take("records").items(0, 0xFF)
     return Packet(codec, tuple(_record(codec, node.object()) for node in records))
 
@@ -310,7 +325,7 @@ def _record(codec: Codec, fields: _Object) -> Record:
     max_id = 256**codec.event.size - 1
     event = fields.take("event").integer(0, max_id)
     generation = fields.take("generation").integer(0, 0xFF) if codec.generation else None
-    fixed: list[tuple[int, int, int]] = []
+    fixed: list[Element] = []
     variable: list[tuple[int, bytes]] = []
     for node in fields.take("elements").items(0, 256**codec.count.size - 1):
         _element(codec, node.object(), max_id, fixed=fixed, variable=variable)
@@ -331,7 +346,7 @@ def _element(
     fields: _Object,
     max_id: int,
     *,
-    fixed: list[tuple[int, int, int]],
+    fixed: list[Element],
     variable: list[tuple[int, bytes]],
 ) -> None:
     element_id = fields.take("id").integer(0, max_id)
@@ -344,8 +359,13 @@ def _element(
             raise value.bad(f"at most {_MAX_VARIABLE_BYTES} bytes")
         variable.append((element_id, content))
     elif type(width.value) is int and width.value in codec.element:
-        fixed.append((element_id, width.value, value.integer(0, 256**width.value - 1)))
+        if width.value == FIFTH_WIDTH:
+            fixed.append((element_id, FIFTH_WIDTH, value.hex(FIFTH_WIDTH)))
+        else:
+            fixed.append((element_id, width.value, value.integer(0, 256**width.value - 1)))
     else:
         words = ", ".join(map(str, codec.element))
+        if codec is CODEC_8 and width.value == FIFTH_WIDTH:
+            words += f' or, beside "{GROUPS}": {max(_GROUPED)}, {FIFTH_WIDTH}'
         raise width.bad(f'{words} or "{VARIABLE}"' if codec.variable is not None else words)
     fields.done()

@@ -17,7 +17,7 @@ from tracker.position import (
     iso_milliseconds,
 )
 from tracker.vendors.teltonika import codec7
-from tracker.vendors.teltonika.avl import Packet, Record
+from tracker.vendors.teltonika.avl import Element, Packet, Record
 from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
 from tracker.vendors.teltonika.content import Content
 from tracker.vendors.teltonika.messages import Message, beginning
@@ -88,7 +88,7 @@ def entries(
 def _entry(
     made: Position,
     codec: str,
-    elements: Sequence[tuple[int, int, int]],
+    elements: Sequence[Element],
     variable: Sequence[tuple[int, bytes]] = (),
 ) -> Entry:
     """Return the entry of a record with the widths of its elements."""

@@ -16,6 +16,7 @@ from tests.unit.vendors.teltonika.golden_datagrams import (
     OVER_8,
     OVER_8E,
 )
+from tests.unit.vendors.teltonika.golden_five_groups import GOLDEN_FIVE_GROUPS
 from tests.unit.vendors.teltonika.golden_messages import (
     COMMAND_12,
     LONG_TIME_13,
@@ -62,6 +63,7 @@ EXAMPLES: Final = {
     "ping": b"\xff",
     "pings": b"\xff\xff\xff",
     **{golden.name: golden.frame for golden in GOLDEN},
+    **{golden.name: golden.frame for golden in GOLDEN_FIVE_GROUPS},
     "codec 16": CODEC_16_FRAME,
     "codec 12": COMMAND,
     "codec 12 in two parts": TWO_PARTS_12.frame,

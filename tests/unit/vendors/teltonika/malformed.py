@@ -25,8 +25,8 @@ UNKNOWN_CODEC: Final = _frame("00000028 55 01", "03", "01 00009A94")
 RECORD_MISSING: Final = _frame("00000028 08 02", "03", "02 00004771")
 #: The total of elements is 4, but the groups have three.
 TOTAL_DIFFERS: Final = _frame("00000028 08 01", "04", "01 0000B521")
-#: A zero byte precedes the second count.
-STRAY_BYTE: Final = _frame("00000029 08 01", "03", "00 01 00008FB3")
+#: A byte precedes the second count. A zero byte would be a fifth group of elements.
+STRAY_BYTE: Final = _frame("00000029 08 01", "03", "FF 01 00007FF2")
 #: A frame without records, which is unusual but legal.
 NO_RECORDS: Final = bytes.fromhex("00000000 00000003 08 00 00 0000C281")
 

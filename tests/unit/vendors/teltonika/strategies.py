@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, CODEC_16, Codec, Packet, Record
-
-WIDTHS = (1, 2, 4, 8)
+from tracker.vendors.teltonika.avl import (
+    CODEC_8,
+    CODEC_8_FIVE_GROUPS,
+    CODEC_8E,
+    CODEC_16,
+    FIFTH_WIDTH,
+    Codec,
+    Element,
+    Packet,
+    Record,
+)
 
 codecs = st.sampled_from([CODEC_8, CODEC_8E, CODEC_16])
 
@@ -23,15 +31,18 @@ def signed(width: int) -> st.SearchStrategy[int]:
 
 def ids(codec: Codec) -> st.SearchStrategy[int]:
     """Return a strategy for the IO IDs of a codec."""
-    return unsigned(1 if codec is CODEC_8 else 2)
+    return unsigned(codec.event.size)
 
 
 @st.composite
-def elements(draw: st.DrawFn, codec: Codec) -> tuple[tuple[int, int, int], ...]:
+def elements(draw: st.DrawFn, codec: Codec) -> tuple[Element, ...]:
     """Draw elements of fixed width, in the order of the wire; ids may repeat."""
-    drawn: list[tuple[int, int, int]] = []
-    for width in WIDTHS:
-        group = st.lists(st.tuples(ids(codec), unsigned(width)), max_size=4)
+    drawn: list[Element] = []
+    for width in codec.element:
+        values: st.SearchStrategy[int | bytes] = unsigned(width)
+        if width == FIFTH_WIDTH:
+            values = st.binary(min_size=width, max_size=width)
+        group = st.lists(st.tuples(ids(codec), values), max_size=4)
         drawn.extend((element_id, width, value) for element_id, value in draw(group))
     return tuple(drawn)
 
@@ -68,3 +79,9 @@ def packets(draw: st.DrawFn) -> Packet:
     """Draw a packet of any codec, with zero or more records."""
     codec = draw(codecs)
     return Packet(codec, tuple(draw(st.lists(records(codec), max_size=5))))
+
+
+#: Packets of Codec 8 with a fifth group in each record; a few can be read without it, too.
+five_group_packets = st.lists(records(CODEC_8_FIVE_GROUPS), max_size=5).map(
+    lambda drawn: Packet(CODEC_8_FIVE_GROUPS, tuple(drawn))
+)

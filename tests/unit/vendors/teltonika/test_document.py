@@ -33,6 +33,7 @@ from tests.unit.vendors.teltonika.golden import (
     STREAM,
     Golden,
 )
+from tests.unit.vendors.teltonika.golden_five_groups import WIDE, WIDE_ELEMENTS
 from tests.unit.vendors.teltonika.meanings import ABSENT_SENSORS
 from tracker.vendors.teltonika.document import DERIVED, document, render
 from tracker.vendors.teltonika.frames import Frame, encode_any_frame
@@ -278,6 +279,13 @@ def test_states_and_errors_of_elements_are_shown() -> None:
     }
     assert element(made, 11)["scaled"] == element(made, 11)["value"] > 2**53
     assert as_bytes(made) == ABSENT_SENSORS
+
+
+def test_document_of_five_groups_tells_their_number_and_wide_values() -> None:
+    made = as_document(WIDE_ELEMENTS.frame, names=True)
+    assert (made["codec"], made["groups"]) == ("8", 5)
+    assert element(made, 203) == {"id": 203, "width": 16, "value": WIDE.hex()}
+    assert "groups" not in as_document(DRIVING.frame)
 
 
 @pytest.mark.parametrize("width", [1, 4, 8])

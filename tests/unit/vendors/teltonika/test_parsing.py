@@ -21,6 +21,7 @@ from tests.unit.vendors.teltonika.examples import (
 )
 from tests.unit.vendors.teltonika.golden import DRIVING, PANIC, STREAM
 from tests.unit.vendors.teltonika.golden_datagrams import MESSAGE_12
+from tests.unit.vendors.teltonika.golden_five_groups import WIDE_ELEMENTS
 from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.frames import decode_frames
 from tracker.vendors.teltonika.parsing import BadDocument, parse
@@ -128,6 +129,26 @@ def test_error_in_a_small_document_has_its_path(value: Any, error: str) -> None:
             ["records", 0, "elements", 3, "width"],
             "variable",
             'elements[3].width: expected 1, 2, 4, 8, found "variable"',
+        ),
+        (
+            DRIVING.frame,
+            ["records", 0, "elements", 3, "width"],
+            16,
+            'elements[3].width: expected 1, 2, 4, 8 or, beside "groups": 5, 16, found 16',
+        ),
+        (DRIVING.frame, ["groups"], 6, "groups: expected an integer from 4 to 5, found 6"),
+        (PANIC.frame, ["groups"], 5, "expected only the fields kind, codec, records, found field"),
+        (
+            WIDE_ELEMENTS.frame,
+            ["records", 0, "elements", 2, "value"],
+            "00",
+            'elements[2].value: expected 16 pairs of hex digits in quotes, found "00"',
+        ),
+        (
+            WIDE_ELEMENTS.frame,
+            ["records", 0, "elements", 2, "width"],
+            3,
+            "elements[2].width: expected 1, 2, 4, 8, 16, found 3",
         ),
         (
             PANIC.frame,

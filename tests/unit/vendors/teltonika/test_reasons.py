@@ -83,7 +83,7 @@ REASONS: Final[list[tuple[Callable[[bytes], object], bytes, str]]] = [
     ),
     (
         packet,
-        SMALLEST.data[:-1] + b"\x00" + SMALLEST.data[-1:],
+        SMALLEST.data[:-1] + b"\xff" + SMALLEST.data[-1:],
         "unexpected data after the last record: 1 byte",
     ),
     (packet, b"\x0c\x01\x05", "message of 3 bytes is too short: the minimum is 8"),
