@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.admin import admin
+from tests.integration.poison import position
 from tests.servers import RedisServer, free_port
 from tests.system.processes import Daemon
 from tests.system.terminal import Terminal
@@ -107,6 +108,14 @@ def test_console_serves_its_page_while_redis_is_down(console: Console, redis: Re
     redis.start()
     wait_for(lambda: console.overview()["redis"] is None, "it has read Redis again", timeout=40)
     console.wait_until_ready()
+
+
+def test_console_shows_stranded_streams(console: Console, redis: RedisServer) -> None:
+    redis.client.xadd("telemtry:teltonika", position(1))
+    console.start()
+    wait_for(lambda: console.overview().get("unknown") == {}, "it has searched for streams")
+    (lag,) = console.overview()["lag"]
+    assert (lag["stream"], lag["total"], lag["stranded"]) == ("telemtry:teltonika", 1, True)
 
 
 def test_console_exits_if_its_port_is_taken(console: Console) -> None:

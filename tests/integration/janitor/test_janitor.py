@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs, formatEvent
 
+from tests.integration.poison import position
 from tests.servers import REDIS_70, VALKEY, RedisServer
 from tests.system.commands import fields, statuses
 from tests.waiting import until
@@ -179,6 +180,19 @@ async def test_stream_without_a_group_is_kept_and_reported(
     running = janitor(Retention(age=HOUR))
     await until(lambda: "no group reads it" in str(running.health.reasons), "reported")
     assert ids(redis) == appended
+
+
+@ensureDeferred
+async def test_stranded_streams_are_measured_and_not_trimmed(
+    redis: RedisServer, janitor: Start
+) -> None:
+    for stream in (STREAM, "telemtry"):
+        redis.client.xadd(stream, position(1), id="1-1")
+    running = janitor(Retention(age=HOUR))
+    await running.round()
+    await until(lambda: running.number("tracker_stranded_streams") == 1, "it has searched")
+    assert running.value("tracker_stranded_entries", "telemtry") == 1
+    assert redis.client.xlen("telemtry") == 1
 
 
 @ensureDeferred

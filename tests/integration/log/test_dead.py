@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
 from tests.integration.poison import LAST_ID, position
-from tests.servers import RedisServer
+from tests.servers import REDIS_70, VALKEY, RedisServer
 from tracker.log.entries import StreamEntry
 from tracker.log.redis.dead import RetryResult, append_dead, drop_dead, read_dead, retry_dead
 from tracker.processing.decoding import stored_position
+
+pytestmark = pytest.mark.parametrize("redis_program", [VALKEY, REDIS_70])
 
 STREAM = "telemetry:teltonika"
 DEAD = "telemetry:teltonika:dead"

@@ -13,7 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from tests.integration.conftest import Connected
 from tests.integration.poison import LAST_ID, poison, position
-from tests.servers import RedisServer
+from tests.servers import REDIS_70, VALKEY, RedisServer
 from tests.waiting import until
 from tracker.errors import Refused
 from tracker.log.redis import stranded as module
@@ -25,6 +25,8 @@ from tracker.log.redis.stranded import (
     stranded,
 )
 from tracker.redis.address import RedisAddress
+
+pytestmark = pytest.mark.parametrize("redis_program", [VALKEY, REDIS_70])
 
 STREAM = "telemetry:teltonika"
 WRONG = "telemtry:teltonika"
