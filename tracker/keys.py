@@ -55,6 +55,11 @@ def dead_letters(stream: str) -> str:
     return f"{stream}:dead"
 
 
+def checkpoint(stream: str) -> str:
+    """Return the key of the processors' checkpoint of a stream, a sorted set."""
+    return f"processor:checkpoint:{stream}"
+
+
 def heartbeat(instance_id: str) -> str:
     """Return the key of an ingest instance's heartbeat."""
     return f"instance:heartbeat:{instance_id}"

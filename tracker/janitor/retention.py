@@ -11,7 +11,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.errors import Refused, Unavailable
-from tracker.keys import PROCESSOR_GROUP, RESPONSES, dead_letters
+from tracker.keys import PROCESSOR_GROUP, RESPONSES, checkpoint, dead_letters
+from tracker.log.redis.checkpoint import Skipped, advance_checkpoint, find_skipped
 from tracker.log.redis.heartbeats import read_advertised
 from tracker.log.redis.lag import repair_lag
 from tracker.log.redis.trim import TrimResult, remove_idle_consumers, trim, trim_dead
@@ -32,6 +33,8 @@ ALARM_INTERVAL: Final = 3600.0
 #: streams are counted together as :data:`OTHERS`.
 MAX_LABELLED: Final = 100
 OTHERS: Final = "other streams"
+#: Name of an alarm, besides the limits.
+_SKIPPED: Final = "skipped"
 #: Maximum number of reasons that are reported in one round.
 MAX_REASONS: Final = 10
 
@@ -134,6 +137,7 @@ class StreamTrimmer:
     async def _trim_stream(self, stream: str, may_continue: Callable[[], bool]) -> str | None:
         """Trim a stream, and correct its groups; return the reason if it exceeds a limit."""
         reason = None
+        await self._check_skipped(stream)
         age, size = self._retention.age, self._retention.bytes
         done = await self._trim(stream, lambda: trim(self._redis, stream, age, size), may_continue)
         self._metrics.measured(stream, done)
@@ -152,6 +156,34 @@ class StreamTrimmer:
             )
         await self._repair_lag(stream)
         return reason
+
+    async def _check_skipped(self, stream: str) -> None:
+        """Move the checkpoint over deleted entries, then report skipped ones."""
+        try:
+            await advance_checkpoint(self._redis, stream)
+            skipped = await find_skipped(self._redis, stream)
+        except Refused as error:
+            self._metrics.skipped(stream, None)
+            action = "Delete the key if it is not a sorted set, or load the new users.acl."
+            self._malformed_keys.report(checkpoint(stream), str(error), action)
+            return
+        self._metrics.skipped(stream, skipped)
+        if not skipped.ranges:
+            self._alarms.pop((stream, _SKIPPED), None)
+            return
+        alarm = self._alarms.setdefault(
+            (stream, _SKIPPED), RateLimit(self._clock, 1, ALARM_INTERVAL)
+        )
+        if alarm.admit() is not None:
+            self._log.error(
+                "{stream}: entries skipped, which are neither pending nor proven to be stored: "
+                "{count} from {first} to {last}; they are kept until they are replayed or "
+                "discarded: tracker-admin skipped list",
+                stream=shown(stream),
+                count=skipped.count,
+                first=skipped.ranges[0].first,
+                last=skipped.ranges[-1].last,
+            )
 
     async def _repair_lag(self, stream: str) -> None:
         for group, (before, after) in (await repair_lag(self._redis, stream)).items():
@@ -205,7 +237,9 @@ class StreamTrimmer:
     def _alarm(self, stream: str, done: TrimResult) -> str:
         """Log that a stream exceeds its limit; return the line without the variable figures."""
         limit = "--retain" if done.exceeded == "age" else "--retain-bytes"
-        if done.groups:
+        if done.skipped:
+            reason = "skipped entries must be replayed or discarded"
+        elif done.groups:
             reason = f"group {done.group} has not processed all of it"
         else:
             reason = "no group reads it"
@@ -232,12 +266,18 @@ class _Metrics:
             return Gauge(name, text, ["stream"], registry=metrics_registry)
 
         self._measured: set[str] = set()
+        self._checked: set[str] = set()
         self._bytes = gauge(
             "tracker_stream_bytes", "Memory that the stream uses, estimated from a sample."
         )
         self._held = gauge(
             "tracker_stream_retention_exceeded",
             "1 while the stream exceeds a limit because its entries are not processed; else 0.",
+        )
+        self._skipped = gauge(
+            "tracker_skipped_entries",
+            "Entries that the processors skipped: delivered, but neither pending nor recorded as "
+            "stored; absent without a checkpoint.",
         )
         self.trimmed = Counter(
             "tracker_stream_trimmed_entries",
@@ -282,10 +322,25 @@ class _Metrics:
             self._bytes.labels(stream).set(done.bytes)
             self._held.labels(stream).set(bool(done.exceeded))
 
+    def skipped(self, stream: str, skipped: Skipped | None) -> None:
+        """Set the number of skipped entries of a stream; None: it is not known."""
+        if skipped is None or skipped.committed is None:
+            self._forget_skipped(stream)
+        elif self._label(stream) == stream:
+            self._checked.add(stream)
+            self._skipped.labels(stream).set(skipped.entries)
+
     def forget_all_but(self, streams: Set[str]) -> None:
         """Remove the metrics of other streams, which would keep their last values."""
         for stream in self._measured - streams:
             self._forget(stream)
+        for stream in self._checked - streams:
+            self._forget_skipped(stream)
+
+    def _forget_skipped(self, stream: str) -> None:
+        if stream in self._checked:
+            self._checked.remove(stream)
+            self._skipped.remove(stream)
 
     def _forget(self, stream: str) -> None:
         if stream in self._measured:

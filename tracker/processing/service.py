@@ -10,6 +10,7 @@ from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.interfaces import INaming, IPositionSink
 from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.lagmetrics import LagMetrics
+from tracker.log.redis.publisher import CheckpointPublisher
 from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Health
 from tracker.processing.consumer import WATCHDOG_TIMEOUT, BatchOptions, Consumer
@@ -70,6 +71,8 @@ def process_role(
         name=consumer,
         entries=options.batch_size,
         size=options.batch_bytes,
+        # Two batches are in progress, and their entries may have been read one by one.
+        publisher=CheckpointPublisher(reactor, commands, max_parts=4 * options.batch_size),
     )
     Consumer(
         clock=reactor,

@@ -60,6 +60,10 @@ _ARGUMENTS: Final[dict[str, Command]] = {
     "xreadgroup": ("GROUP", "group", "a", "STREAMS", _KEY, ">"),
     "xrevrange": (_KEY, "+", "-"),
     "xtrim": (_KEY, "MINID", "0"),
+    "zadd": (_KEY, "0", "a"),
+    "zrangebylex": (_KEY, "-", "+"),
+    "zrem": (_KEY, "a"),
+    "zrevrangebylex": (_KEY, "+", "-"),
 }
 
 

@@ -14,11 +14,14 @@ from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.integration.poison import position
+from tests.integration.conftest import Connected
 from tests.servers import REDIS_70, VALKEY, RedisServer
 from tests.system.commands import fields, statuses
 from tests.waiting import until
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import janitor_role
+from tracker.keys import checkpoint
+from tracker.log.redis.checkpoint import create_checkpoint, record_finished
 from tracker.observe.health import Health
 from tracker.runtime.lifecycle import Role
 
@@ -431,3 +434,48 @@ async def test_wrong_lag_in_redis_is_corrected(
     janitor(Retention())
     await until(lambda: redis.client.xinfo_groups(stream)[0]["lag"] == 0, "corrected")
     assert redis.client.xinfo_groups(stream)[0]["last-delivered-id"] == last
+
+
+@ensureDeferred
+async def test_skipped_entries_are_kept_and_reported_until_they_are_settled(
+    redis: RedisServer, janitor: Start
+) -> None:
+    appended = append(redis, 3 * HOUR, 2 * HOUR, 90 * 60)
+    redis.client.xgroup_create(STREAM, "processor", "0")
+    redis.client.xreadgroup("processor", "one", {STREAM: ">"}, count=1)
+    redis.client.xack(STREAM, "processor", appended[0])
+    connected = Connected(redis.address)
+    await connected.usable()
+    await create_checkpoint(connected.connection, STREAM)
+    redis.client.xgroup_setid(STREAM, "processor", "$")
+    with capturedLogs() as captured:
+        running = janitor(Retention(age=HOUR))
+        await until(lambda: running.value("tracker_skipped_entries") == 2, "reported")
+        await until(lambda: "retention" in running.health.reasons, "the alarm")
+        await running.round()
+    assert "skipped entries" in running.health.reasons["retention"]
+    (line,) = [line for line in map(formatEvent, captured) if line and "entries skipped" in line]
+    assert f"2 from {appended[1]} to {appended[2]}" in line
+    assert ids(redis) == appended[1:]
+    await record_finished(connected.connection, STREAM, [(appended[1], appended[2])])
+    await until(lambda: running.health.ready, "settled")
+    await until(lambda: ids(redis) == [], "trimmed")
+    assert running.value("tracker_skipped_entries") == 0
+    redis.client.set(checkpoint(STREAM), "text")
+    await until(lambda: running.value("tracker_skipped_entries") is None, "unknown")
+    await connected.connection.stopService()
+
+
+@ensureDeferred
+async def test_deleted_entries_move_the_checkpoint(redis: RedisServer, janitor: Start) -> None:
+    appended = append(redis, 3, 2, 1)
+    redis.client.xgroup_create(STREAM, "processor", "0")
+    connected = Connected(redis.address)
+    await connected.usable()
+    await create_checkpoint(connected.connection, STREAM)
+    await record_finished(connected.connection, STREAM, [(appended[1], appended[1])])
+    redis.client.xdel(STREAM, appended[0])
+    assert redis.client.zcard(checkpoint(STREAM)) == 2
+    janitor(Retention())
+    await until(lambda: redis.client.zcard(checkpoint(STREAM)) == 1, "advanced")
+    await connected.connection.stopService()

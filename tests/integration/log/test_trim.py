@@ -12,6 +12,7 @@ from pytest_twisted import ensureDeferred
 from tests.integration.conftest import Connected
 from tests.servers import REDIS_70, VALKEY, RedisServer
 from tracker.errors import Refused
+from tracker.log.redis.checkpoint import create_checkpoint, record_finished
 from tracker.log.redis.trim import TrimResult, remove_idle_consumers, trim, trim_dead
 from tracker.redis.connection import RedisConnection
 
@@ -59,6 +60,42 @@ async def trim_all(
         assert done is not None
         if not done.removed:
             return done
+
+
+@ensureDeferred
+async def test_entries_after_the_checkpoint_are_kept(
+    redis: RedisServer, connected: Connected
+) -> None:
+    appended = append(redis, 5 * HOUR, 4 * HOUR, 3 * HOUR, 2 * HOUR)
+    redis.client.xgroup_create(STREAM, "processor", "0")
+    await create_checkpoint(connected.connection, STREAM)
+    finish(redis, 4)
+    await record_finished(connected.connection, STREAM, [(appended[0], appended[0])])
+    done = await trim_all(connected.connection, HOUR)
+    assert (done.exceeded, done.floor, done.skipped) == ("age", appended[1], True)
+    assert ids(redis) == appended[1:]
+    done = await trim_all(connected.connection, None, 1)
+    assert (done.exceeded, done.skipped) == ("bytes", True)
+    assert ids(redis) == appended[1:]
+    await record_finished(connected.connection, STREAM, [(appended[1], appended[2])])
+    done = await trim_all(connected.connection, HOUR)
+    assert (done.floor, ids(redis)) == (appended[3], appended[3:])
+    await record_finished(connected.connection, STREAM, [(appended[3], appended[3])])
+    done = await trim_all(connected.connection, HOUR)
+    assert (done.exceeded, done.floor, done.skipped, ids(redis)) == ("", "", False, [])
+
+
+@ensureDeferred
+async def test_unfinished_entry_before_a_skipped_one_is_named_first(
+    redis: RedisServer, connected: Connected
+) -> None:
+    appended = append(redis, 5 * HOUR, 4 * HOUR, 3 * HOUR)
+    redis.client.xgroup_create(STREAM, "processor", "0")
+    await create_checkpoint(connected.connection, STREAM)
+    read(redis, 3)
+    redis.client.xack(STREAM, "processor", appended[1])
+    done = await trim_all(connected.connection, HOUR)
+    assert (done.group, done.floor, done.skipped) == ("processor", appended[0], False)
 
 
 @ensureDeferred

@@ -13,6 +13,7 @@ from tracker.log.allowance import READ_BYTES, Allowance
 from tracker.log.entries import BEGINNING, StreamEntry, entry_order
 from tracker.log.interfaces import IRecordReader
 from tracker.log.redis.dead import append_dead
+from tracker.log.redis.publisher import CheckpointPublisher
 from tracker.redis.connection import RedisConnection
 from tracker.redis.replies import mapping
 
@@ -35,6 +36,7 @@ class RedisReader:
     :param name: this member's name in the group; it must stay the same after a restart.
     :param entries: maximum number of entries of each stream in one batch.
     :param size: maximum number of bytes in one batch, of all streams together.
+    :param publisher: publishes what is finished; None if the group has no checkpoint in Redis.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class RedisReader:
         name: str,
         entries: int,
         size: int = READ_BYTES,
+        publisher: CheckpointPublisher | None = None,
     ) -> None:
         self._waiting = waiting
         self._redis = redis
@@ -53,6 +56,7 @@ class RedisReader:
         self._name = name
         self._entries = entries
         self._size = size
+        self._publisher = publisher
         self._lengths: dict[str, float] = {}
 
     def when_connected(self) -> Deferred[None]:
@@ -65,6 +69,12 @@ class RedisReader:
 
     async def join(self, stream: str, after: str = BEGINNING) -> bool:
         """See IRecordReader."""
+        created = await self._join(stream, after)
+        if self._publisher is not None:
+            await self._publisher.start(stream)
+        return created
+
+    async def _join(self, stream: str, after: str) -> bool:
         # Redis refuses XGROUP CREATE when it is out of memory, even if the group exists. But then
         # a member must read, so that entries can be trimmed.
         if await self._exists(stream):
@@ -148,10 +158,13 @@ class RedisReader:
             full = set()
             for key, entries in reply or ():
                 stream = key.decode()
-                found += [StreamEntry(stream, one.decode(), content) for one, content in entries]
+                read = [StreamEntry(stream, one.decode(), content) for one, content in entries]
+                found += read
                 allowance.take(stream, [content for _, content in entries])
-                if entries and stream in after:
-                    after[stream] = found[-1].id
+                if read and stream in after:
+                    after[stream] = read[-1].id
+                elif read and self._publisher is not None:
+                    self._publisher.read(stream, [entry.id for entry in read])
                 if len(entries) >= count:
                     full.add(stream)
             # The other streams are read completely.
@@ -188,6 +201,8 @@ class RedisReader:
 
     async def acknowledge(self, stream: str, entry_ids: Sequence[str]) -> None:
         """See IRecordReader."""
+        if self._publisher is not None:
+            await self._publisher.finished(stream, entry_ids)
         await self._redis.execute("XACK", stream, self._group, *entry_ids)
 
     async def dead_letter(self, entry: StreamEntry, reason: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from tracker.keys import checkpoint
+from tracker.log.redis.checkpoint import FUNCTIONS
 from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
 from tracker.untrusted import shown
@@ -25,11 +27,15 @@ _NODE: Final = 100
 # in Lua has 53 bits and a part of an ID has 64.
 #
 # The floor is the oldest entry that some group has not finished: the smaller one of its first
-# pending entry and the first entry after its last delivered one. The maximum age gives an ID up
-# to which entries are removed, but not beyond the floor. The maximum bytes give a number of
+# pending entry and the first entry after its last delivered one. It is also the first entry after
+# the committed checkpoint, whose key is ARGV[6] if the stream can have one. A janitor that may not
+# read it trims as if there were none; doctor reports missing permissions. The maximum age gives an
+# ID up to which entries are removed, but not beyond the floor. The maximum bytes give a number of
 # entries to remove, below the floor.
-_TRIM: Final = Script("""\
-local stream, floor, slowest = KEYS[1], false, ''
+_TRIM: Final = Script(
+    FUNCTIONS
+    + """\
+local stream, floor, slowest, skipped = KEYS[1], false, '', 0
 local function less(a, b)
   local ams, aseq = a:match('^(%d+)-(%d+)$')
   local bms, bseq = b:match('^(%d+)-(%d+)$')
@@ -54,6 +60,11 @@ for _, facts in ipairs(groups) do
   local after = redis.pcall('XRANGE', stream,
     '(' .. group['last-delivered-id'], '+', 'COUNT', 1)
   keep(after[1] and after[1][1], group.name)
+end
+local done = #groups > 0 and ARGV[6] ~= '' and committed(ARGV[6])
+local skipped_entry = done and redis.pcall('XRANGE', stream, '(' .. done, '+', 'COUNT', 1)[1]
+if skipped_entry and (not floor or less(skipped_entry[1], floor)) then
+  floor, skipped = skipped_entry[1], 1
 end
 
 local retain, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -88,8 +99,10 @@ if bytes >= 0 and used > bytes and removed == 0 then
   end
   if removed == 0 and (floor or not may) and held == '' then held = 'bytes' end
 end
-return {removed, held, slowest, floor or '', #groups, used, redis.call('XLEN', stream)}
-""")
+return {
+  removed, held, slowest, floor or '', skipped, #groups, used, redis.call('XLEN', stream)}
+"""
+)
 
 # KEYS: the stream. ARGV: the group, milliseconds. XGROUP DELCONSUMER drops the consumer's pending
 # entries; no entry may therefore become pending between the check and the deletion.
@@ -124,7 +137,9 @@ class TrimResult:
     group: str
     """The group that is furthest behind; empty if no group has unfinished entries."""
     floor: str
-    """ID of the oldest entry that this group has not finished; empty without such a group."""
+    """ID of the oldest entry that must be kept; empty if there is none."""
+    skipped: bool
+    """True if this entry is skipped; else the group has not finished it."""
     groups: int
     bytes: int
     """Memory of the stream before the removal, estimated from a sample."""
@@ -139,7 +154,7 @@ async def trim(
 
     Redis removes whole nodes of a stream, and some hundred old entries may therefore remain.
     Entries that some group has not finished are never removed, nor are later entries, nor any
-    entry of a stream without groups.
+    entry of a stream without groups. Nothing after the committed checkpoint is removed either.
 
     :param retain: maximum age in seconds; older entries are removed.
     :param retain_bytes: maximum memory of the stream; the oldest entries beyond it are removed.
@@ -156,13 +171,14 @@ async def trim(
             BATCH,
             _NODE,
             0,
+            checkpoint(stream),
         )
     )
 
 
 async def trim_dead(redis: RedisConnection, dead_stream: str, retain: float) -> TrimResult | None:
     """Remove old entries from a dead-letter stream, which needs no group."""
-    arguments = (int(retain * 1000), -1, BATCH, _NODE, 1)
+    arguments = (int(retain * 1000), -1, BATCH, _NODE, 1, "")
     return _trim_result(await _TRIM.run(redis, [dead_stream], *arguments))
 
 
@@ -180,12 +196,13 @@ async def remove_idle_consumers(
 def _trim_result(reply: Any) -> TrimResult | None:
     if reply is None:
         return None
-    removed, held, group, floor, groups, used, entries = reply
+    removed, held, group, floor, skipped, groups, used, entries = reply
     return TrimResult(
         removed,
         held.decode(),
         shown(group),
         floor.decode(),
+        bool(skipped),
         groups,
         used,
         entries,
