@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.integration.poison import position
 from tests.integration.conftest import Connected
+from tests.integration.poison import position
 from tests.servers import REDIS_70, VALKEY, RedisServer
 from tests.system.commands import fields, statuses
 from tests.waiting import until
