@@ -44,7 +44,3 @@ class LoginAttempts:
         """Remove the last attempt of a client, because it has succeeded."""
         if times := self._times.get(client):
             times.pop()
-
-    def clear(self, client: str) -> None:
-        """Remove all attempts of a client."""
-        self._times.pop(client, None)

@@ -21,6 +21,8 @@ from twisted.internet.interfaces import IReactorTime
 
 #: Seconds that a session lasts.
 SESSION_LIFETIME: Final = 12 * 3600.0
+#: Seconds that a browser is known after a login.
+KNOWN_LIFETIME: Final = 90 * 86_400.0
 #: Maximum length of a cookie, in characters.
 MAX_COOKIE_LENGTH: Final = 1024
 #: Length of a key, in bytes.
@@ -61,20 +63,36 @@ class Sessions:
 
     def cookie(self, session: Session) -> str:
         """Return the value of a session's cookie."""
-        facts = [session.id, session.operator, session.stamp, session.expires]
-        text = urlsafe_b64encode(json.dumps(facts).encode()).decode()
-        return f"{text}.{self._mac('cookie', text)}"
+        return self._signed("cookie", session)
 
     def read(self, cookie: str) -> Session | None:
         """Return the session of a cookie; None if it is not ours, has expired, or was ended."""
+        session = self._read("cookie", cookie)
+        return session if session is not None and self.is_valid(session) else None
+
+    def known(self, operator: str, stamp: str) -> str:
+        """Return the value of a cookie by which a browser is known after its session."""
+        expires = self._clock.seconds() + KNOWN_LIFETIME
+        return self._signed("known", Session(secrets.token_urlsafe(16), operator, stamp, expires))
+
+    def read_known(self, cookie: str) -> Session | None:
+        """Return the login that :meth:`known` recorded; None if it is not ours or has expired."""
+        known = self._read("known", cookie)
+        return known if known is not None and known.expires > self._clock.seconds() else None
+
+    def _signed(self, purpose: str, session: Session) -> str:
+        facts = [session.id, session.operator, session.stamp, session.expires]
+        text = urlsafe_b64encode(json.dumps(facts).encode()).decode()
+        return f"{text}.{self._mac(purpose, text)}"
+
+    def _read(self, purpose: str, cookie: str) -> Session | None:
         text, dot, mac = cookie.partition(".")
         if not dot or len(cookie) > MAX_COOKIE_LENGTH or not cookie.isascii():
             return None
-        if not hmac.compare_digest(mac, self._mac("cookie", text)):
+        if not hmac.compare_digest(mac, self._mac(purpose, text)):
             return None
         # The signature is valid: we made this text, and it can be parsed.
-        session = Session(*json.loads(urlsafe_b64decode(text)))
-        return session if self.is_valid(session) else None
+        return Session(*json.loads(urlsafe_b64decode(text)))
 
     def is_valid(self, session: Session) -> bool:
         """Return True if a session has neither expired nor been ended."""

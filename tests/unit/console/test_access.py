@@ -14,12 +14,14 @@ from tests.unit.console.browsing import DEVICE, HOST, NOW, Browser, FakeOperator
 from tracker.console.access import (
     ATTEMPT_PERIOD,
     MAX_ATTEMPTS_BY_ADDRESS,
+    MAX_ATTEMPTS_BY_BROWSER,
     MAX_ATTEMPTS_BY_NAME,
     MAX_CONCURRENT_CHECKS,
+    PACE,
 )
 from tracker.console.events import KEEPALIVE_INTERVAL
 from tracker.console.operators import Operator, PasswordHash
-from tracker.console.sessions import SESSION_LIFETIME
+from tracker.console.sessions import KNOWN_LIFETIME, SESSION_LIFETIME
 from tracker.observe.ratelimit import MAX_LINES
 
 PASSWORD = "correct horse battery"
@@ -81,10 +83,10 @@ def test_login_starts_a_session(browser: Browser) -> None:
         "anna",
         "operate",
     )
-    (cookie,) = response.headers["set-cookie"]
-    assert "HttpOnly" in cookie
-    assert "SameSite=strict" in cookie
+    cookie, known = response.headers["set-cookie"]
+    assert all("HttpOnly" in one and "SameSite=strict" in one for one in (cookie, known))
     assert f"Max-Age={SESSION_LIFETIME:.0f}" in cookie
+    assert f"Max-Age={KNOWN_LIFETIME:.0f}" in known
     assert "Secure" not in cookie
     assert browser.cookies != before
     assert browser.get("/api/devices").status == 200
@@ -94,11 +96,13 @@ def test_cookie_over_tls_is_restricted_to_tls_and_this_host(operators: FakeOpera
     browser = Browser(Server(operators, secure=True))
     browser.load_page()
     response = browser.log_in("anna", PASSWORD)
-    (cookie,) = response.headers["set-cookie"]
+    cookie, known = response.headers["set-cookie"]
     assert cookie.startswith("__Host-tracker-9120=")
-    assert "Secure" in cookie
-    assert "Path=/" in cookie
-    assert "Domain" not in cookie
+    assert known.startswith("__Host-tracker-9120-known=")
+    for one in (cookie, known):
+        assert "Secure" in one
+        assert "Path=/" in one
+        assert "Domain" not in one
     # For a name of loopback, HSTS would apply to all ports of this machine.
     assert "strict-transport-security" not in response.headers
     elsewhere = browser.get("/", Host="console.example.org")
@@ -182,7 +186,7 @@ def test_changed_permission_applies_to_open_sessions(
 
 def test_altered_cookie_is_refused(browser: Browser) -> None:
     browser.log_in("anna", PASSWORD)
-    (name,) = browser.cookies
+    name, _ = browser.cookies
     value = browser.cookies[name]
     for number in range(0, len(value), 7):
         other = "A" if value[number] != "A" else "B"
@@ -296,27 +300,123 @@ def test_console_without_operators_requires_no_login() -> None:
     assert browser.log_in("anna", PASSWORD).status == 404
 
 
-def test_attempts_for_one_name_are_limited(browser: Browser, server: Server) -> None:
-    for number in range(MAX_ATTEMPTS_BY_NAME):
-        other = Browser(server, f"192.0.2.{number}")
-        other.load_page()
-        assert other.log_in("anna", "wrong").status == 401
+def stranger(server: Server, number: int) -> Browser:
+    """Return a browser at an address of its own, which has never logged in."""
+    browser = Browser(server, f"192.0.{number // 200}.{number % 200}")
+    browser.load_page()
+    return browser
+
+
+def attack(server: Server, seconds: int, *, first: int = 0) -> int:
+    """Try passwords for a name, each from a new address; return the number that was checked."""
+    statuses = []
+    for number in range(first, first + seconds):
+        statuses.append(stranger(server, number).log_in("anna", "wrong").status)
         server.clock.advance(1)
+    assert set(statuses) <= {401, 429}
+    return statuses.count(401)
+
+
+def test_attempts_for_one_name_from_many_addresses_are_slowed_down(server: Server) -> None:
+    checked = attack(server, 100)
+    assert checked == MAX_ATTEMPTS_BY_NAME + (100 - MAX_ATTEMPTS_BY_NAME) // PACE
+
+
+def test_operator_at_a_new_browser_is_not_locked_out_by_failures_of_others(server: Server) -> None:
+    attack(server, 60)
+    owner = stranger(server, 1000)
+    refused = owner.log_in("anna", PASSWORD)
+    assert refused.status in (200, 429)
+    assert stranger(server, 1001).log_in("ben", "another password").status == 200
+    server.clock.advance(PACE)
+    assert owner.log_in("anna", PASSWORD).status == 200
+
+
+def test_known_browser_logs_in_whatever_others_do(server: Server) -> None:
+    owner = stranger(server, 1000)
+    assert owner.log_in("anna", PASSWORD).status == 200
+    owner.post("/api/logout", {})
+    attack(server, 60)
+    for _ in range(MAX_ATTEMPTS_BY_ADDRESS):  # from the owner's own address
+        other = Browser(server, owner.peer)
+        other.load_page()
+        other.log_in("nobody", "wrong")
+    owner.load_page()
+    assert owner.log_in("anna", PASSWORD).status == 200
+
+
+def test_attempts_of_a_known_browser_are_limited(server: Server) -> None:
+    owner = stranger(server, 1000)
+    owner.log_in("anna", PASSWORD)
+    statuses = [owner.log_in("anna", "wrong").status for _ in range(MAX_ATTEMPTS_BY_BROWSER + 2)]
+    assert statuses == [401] * MAX_ATTEMPTS_BY_BROWSER + [429] * 2
+
+
+def test_browser_is_known_for_its_name_and_password_only(
+    server: Server, operators: FakeOperators
+) -> None:
+    owner = stranger(server, 1000)
+    owner.log_in("anna", PASSWORD)
+    attack(server, 60)
+    (name,) = [name for name in owner.cookies if name.endswith("-known")]
+    stranger(server, 1002).log_in("anna", "wrong")  # the only attempt that is admitted now
+    forger = stranger(server, 1001)
+    forger.cookies[name] = owner.cookies[name][:-1] + "x"
+    assert forger.log_in("anna", "wrong").status == 429
+    operators.known["anna"] = evolve(ANNA, password=cheap("a new password"))
+    assert owner.log_in("anna", "a new password").status == 429
+    server.clock.advance(KNOWN_LIFETIME)
+    assert owner.server.parts.access._sessions.read_known(owner.cookies[name]) is None
+
+
+def test_attempts_from_one_address_are_limited(server: Server) -> None:
+    browser = stranger(server, 1)
+    for number in range(MAX_ATTEMPTS_BY_ADDRESS):
+        assert browser.log_in(f"name-{number}", "wrong").status == 401
     refused = browser.log_in("anna", PASSWORD)
     assert refused.status == 429
-    assert 0 < int(refused.header("retry-after")) <= ATTEMPT_PERIOD
+    assert PACE < int(refused.header("retry-after")) <= ATTEMPT_PERIOD
+    assert stranger(server, 2).log_in("anna", PASSWORD).status == 200
+
+
+def test_attempts_from_one_address_for_one_name_are_limited(server: Server) -> None:
+    browser = stranger(server, 1)
+    statuses = [browser.log_in("anna", "wrong").status for _ in range(MAX_ATTEMPTS_BY_NAME)]
+    server.clock.advance(PACE)
+    assert [*statuses, browser.log_in("anna", PASSWORD).status] == [
+        *[401] * MAX_ATTEMPTS_BY_NAME,
+        429,
+    ]
     assert browser.log_in("ben", "another password").status == 200
-    server.clock.advance(ATTEMPT_PERIOD - MAX_ATTEMPTS_BY_NAME)
+
+
+def test_attempts_through_a_local_proxy_are_slowed_down(browser: Browser, server: Server) -> None:
+    for number in range(MAX_ATTEMPTS_BY_ADDRESS):
+        assert browser.log_in(f"name-{number}", "wrong").status == 401
+    assert browser.log_in("name-x", "wrong").status == 401
+    assert browser.log_in("anna", PASSWORD).status == 429
+    server.clock.advance(PACE)
     assert browser.log_in("anna", PASSWORD).status == 200
 
 
-def test_attempts_from_one_address_are_limited(browser: Browser, server: Server) -> None:
-    for number in range(MAX_ATTEMPTS_BY_ADDRESS):
-        assert browser.log_in(f"name-{number}", "wrong").status == 401
-    assert browser.log_in("anna", PASSWORD).status == 429
-    elsewhere = Browser(server, "192.0.2.7")
-    elsewhere.load_page()
-    assert elsewhere.log_in("anna", PASSWORD).status == 200
+def test_one_check_is_kept_for_known_browsers(operators: FakeOperators) -> None:
+    checked: list[Deferred[Any]] = []
+    server = Server(operators, checked=checked)
+    owner = stranger(server, 1)
+    login = owner.start_request("POST", "/api/login", {"name": "anna", "password": PASSWORD})
+    checked[0].callback(None)
+    for cookie in login.response().headers["set-cookie"]:
+        name, _, value = cookie.partition(";")[0].partition("=")
+        owner.cookies[name] = value
+    owner.load_page()
+    body = {"name": "nobody", "password": "wrong"}
+    others = [stranger(server, n).start_request("POST", "/api/login", body) for n in range(2, 8)]
+    assert others[-1].response().status == 503
+    again = owner.start_request("POST", "/api/login", {"name": "anna", "password": PASSWORD})
+    checked[-1].callback(None)
+    assert again.response().status == 200
+    for waiting in checked[1:-1]:
+        waiting.callback(None)
 
 
 def test_successful_logins_are_not_limited(browser: Browser) -> None:
@@ -325,21 +425,18 @@ def test_successful_logins_are_not_limited(browser: Browser) -> None:
 
 
 def test_parallel_attempts_are_limited(operators: FakeOperators) -> None:
+    limit = MAX_CONCURRENT_CHECKS - 1
     checked: list[Deferred[Any]] = []
     server = Server(operators, checked=checked)
     browser = Browser(server)
     browser.load_page()
     body = {"name": "anna", "password": "wrong"}
-    waiting = [
-        browser.start_request("POST", "/api/login", body) for _ in range(MAX_CONCURRENT_CHECKS + 3)
-    ]
-    assert len(checked) == MAX_CONCURRENT_CHECKS
-    assert [one.response().status for one in waiting[MAX_CONCURRENT_CHECKS:]] == [503] * 3
+    waiting = [browser.start_request("POST", "/api/login", body) for _ in range(limit + 3)]
+    assert len(checked) == limit
+    assert [one.response().status for one in waiting[limit:]] == [503] * 3
     for deferred in checked:
         deferred.callback(None)
-    assert [one.response().status for one in waiting[:MAX_CONCURRENT_CHECKS]] == [
-        401
-    ] * MAX_CONCURRENT_CHECKS
+    assert [one.response().status for one in waiting[:limit]] == [401] * limit
     assert browser.server.clock.seconds() == NOW
 
 
