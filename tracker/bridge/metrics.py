@@ -7,6 +7,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from tracker.observe.figures import OptionalGauge
+
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 #: Results of a request to Directus.
@@ -74,16 +76,16 @@ class BridgeMetrics:
             ["part"],
             registry=metrics_registry,
         )
-        self._devices = Gauge(
+        self._devices = OptionalGauge(
             "tracker_bridge_devices",
-            "Allowed devices, as last written to Redis.",
-            registry=metrics_registry,
+            "Allowed devices, as last written to Redis; absent before the first time.",
+            metrics_registry,
         )
-        self._synced = Gauge(
+        self._synced = OptionalGauge(
             "tracker_bridge_devices_timestamp_seconds",
-            "Time of the last copy of the devices to Redis, in seconds since 1970; 0 before the "
-            "first one.",
-            registry=metrics_registry,
+            "Time of the last copy of the devices to Redis, in seconds since 1970; absent before "
+            "the first one.",
+            metrics_registry,
         )
         self._begin_at_zero()
 

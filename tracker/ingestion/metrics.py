@@ -65,10 +65,11 @@ class IngestMetrics:
         yield from self._commands()
         heartbeat = gauge(
             "tracker_heartbeat_timestamp_seconds",
-            "Time of the last renewal of this instance's heartbeat, in seconds since 1970; 0 "
-            "before the first one.",
+            "Time of the last renewal of this instance's heartbeat, in seconds since 1970; "
+            "absent before the first one.",
         )
-        heartbeat.add_metric([], self._heartbeat.last_renewed)
+        if self._heartbeat.last_renewed:
+            heartbeat.add_metric([], self._heartbeat.last_renewed)
         yield heartbeat
 
     def _connections(self) -> Iterator[Metric]:

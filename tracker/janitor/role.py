@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -16,6 +16,7 @@ from tracker.janitor.retention import Retention, StreamTrimmer
 from tracker.keys import RESPONSES
 from tracker.log.redis.lagmetrics import LagMetrics
 from tracker.log.redis.stranded import StrandedStreams
+from tracker.observe.figures import OptionalGauge
 from tracker.observe.health import Condition, Health, Watchdog
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
@@ -84,11 +85,13 @@ class Janitor(RedisTimer):
         except Unavailable as error:
             # The connection reports the outage, and the next round follows.
             self._log.warn("cleanup interrupted: {error}", error=error)
+            self._metrics.forget()
             return
         except Refused as error:
             # Errors of single keys are caught before: Redis refuses commands of every round.
             self._log.warn("cleanup interrupted: {error}", error=error)
             self._condition.fails(f"the last cleanup was interrupted: {error}")
+            self._metrics.forget()
             return
         except Exception:  # noqa: BLE001 - an exception would stop the timer for good
             self._log.failure("cleanup failed")
@@ -113,25 +116,26 @@ class Janitor(RedisTimer):
 
 class _Metrics:
     def __init__(self, metrics_registry: CollectorRegistry) -> None:
-        self.last_round = Gauge(
+        self.last_round = OptionalGauge(
             "tracker_janitor_last_round_timestamp_seconds",
-            "Time of the end of the last complete round, in seconds since 1970.",
-            registry=metrics_registry,
+            "Time of the end of the last complete round, in seconds since 1970; absent before the "
+            "first one.",
+            metrics_registry,
         )
         self._rounds = Counter(
             "tracker_janitor_rounds",
             "Rounds, complete or not.",
             registry=metrics_registry,
         )
-        self.duration = Gauge(
+        self.duration = OptionalGauge(
             "tracker_janitor_round_duration_seconds",
-            "Duration of the last complete round.",
-            registry=metrics_registry,
+            "Duration of the last complete round; absent before the first one.",
+            metrics_registry,
         )
-        self.living = Gauge(
+        self.living = OptionalGauge(
             "tracker_living_instances",
-            "Ingest instances that have a heartbeat.",
-            registry=metrics_registry,
+            "Ingest instances that have a heartbeat; absent while unknown.",
+            metrics_registry,
         )
         self._connections = Counter(
             "tracker_janitor_stale_connections",
@@ -151,11 +155,16 @@ class _Metrics:
             "Removed command streams of instances that are gone.",
             registry=metrics_registry,
         )
-        self.waiting = Gauge(
+        self.waiting = OptionalGauge(
             "tracker_commands_waiting_devices",
-            "Devices for which commands wait.",
-            registry=metrics_registry,
+            "Devices for which commands wait; absent while unknown.",
+            metrics_registry,
         )
+
+    def forget(self) -> None:
+        """Remove the values that Redis has, because they are unknown now."""
+        self.living.set(None)
+        self.waiting.set(None)
 
     def count(self, counts: SweepCounts) -> None:
         """Add the counts of a round."""

@@ -8,14 +8,16 @@ thread. A collector therefore copies in one step whatever it iterates over.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
+    Metric,
 )
 from prometheus_client.utils import floatToGoString
 
@@ -57,6 +59,35 @@ class Distribution:
     def sum(self) -> float:
         """Sum of all values."""
         return self._sum
+
+
+class OptionalGauge:
+    """A gauge without labels, which has no value until one is set.
+
+    Prometheus' own gauge starts at 0, which would be taken for a figure, or for a time in 1970.
+
+    :param metrics_registry: registers the gauge; None: it is not exported.
+    """
+
+    def __init__(
+        self, name: str, documentation: str, metrics_registry: CollectorRegistry | None
+    ) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._value: float | None = None
+        if metrics_registry is not None:
+            metrics_registry.register(self)
+
+    def set(self, value: float | None) -> None:
+        """Set the value; None: it is unknown."""
+        self._value = value
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric; called by Prometheus' client at each scrape."""
+        family, value = gauge(self._name, self._documentation), self._value
+        if value is not None:
+            family.add_metric([], value)
+        yield family
 
 
 def counter(name: str, documentation: str, *labels: str) -> CounterMetricFamily:

@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tracker.clock import CLOCK_ERRORS
+from tracker.observe.figures import OptionalGauge
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _POSITIONS: Final = (1, 10, 50, 100, 500, 1000, 2000, 4000, 10_000, 50_000, 100_000)
@@ -93,10 +94,10 @@ class ProcessMetrics:
             buckets=_POSITIONS,
             registry=metrics_registry,
         )
-        self._last_commit = Gauge(
+        self._last_commit = OptionalGauge(
             "tracker_last_commit_timestamp_seconds",
-            "Time of the sink's last commit, in seconds since 1970; 0 before the first one.",
-            registry=metrics_registry,
+            "Time of the sink's last commit, in seconds since 1970; absent before the first one.",
+            metrics_registry,
         )
 
     def committed(self, positions: int, new: int, began: float, now: float) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry
 from twisted.internet.interfaces import IReactorTime
 
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.heartbeats import advertised_streams
+from tracker.observe.figures import OptionalGauge
 from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
@@ -50,10 +51,10 @@ class UnreadStreams(RedisTimer):
         self._redis = redis
         self._streams = frozenset(streams)
         self._condition = condition
-        self._unread = Gauge(
+        self._unread = OptionalGauge(
             "tracker_unread_streams",
-            "Streams that ingestion writes and no processor reads.",
-            registry=metrics_registry,
+            "Streams that ingestion writes and no processor reads; absent while unknown.",
+            metrics_registry,
         )
 
     def startService(self) -> None:
@@ -70,8 +71,10 @@ class UnreadStreams(RedisTimer):
                 if not await self._is_read(stream)
             ]
         except Unavailable:
+            self._unread.set(None)
             return  # the connection reports the outage, and the next check follows
         except Refused as error:
+            self._unread.set(None)
             self._condition.fails(f"cannot read the heartbeats of ingest instances: {error}")
             return
         self._unread.set(len(unread))

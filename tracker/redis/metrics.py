@@ -49,7 +49,7 @@ class RedisMetrics(RedisTimer):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; called by Prometheus' client at each scrape."""
-        info = self._info
+        info = self._info if self._redis.connected else {}
         durable = gauge(
             "tracker_redis_durable",
             "1 if Redis keeps what it confirms: appendonly is on, the last write to the "

@@ -8,7 +8,14 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
-from tracker.observe.figures import DURATION_BOUNDS, Distribution, counter, gauge, histogram
+from tracker.observe.figures import (
+    DURATION_BOUNDS,
+    Distribution,
+    OptionalGauge,
+    counter,
+    gauge,
+    histogram,
+)
 
 
 def test_distribution_counts_values_up_to_each_bound() -> None:
@@ -58,3 +65,13 @@ def test_metric_families_are_exposed_as_text() -> None:
         'waits_count{who="me"} 1.0',
         'waits_sum{who="me"} 0.25',
     ]
+
+
+def test_optional_gauge_has_no_value_while_it_is_unknown() -> None:
+    metrics_registry = CollectorRegistry()
+    gauge = OptionalGauge("a", "Text.", metrics_registry)
+    values = []
+    for value in (None, 7.0, None):
+        gauge.set(value)
+        values.append(metrics_registry.get_sample_value("a"))
+    assert values == [None, 7.0, None]

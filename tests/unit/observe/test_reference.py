@@ -102,6 +102,22 @@ def test_documentation_lists_exactly_the_metrics_of_each_role(role: str, tmp_pat
     assert exposed == listed
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_gauge_has_no_value_before_it_is_known(role: str, tmp_path: Path) -> None:
+    # Zero would mean 1970 as a time, and "none" as a number of instances, devices or streams.
+    unknown = ("timestamp_seconds", "living_instances", "waiting_devices", "bridge_devices",
+               "unread_streams", "stranded_streams", "durable", "memory_bytes", "round_duration",
+               "stream_", "group_")  # fmt: skip
+    found = [
+        sample.name
+        for family in registry_of(role, tmp_path).collect()
+        if family.type == "gauge" and not family.name.startswith("process_")
+        for sample in family.samples
+        if any(part in sample.name for part in unknown)
+    ]
+    assert found == []
+
+
 def test_names_follow_prometheus_conventions() -> None:
     for metric in described():
         assert re.fullmatch(r"tracker(_[a-z]+)+", metric.name)

@@ -93,4 +93,11 @@ def test_last_report_is_kept_while_redis_is_disconnected() -> None:
     bench.redis.connected = False
     bench.clock.advance(CHECK_INTERVAL)
     assert len(bench.reports) == 2
+
+
+def test_number_of_unread_streams_is_unknown_while_redis_is_down() -> None:
+    bench = UnreadBench([])
     assert bench.unread == 1
+    bench.redis.connected = False
+    bench.clock.advance(CHECK_INTERVAL)
+    assert bench.unread is None

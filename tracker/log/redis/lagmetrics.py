@@ -25,6 +25,9 @@ LAG_INTERVAL: Final = 5
 #: seconds.
 LIVE_TIMEOUT: Final = 60.0
 
+#: Seconds since the last read after which the figures are unknown, not yet late.
+MAX_FIGURES_AGE: Final = 30.0
+
 #: Maximum numbers of groups of a stream, and of consumers of a group, that have metrics.
 MAX_LABELLED: Final = MANY_GROUPS
 
@@ -43,8 +46,8 @@ class _Reading:
 class LagMetrics(RedisTimer):
     """Service that reads the lag of all groups of some streams every few seconds.
 
-    While Redis is down, the last figures are kept and their age is reported. A missing stream
-    has no figures.
+    While Redis is down, the metrics have no values but the time of the last read, and the detail
+    has the last figures with their age. A missing stream has no figures.
 
     :param streams: streams that the group ``processor`` must read.
     :param others: streams that need no group.
@@ -138,11 +141,14 @@ class LagMetrics(RedisTimer):
             "Consumers of the group that have tried to read within the last minute.",
             *_GROUP,
         )
+        now = self._clock.seconds()
         for stream, reading in self._readings.copy().items():
+            read_at.add_metric([stream], reading.time)
+            if now - reading.time > MAX_FIGURES_AGE or not self._redis.connected:
+                continue
             if stream in self._processed and reading.lag.group(PROCESSOR_GROUP) is None:
                 live.add_metric([stream, PROCESSOR_GROUP], 0)
             entries.add_metric([stream], reading.lag.entries)
-            read_at.add_metric([stream], reading.time)
             for group in _labelled(reading.lag.groups):
                 labels = [stream, group.name]
                 if group.undelivered is not None:

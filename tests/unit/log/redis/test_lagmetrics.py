@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import pytest
 from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis
 from tracker.errors import Refused
-from tracker.log.redis.lagmetrics import LAG_INTERVAL, LagMetrics
+from tracker.log.redis.lagmetrics import LAG_INTERVAL, MAX_FIGURES_AGE, LagMetrics
 from tracker.observe.health import Health
 
 STREAM = "telemetry:teltonika"
@@ -125,22 +124,36 @@ def test_unknown_lag_has_no_metric() -> None:
     assert bench.lag[STREAM]["groups"]["processor"]["lag"] is None
 
 
-@pytest.mark.parametrize("failure", [Refused("LOADING"), None], ids=["refused", "disconnected"])
-def test_failed_read_keeps_the_last_figures(failure: Exception | None) -> None:
+def test_failed_reads_keep_the_last_figures_for_a_while() -> None:
     bench = LagBench()
     bench.service.startService()
     bench.reply(script_reply())
-    for _ in range(3):
-        if failure is None:
-            bench.redis.connected = False
-            bench.clock.advance(LAG_INTERVAL)
-        else:
-            bench.clock.advance(LAG_INTERVAL)
-            bench.reply(failure)
+    for _ in range(int(MAX_FIGURES_AGE / LAG_INTERVAL)):
+        bench.clock.advance(LAG_INTERVAL)
+        bench.reply(Refused("LOADING"))
     assert bench.value("tracker_stream_lag_entries", group="processor") == 7
+    bench.clock.advance(LAG_INTERVAL)
+    assert bench.value("tracker_stream_lag_entries", group="processor") is None
     assert bench.value("tracker_stream_lag_read_timestamp_seconds") == 1000
-    assert bench.lag[STREAM]["read_seconds_ago"] == 3 * LAG_INTERVAL
+    assert bench.lag[STREAM]["read_seconds_ago"] == MAX_FIGURES_AGE + LAG_INTERVAL
     assert bench.health.ready
+
+
+def test_lag_metrics_are_absent_while_redis_is_down() -> None:
+    bench = LagBench()
+    bench.service.startService()
+    bench.reply(script_reply())
+    bench.redis.connected = False
+    bench.clock.advance(LAG_INTERVAL)
+    for name in ("stream_entries", "stream_lag_entries", "group_live_consumers"):
+        labels = {} if name == "stream_entries" else {"group": "processor"}
+        assert bench.value(f"tracker_{name}", **labels) is None
+    assert bench.value("tracker_stream_lag_read_timestamp_seconds") == 1000
+    assert bench.lag[STREAM]["read_seconds_ago"] == LAG_INTERVAL
+    bench.redis.connected = True
+    bench.clock.advance(LAG_INTERVAL)
+    bench.reply(script_reply(lag=8))
+    assert bench.value("tracker_stream_lag_entries", group="processor") == 8
 
 
 def test_deleted_stream_has_no_figures() -> None:
