@@ -7,14 +7,19 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import subprocess
 import termios
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import valkey
+from attrs import evolve
 
 from tests.servers import free_port
 from tests.system.processes import (
@@ -26,8 +31,14 @@ from tests.system.processes import (
     stored,
     wait_until_stored,
 )
+from tests.system.raw import RawDevice
 from tests.waiting import wait_for
+from tracker.clock import ROLLOVER_WEEKS
+from tracker.position import iso_milliseconds
+from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
+from tracker.vendors.teltonika.envelope import encode_frame
 
+DEVICE = "356307042441013"
 LAST_LINE = r"demo: (\d+) positions from (\d+) devices acknowledged, (\d+) stored, lag 0"
 
 
@@ -100,6 +111,49 @@ def test_embedded_redis_is_restarted_when_it_dies(
         wait_for(partial(standalone.runs_another, pid), "a new server runs")
     fleet.wait_for_more(200)
     account(standalone, fleet)
+
+
+def test_wrong_clock_and_missing_fix_move_nothing(standalone: Standalone) -> None:
+    now = int(time.time()) * 1000
+    year_2080, rolled_over = 3_471_292_800_000, now - ROLLOVER_WEEKS[0] * 7 * 86_400_000
+    place = Record(now - 60_000, 0, 253_000_000, 547_000_000, 100, 90, 9, 30, 0)
+    records = [
+        place,
+        *(evolve(place, timestamp=year_2080), evolve(place, timestamp=2**63)),
+        *(evolve(place, timestamp=rolled_over), evolve(place, timestamp=now - 30_000)),
+        evolve(place, timestamp=now - 20_000, latitude=0, longitude=0),
+        evolve(place, timestamp=now - 15_000, latitude=2**31 - 1, longitude=-(2**31)),
+        evolve(place, timestamp=now - 10_000, satellites=0),
+    ]
+    with RawDevice(standalone.port) as device:
+        device.login(DEVICE)
+        for record in records:
+            device.send(encode_frame(encode_packet(CODEC_8, [record])))
+            assert device.read(4) == b"\0\0\0\1"
+    database = standalone.data / "positions.sqlite"
+    wait_until_stored(database, len(records))
+    with closing(sqlite3.connect(database)) as connection:
+        marks = connection.execute(
+            "SELECT json_extract(extra, '$.clock'), json_extract(extra, '$.fix') FROM positions "
+            "ORDER BY ts"
+        ).fetchall()
+        ((ts, contact, error),) = connection.execute(
+            "SELECT ts, last_contact, clock_error FROM last_positions"
+        ).fetchall()
+    assert [clock for clock, _ in marks] == ["rollover", *[None] * 5, "ahead", "ahead"]
+    assert [fix for _, fix in marks] == [None, None, None, 0, 0, 0, None, None]
+    assert ts == iso_milliseconds(now - 30_000)
+    assert iso_milliseconds(now) <= contact < iso_milliseconds(now + 60_000)
+    assert error == "rollover"
+    with urlopen(standalone.url("/metrics")) as reply:
+        text = reply.read().decode()
+    for line in (
+        'tracker_wrong_clock_records_total{kind="ahead"} 2.0',
+        'tracker_wrong_clock_records_total{kind="rollover"} 1.0',
+        'tracker_wrong_clock_records_total{kind="old"} 0.0',
+        "tracker_records_without_fix_total 3.0",
+    ):
+        assert line in text
 
 
 def test_no_position_is_lost_when_the_whole_process_is_killed(

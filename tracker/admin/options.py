@@ -208,8 +208,10 @@ def clock_options(command: Callable[..., R]) -> Callable[..., R]:
 
     clock_settings = options_of(ClockRule)
     for name, default, text in reversed(clock_settings):
-        option = click.option(f"--{name}", type=int, default=default, show_default=True, help=text)
-        with_clocks = option(with_clocks)
+        unit = text.partition(" ")[0].upper()  # the texts begin with it
+        with_clocks = click.option(
+            f"--{name}", metavar=unit, type=int, default=default, show_default=True, help=text
+        )(with_clocks)
     return with_clocks
 
 

@@ -6,10 +6,12 @@ from itertools import chain
 
 import pytest
 from attrs import define, evolve
+from click.testing import CliRunner
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from tests.unit.fakes import FakeSink
+from tracker.admin.cli import main
 from tracker.admin.replay import Replay
 from tracker.interfaces import Batch, SinkTimedOut
 from tracker.log.entries import StreamEntry
@@ -69,3 +71,17 @@ def test_replayed_positions_keep_the_time_of_their_first_arrival() -> None:
     (batch,) = sink.batches
     times = [stored.received_at for stored in batch.positions]
     assert times == ["1970-01-01T00:00:00.001Z", arrived]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--clock-tolerance", "59", "--clock-tolerance: must be between 60 and 2,592,000, not 59."),
+        ("--oldest", "1826", "--oldest: must be between 1 and 1,825, not 1,826."),
+    ],
+)
+def test_rule_for_clocks_out_of_range_is_refused(option: str, value: str, message: str) -> None:
+    arguments = ["replay", "--stream", "s", "--sink", "sqlite:p", option, value]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert message in result.output
