@@ -8,7 +8,7 @@ model is unknown, all families that have this id in this size have to agree. If 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Final
 
 from attrs import evolve, frozen
@@ -173,7 +173,7 @@ class Naming:
         self._groups = load_groups()
         self._own = {_plain(model): tuple(entries) for model, entries in models.items()}
         self._named = {name for entry in self._entries for name in entry.models}
-        self._tables: dict[tuple[str, ...], Mapping[int, _Sizes]] = {}
+        self._shared: dict[tuple[tuple[str, ...], str], Names] = {}
         self._by_text: dict[str, Names] = {}
         if default_model is not None and not self.knows(default_model):
             raise NoList(
@@ -217,28 +217,24 @@ class Naming:
             lists.append(model)
         return tuple(lists)
 
-    def _own_of(self, model: str) -> Iterable[AvlId]:
-        """Return the user's meanings for a variant of a model, else those for the model."""
-        return self._own.get(_plain(model)) or self._own.get(_normal(model)) or ()
+    def _own_of(self, model: str) -> str:
+        """Return the model of the user's meanings: the variant's, else the model's, else empty."""
+        return next((own for own in (_plain(model), _normal(model)) if own in self._own), "")
 
     def _names_of(self, model: str) -> Names:
-        table = {**self._table(self._lists(_normal(model))), **_by_id(self._own_of(model))}
-        return Names({str(number): _element(number, sizes) for number, sizes in table.items()})
-
-    def _table(self, lists: tuple[str, ...]) -> Mapping[int, _Sizes]:
-        """Return id → meanings for the models of these lists; without a list, for all models."""
-        if lists not in self._tables:
-            if not lists:
-                table: Mapping[int, _Sizes] = _agreed(self._entries, load_aliases())
-            else:
-                chosen = set(lists)
-                table = _by_id(
-                    entry for entry in self._entries if not chosen.isdisjoint(entry.models)
-                )
-                if chosen <= self._groups.partial:
-                    table = {**self._table(()), **table}
-            self._tables[lists] = table
-        return self._tables[lists]
+        """Return the names for a model; models with the same lists share them."""
+        key = lists, own = self._lists(_normal(model)), self._own_of(model)
+        if key not in self._shared:
+            chosen = set(lists)
+            table: dict[int, _Sizes] = {}
+            if chosen <= self._groups.partial:  # also if there is no list
+                table.update(_agreed(self._entries, load_aliases()))
+            table.update(_by_id(self._entries, chosen))
+            table.update(_by_id(self._own.get(own, ())))
+            self._shared[key] = Names(
+                {str(number): _element(number, sizes) for number, sizes in table.items()}
+            )
+        return self._shared[key]
 
 
 def _normal(model: str) -> str:
@@ -255,10 +251,14 @@ def _plain(model: str) -> str:
     return model.strip().upper()
 
 
-def _by_id(entries: Iterable[AvlId]) -> dict[int, dict[int, AvlId | None]]:
+def _by_id(
+    entries: Iterable[AvlId], lists: Set[str] | None = None
+) -> dict[int, dict[int, AvlId | None]]:
+    """Return id → size → entry, of entries that are in one of these lists."""
     found: dict[int, dict[int, AvlId | None]] = {}
     for entry in entries:
-        found.setdefault(entry.id, {})[entry.size] = entry
+        if lists is None or not lists.isdisjoint(entry.models):
+            found.setdefault(entry.id, {})[entry.size] = entry
     return found
 
 

@@ -201,6 +201,14 @@ def test_words_on_which_families_disagree_are_omitted_without_a_model(naming: Na
     }
 
 
+def test_texts_of_one_model_share_their_names(naming: Naming) -> None:
+    assert (
+        len({id(naming.names(f"{model}-{n}")) for n in range(5000) for model in ("FMB120", "x")})
+        == 2
+    )
+    assert naming.names("FMB120") is naming.names("FMB130") is not naming.names("FMB920")
+
+
 def test_default_model_names_devices_of_unknown_model() -> None:
     naming = Naming({}, "fmb640-x")
     assert by_id(naming.named({"25": 850}, {25: 2}, None)) == {25: ("Engine Temperature", 85.0)}
