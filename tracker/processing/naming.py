@@ -29,8 +29,8 @@ _MAX_REPORTED: Final = 1000
 class Namer(RedisTimer):
     """Service that names attributes by the vendor's dictionary, and by the device's model if known.
 
-    Models are read from the hash ``devices:models``. Before the first read all models are unknown;
-    while Redis is down, the last copy is used.
+    Models are read from the hash ``devices:models``. Before the first read only names on which all
+    models agree are used; while Redis is down, the last copy is used.
 
     :param namings: vendor → the names of its attributes.
     """
@@ -44,6 +44,7 @@ class Namer(RedisTimer):
         self._redis = redis
         self._namings = namings
         self._models: Mapping[str, str] = {}
+        self._models_read = False
         self._reported: set[tuple[str, str]] = set()
 
     def name(self, stored: StoredPosition) -> StoredPosition:
@@ -52,8 +53,9 @@ class Namer(RedisTimer):
         if naming is None:
             return stored
         position = stored.position
-        model = self._models.get(position.device_id) or None
-        if model is not None and (stored.vendor, model) not in self._reported:
+        # Before the first read, a device may have another model than the default one.
+        model = (self._models.get(position.device_id) or None) if self._models_read else ""
+        if model and (stored.vendor, model) not in self._reported:
             self._check(stored.vendor, naming, model)
         named = naming.named(position.attributes, stored.extra.widths, model, stored.codec)
         if isinstance(position.attributes, EncodedAttributes):
@@ -83,3 +85,4 @@ class Namer(RedisTimer):
         # A longer text is neither a device ID nor a model.
         texts = [field[:MAX_SHOWN].decode(errors="replace") for field in fields]
         self._models = mapping(texts)
+        self._models_read = True

@@ -58,6 +58,14 @@ def test_device_without_a_model_has_the_default_model(namer: Namer) -> None:
         assert named(namer, device_id, {"25": 850}) == ["BLE Temperature #1"]
 
 
+def test_default_model_is_not_used_before_the_models_are_read() -> None:
+    redis = cast(RedisConnection, FakeRedis(replies={"HGETALL": "NOPERM no permission"}))
+    namer = Namer(Clock(), redis, namings_of({}, "FMB920"))
+    namer.startService()
+    assert named(namer, "5", {"25": 850, "239": 1}) == ["Ignition"]
+    namer.stopService()
+
+
 def test_model_in_no_list_is_logged_once(namer: Namer, events: list[LogEvent]) -> None:
     for device_id in ("2", "3", "2", "1", "5"):
         named(namer, device_id, {"239": 1, "25": 850})

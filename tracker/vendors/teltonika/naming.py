@@ -227,7 +227,7 @@ class Naming:
         if key not in self._shared:
             chosen = set(lists)
             table: dict[int, _Sizes] = {}
-            if chosen <= self._groups.partial:  # also if there is no list
+            if chosen <= self._groups.partial:  # or without a list
                 table.update(_agreed(self._entries, load_aliases()))
             table.update(_by_id(self._entries, chosen))
             table.update(_by_id(self._own.get(own, ())))
