@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.poison import position
 from tests.ops.prometheus import ROOT, Prometheus
 from tests.servers import RedisServer, free_port
 from tests.system.commands import Responses
@@ -60,6 +61,8 @@ class Site:
 
     def start(self) -> None:
         self.redis.start()
+        # Its metrics have values only while a stream is stranded.
+        self.redis.client.xadd("telemtry:teltonika", position(1))
         for role in ("ingest", "process", "janitor"):
             self.daemons[role].start(ready=False)
         self.daemons["ingest"].wait_until_ready()
