@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 from playwright.sync_api import expect
 
 from tests.browser.conftest import DEVICES, Plane
 from tests.browser.tabs import STATE, TIMEOUT, Visit, whole
+from tests.integration.poison import position
+from tests.servers import free_port
 from tests.waiting import wait_for
 
 Open = Callable[..., Visit]
@@ -90,6 +93,25 @@ def test_streams_that_are_not_shown_are_counted(plane: Plane, visit: Open) -> No
     finally:
         plane.redis.client.delete("instance:heartbeat:many")
     expect(note).to_be_hidden(timeout=TIMEOUT)
+
+
+def test_stranded_stream_is_shown_with_entries_and_age(plane: Plane, visit: Open) -> None:
+    day = int(time.time() - 86_400) * 1000
+    for number in range(2):
+        plane.redis.client.xadd("telemtry", position(number), id=f"{day}-{number}")
+    port = free_port()
+    console = plane.serve(f"tcp:{port}", name="stranded")  # it searches for streams at its start
+    try:
+        console.start()
+        tab = visit(f"http://127.0.0.1:{port}/")
+        card = tab.open().get_by_role("article", name="Lag of telemtry")
+        expect(card).to_contain_text("not read", timeout=TIMEOUT)
+        expect(card.locator(".figures-line")).to_have_text("2entries24holdest")
+        expect(card).to_contain_text("tracker-admin streams adopt telemtry")
+        tab.check()
+    finally:
+        console.kill()
+        plane.redis.client.delete("telemtry")
 
 
 def test_dead_letter_is_shown_as_text(plane: Plane, visit: Open) -> None:

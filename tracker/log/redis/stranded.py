@@ -21,6 +21,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.keys import COMMANDS_PREFIX, PROCESSOR_GROUP, dead_letters
 from tracker.log.redis.heartbeats import is_stream_name
 from tracker.log.redis.lag import GroupLag, stream_lag
+from tracker.log.redis.lagmetrics import LIVE_TIMEOUT
 from tracker.observe.figures import gauge
 from tracker.observe.wording import plural
 from tracker.redis.connection import RedisConnection
@@ -33,8 +34,6 @@ from tracker.untrusted import shown
 SEARCH_INTERVAL: Final = 60.0
 #: Seconds of one search; the next one continues where it ended.
 SEARCH_SECONDS: Final = 5.0
-#: Seconds since a consumer's last read within which it counts as live.
-LIVE_TIMEOUT: Final = 60.0
 
 #: Maximum number of streams that a search reports; those with the most entries come first.
 MAX_STREAMS: Final = 1000
@@ -266,14 +265,14 @@ class StrandedStreams(RedisTimer):
             self._log.failure("search for stranded streams failed")
 
     def _report(self, streams: Sequence[StrandedStream]) -> None:
-        """Log each stream once, as long as it is stranded."""
+        """Log the streams that were not stranded before."""
         if self._logged is None:
             return
         logged, self._logged = self._logged, {one.name: one for one in streams[:MAX_LABELLED]}
         for name, one in self._logged.items():
             if name not in logged:
                 self._log.warn(
-                    "{stream}: no processor reads it ({entries}). Run tracker-admin streams.",
+                    "{stream}: no processor reads it ({entries}). Run tracker-admin streams list.",
                     stream=shown(name),
                     entries=one.described(),
                 )
