@@ -22,8 +22,10 @@ from tracker.untrusted import shown
 DEFAULT_TIMEOUT: Final = 30.0
 #: Maximum timeout of a command, in seconds.
 MAX_TIMEOUT: Final = 86_400.0
-#: Maximum length of a command's text in UTF-8, in bytes.
+#: Maximum length of a command's text in UTF-8, or of its bytes.
 MAX_TEXT_BYTES: Final = 4096
+#: Maximum length of a command's bytes in hex, with what stands between the pairs, in characters.
+MAX_HEX_LENGTH: Final = 4 * MAX_TEXT_BYTES
 #: Maximum length of a device's answer in a response, in bytes.
 MAX_RESPONSE_BYTES: Final = 8192
 #: Maximum number of fields of an entry, known or not. A Redis script can pass on only a few
@@ -32,9 +34,15 @@ MAX_FIELDS: Final = 100
 
 _COMMAND_ID: Final = re.compile(r"[!-~]{1,64}")
 _DEVICE_ID: Final = re.compile(r"[0-9]{15}")
+_HEX: Final = re.compile(r"[0-9A-Fa-f]{2}(?:[: \t\r\n]*[0-9A-Fa-f]{2})*")
+_BETWEEN_PAIRS: Final = re.compile(r"[: \t\r\n]+")
 _CODEC: Final = re.compile(r"[0-9A-Za-z_.-]{0,16}")
 #: Characters of a time in ISO 8601. Python would ignore the characters after a NUL.
 _TIME: Final = re.compile(r"[0-9TtWZ:.,+ -]+")
+#: The fields of an entry of ``commands:outbound:*``.
+_FIELDS: Final = (
+    *("command_id", "device_id", "payload", "payload_hex", "codec", "expires_at", "timeout"),
+)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -81,13 +89,21 @@ class Command:
     device_id: str
     """The IMEI: 15 digits."""
     text: str
-    """The text for the device: 1 to :data:`MAX_TEXT_BYTES` bytes of UTF-8."""
+    """The text for the device: 1 to :data:`MAX_TEXT_BYTES` bytes of UTF-8; empty if the command
+    has :attr:`raw` bytes."""
     expires_at: int
     """Time of its expiry, in milliseconds since 1970 (UTC); it is not written then or later."""
     codec: str = ""
     """The vendor's name of the codec; empty: the vendor's usual one."""
     timeout: float = DEFAULT_TIMEOUT
     """Seconds to wait for the answer."""
+    raw: bytes = b""
+    """The bytes for the device, if they are given as such: 1 to :data:`MAX_TEXT_BYTES`."""
+
+    @property
+    def content(self) -> bytes:
+        """The bytes for the device."""
+        return self.raw or self.text.encode()
 
     @classmethod
     def from_entry(cls, content: Sequence[bytes]) -> Command:
@@ -102,7 +118,7 @@ class Command:
             raise BadCommand("a name without a value")
         fields = dict(zip(content[::2], content[1::2], strict=True))
         texts = {}
-        for name in ("command_id", "device_id", "payload", "codec", "expires_at", "timeout"):
+        for name in _FIELDS:
             try:
                 texts[name] = fields.get(name.encode(), b"").decode()
             except UnicodeDecodeError:
@@ -114,6 +130,7 @@ class Command:
             texts["expires_at"],
             codec=texts["codec"],
             timeout=texts["timeout"],
+            payload_hex=texts["payload_hex"],
         )
 
     @classmethod
@@ -126,35 +143,52 @@ class Command:
         *,
         codec: str = "",
         timeout: str = "",
+        payload_hex: str = "",
     ) -> Command:
         """Return a command from untrusted texts.
 
         :param command_id: 1 to 64 printable ASCII characters, without spaces.
         :param device_id: an IMEI of 15 digits.
-        :param text: 1 to :data:`MAX_TEXT_BYTES` bytes in UTF-8.
+        :param text: 1 to :data:`MAX_TEXT_BYTES` bytes in UTF-8; empty with ``payload_hex``.
         :param expires_at: time in ISO 8601, with an offset or Z.
         :param codec: the vendor's name of the codec; empty: the vendor's usual one.
         :param timeout: seconds, up to :data:`MAX_TIMEOUT`; empty: :data:`DEFAULT_TIMEOUT`.
+        :param payload_hex: bytes instead of a text, see :func:`parse_hex`; empty without them.
         :raises BadCommand: if one of them is invalid.
         """
         if not _COMMAND_ID.fullmatch(command_id):
             raise BadCommand("command_id: must be 1 to 64 printable ASCII characters, no spaces")
         if not _DEVICE_ID.fullmatch(device_id):
             raise BadCommand("device_id: must be an IMEI of 15 digits")
-        try:
-            length = len(text.encode())
-        except UnicodeEncodeError:  # from a command line with bytes that are not UTF-8
-            raise BadCommand("payload is not UTF-8") from None
-        if not 0 < length <= MAX_TEXT_BYTES:
-            raise BadCommand(f"payload: must be 1 to {MAX_TEXT_BYTES} bytes long")
+        raw = b""
+        if payload_hex:
+            if text:
+                raise BadCommand("payload and payload_hex: one of them must be empty")
+            try:
+                raw = parse_hex(payload_hex)
+            except ValueError as error:
+                raise BadCommand(f"payload_hex: {error}") from None
+        else:
+            _check_text(text)
         if not _CODEC.fullmatch(codec):
             raise BadCommand("codec: must be at most 16 letters, digits, '.', '_' and '-'")
-        return cls(command_id, device_id, text, _milliseconds(expires_at), codec, _timeout(timeout))
+        return cls(
+            command_id,
+            device_id,
+            text,
+            _milliseconds(expires_at),
+            codec,
+            _timeout(timeout),
+            raw,
+        )
 
     def to_fields(self) -> tuple[str, ...]:
         """Return alternating names and values, as in a stream entry."""
+        # Bytes are no payload: programs of earlier versions would send their hex digits as text.
+        # Without a payload, they refuse the command.
+        content = ("payload_hex", self.raw.hex()) if self.raw else ("payload", self.text)
         return (
-            *("command_id", self.command_id, "device_id", self.device_id, "payload", self.text),
+            *("command_id", self.command_id, "device_id", self.device_id, *content),
             *("codec", self.codec, "expires_at", iso_milliseconds(self.expires_at)),
             *("timeout", f"{self.timeout:.10g}"),
         )
@@ -243,6 +277,24 @@ class Response:
         )
 
 
+def parse_hex(text: str) -> bytes:
+    """Return the bytes that pairs of hex digits denote.
+
+    :param text: 1 to :data:`MAX_TEXT_BYTES` pairs of hex digits; colons, spaces and line ends may
+        stand between pairs.
+    :raises ValueError: if it is anything else. The message is one line.
+    """
+    digits = text.strip(" \t\r\n")
+    if len(digits) > MAX_HEX_LENGTH:
+        raise ValueError(f"must be at most {MAX_HEX_LENGTH} characters long")
+    if not _HEX.fullmatch(digits):
+        raise ValueError("must be pairs of hex digits, such as 0A0BFF, or 0A:0B:FF, or 0A 0B FF")
+    content = bytes.fromhex(_BETWEEN_PAIRS.sub("", digits))
+    if len(content) > MAX_TEXT_BYTES:
+        raise ValueError(f"must be 1 to {MAX_TEXT_BYTES} bytes long")
+    return content
+
+
 def is_device_id(text: str) -> bool:
     """Return True if a text has the form of a device ID: an IMEI of 15 digits."""
     return _DEVICE_ID.fullmatch(text) is not None
@@ -256,6 +308,15 @@ def claimed_identity(fields: Mapping[bytes, bytes]) -> tuple[str, str]:
         command_id if _COMMAND_ID.fullmatch(command_id) else "",
         device_id if _DEVICE_ID.fullmatch(device_id) else "",
     )
+
+
+def _check_text(text: str) -> None:
+    try:
+        length = len(text.encode())
+    except UnicodeEncodeError:  # from a command line with bytes that are not UTF-8
+        raise BadCommand("payload is not UTF-8") from None
+    if not 0 < length <= MAX_TEXT_BYTES:
+        raise BadCommand(f"payload: must be 1 to {MAX_TEXT_BYTES} bytes long")
 
 
 def _milliseconds(text: str) -> int:

@@ -167,12 +167,12 @@ class IConnection(IPeer):
         :param observer: replaces the earlier one; None removes it.
         """
 
-    def command_frame(text: str, codec: str) -> CommandFrame:  # noqa: N805
+    def command_frame(content: bytes, codec: str) -> CommandFrame:  # noqa: N805
         """Encode a command to this device.
 
-        :param text: the text of the command.
+        :param content: the bytes of the command; a text is in UTF-8.
         :param codec: the vendor's name of the codec; empty: the vendor's usual one.
-        :raises ValueError: if the codec is unknown or cannot carry the text. The message is one
+        :raises ValueError: if the codec is unknown or cannot carry the bytes. The message is one
             line.
         """
 
@@ -207,7 +207,7 @@ class Admission(Enum):
 
 
 class Rejection(Enum):
-    """Reason for disconnecting a peer, or dropping a datagram, in one word for counting."""
+    """Reason for disconnecting a peer, or dropping what it has sent, in one word for counting."""
 
     CONNECTION_LIMIT = "connection_limit"
     """All connection slots of the process are in use."""

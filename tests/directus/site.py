@@ -72,7 +72,7 @@ class Site:
         assert status < 300, (status, response)
         return response["data"] if response else None
 
-    def create(self, text: str = "getinfo", **fields: Any) -> str:
+    def create(self, text: str | None = "getinfo", **fields: Any) -> str:
         """Create a row of ``commands`` as an operator, and return its id."""
         row = self.ask("POST", "/items/commands", {"imei": DEVICE, "text": text} | fields)
         key: str = row["id"]

@@ -49,6 +49,20 @@ def test_webhook_announces_a_command_at_once(webhook_site: Site, measured: Measu
     measured(f"from the row's creation to its final status: {time.monotonic() - began:.2f} s")
 
 
+def test_bytes_of_a_row_reach_the_device(site: Site) -> None:
+    device = online(site.ingest)
+    key = site.create(None, hex="0A:0B:00 FF")
+    command = read_command(device)
+    assert command.content == bytes.fromhex("0A0B00FF")
+    answer(device, "OK", command)
+    wait_for(lambda: site.status(key) == "responded", "responded")
+    both = site.create("getinfo", hex="00")
+    wait_for(lambda: site.row(both)["finished_at"], "it has a final status")
+    row = site.row(both)
+    assert (row["status"], row["reason"]) == ("failed", "malformed")
+    assert row["response"].startswith("text and hex: ")
+
+
 def test_invalid_command_is_explained_in_its_row(site: Site) -> None:
     keys = [
         site.create("x" * 5000),

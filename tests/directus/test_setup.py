@@ -65,7 +65,7 @@ def failures(found: dict[str, list[dict[str, Any]]]) -> list[str]:
 def test_setup_lists_its_changes(directus: Prepared) -> None:
     lines = directus.setup_output.splitlines()
     assert lines[0] == f"+ file {directus.secret_file}"
-    assert lines[1] == "+ collection commands, with 15 fields"
+    assert lines[1] == "+ collection commands, with 16 fields"
     assert "+ flow Tracker: new commands" in lines
     assert lines[-1] == f"{len(lines) - 2} changes made."
     assert directus.secret_file.stat().st_mode & 0o777 == 0o600
@@ -138,7 +138,7 @@ def test_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> None:
     exit_code, lines = setup(made, "--dry-run")
     assert exit_code == 1
     assert lines[0] == f"+ file {made.secret_file}"
-    assert "+ collection commands, with 15 fields" in lines
+    assert "+ collection commands, with 16 fields" in lines
     assert lines[-1] == f"{len(lines) - 3} changes to make. Nothing was changed."
     assert not made.secret_file.exists()
     assert not made.bridge_token_file.exists()
@@ -147,7 +147,7 @@ def test_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> None:
     only = ("--url", server.url, "--token-file", str(token))
     ended = run("tracker-admin", "directus", "check", *only, timeout=SETUP_TIMEOUT)
     assert ended.returncode == 1
-    assert "failure  collection        missing: collection commands, with 15 fields" in ended.stdout
+    assert "failure  collection        missing: collection commands, with 16 fields" in ended.stdout
     assert "fix: tracker-admin directus setup" in ended.stdout
     assert "warning  flow-reach        Flows cannot reach 127.0.0.1" in ended.stdout
     assert "fix: IMPORT_IP_DENY_LIST=169.254.169.254" in ended.stdout
@@ -230,6 +230,35 @@ def test_existing_collections_are_completed_and_otherwise_kept(
     exit_code, lines = setup(prepared)
     assert (exit_code, lines) == (0, [*DAMAGE, "7 changes made."])
     assert failures(findings(prepared)[1]) == []
+
+
+def test_setup_of_an_earlier_version_gets_the_field_for_bytes(directus: Prepared) -> None:
+    server = directus.server
+    setup(directus)  # other tests use other URLs of the bridge
+    server.data("DELETE", "/fields/commands/hex")
+    earlier = {"meta": {"required": True}, "schema": {"is_nullable": False}}
+    server.data("PATCH", "/fields/commands/text", earlier)
+    for permission in server.data("GET", "/permissions?limit=-1&filter[collection][_eq]=commands"):
+        fields = [name for name in permission["fields"] or [] if name != "hex"]
+        server.data("PATCH", f"/permissions/{permission['id']}", {"fields": fields})
+    changes = [
+        "~ field commands.text: required, is_nullable",
+        "+ field commands.hex",
+        "~ policy Tracker bridge: permission to read commands",
+        "~ policy Tracker operator: permission to create commands",
+    ]
+    exit_code, found = findings(directus)
+    assert exit_code == 1
+    assert failures(found)[:2] == [
+        "different: field commands.text: required, is_nullable",
+        "missing: field commands.hex",
+    ]
+    assert "lacks the right to read commands: hex" in failures(found)
+    assert setup(directus) == (0, [*changes, "4 changes made."])
+    assert failures(findings(directus)[1]) == []
+    row = server.data("POST", "/items/commands", {"imei": IMEI, "hex": "00"})
+    assert (row["text"], row["hex"]) == (None, "00")
+    directus.wipe()
 
 
 DAMAGE = [

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.system.controlled import TIME, UNKNOWN_DEVICE, Site, answering, imei
+from tests.system.processes import run
 from tests.system.test_commands import online, read_command
 from tracker.vendors.teltonika.messages import NACK
 
@@ -23,6 +24,33 @@ def test_send_prints_the_answer(site: Site) -> None:
     assert re.fullmatch(TIME, response["at"])
     plain = site.admin("status", response["command_id"]).stdout
     assert re.search(r"^response +INI:2026/1/1\\x1b\[2J$", plain, re.MULTILINE)
+
+
+@pytest.mark.parametrize("codec", ["12", "14"])
+def test_device_receives_exactly_the_bytes_that_are_sent(site: Site, codec: str) -> None:
+    device_id = imei()
+    answered = answering(online(site.one, device_id), "\x00OK")
+    content = bytes(range(256))
+    response = site.json("send", device_id, "--hex", content.hex(" "), "--codec", codec)
+    command = answered.result()
+    assert (command.codec.name, command.content) == (codec, content)
+    assert (response["status"], response["response"]) == ("responded", "\x00OK")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--hex", "0"], "pairs of hex digits"),
+        (["--hex", ""], "pairs of hex digits"),
+        (["getinfo", "--hex", "00"], "exclude each other"),
+        (["-", "--hex", "00"], "exclude each other"),
+        ([], "TEXT"),
+    ],
+)
+def test_invalid_content_of_a_command_is_bad_use(arguments: list[str], error: str) -> None:
+    ended = run("tracker-admin", "send", "356307042441013", *arguments)
+    assert ended.returncode == 2
+    assert error in ended.stderr.splitlines()[-1]
 
 
 def test_send_reports_a_command_that_the_device_rejects(site: Site) -> None:

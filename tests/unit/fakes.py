@@ -135,10 +135,10 @@ class FakeConnection:
     def observe(self, observer: Observer | None) -> None:
         self.observer = observer
 
-    def command_frame(self, text: str, codec: str) -> CommandFrame:
+    def command_frame(self, content: bytes, codec: str) -> CommandFrame:
         if codec not in ("", "12", "14"):
             raise ValueError(f"unknown codec {codec}")
-        return CommandFrame(codec or "12", text.encode())
+        return CommandFrame(codec or "12", content)
 
     def when_free(self, silence_limit: float = 0) -> Deferred[None]:
         self.silence_limit = silence_limit

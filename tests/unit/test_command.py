@@ -180,6 +180,83 @@ def test_text_of_a_command_is_limited_in_bytes(value: str) -> None:
     assert rejection(entry("payload", value)) == "payload: must be 1 to 4096 bytes long"
 
 
+# Bytes.
+
+
+def in_hex(value: str) -> list[bytes]:
+    """Return a valid entry with bytes instead of a text."""
+    fields = {**VALID, b"payload_hex": value.encode()}
+    del fields[b"payload"]
+    return flat(fields)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("00", b"\x00"),
+        ("0A0BFF", b"\x0a\x0b\xff"),
+        ("0a0bff", b"\x0a\x0b\xff"),
+        ("0A 0B FF", b"\x0a\x0b\xff"),
+        ("0A:0B:FF", b"\x0a\x0b\xff"),
+        (" 0A0B\r\nFF\n", b"\x0a\x0b\xff"),
+        ("676574696e666f", b"getinfo"),
+        ("ff" * MAX_TEXT_BYTES, b"\xff" * MAX_TEXT_BYTES),
+        ("ff: " * MAX_TEXT_BYTES, b""),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_bytes_of_a_command_are_read_from_hex(value: str, expected: bytes) -> None:
+    if not expected:
+        assert rejection(in_hex(value)).startswith("payload_hex: ")  # it ends with a colon
+        return
+    command = Command.from_entry(in_hex(value))
+    assert (command.content, command.raw, command.text) == (expected, expected, "")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(" ", "\n", "0", "0A0", "0A 0", "A B", "0A0x", "0x0A", "getinfo", "0A-0B", "0A,0B", "٠٠"),
+        *(":0A", "0A:", "0A\x000B", "0A\u20030B", "\\x0a"),
+    ],
+    ids=ascii,
+)
+def test_text_that_is_not_hex_is_rejected(value: str) -> None:
+    assert rejection(in_hex(value)) == (
+        "payload_hex: must be pairs of hex digits, such as 0A0BFF, or 0A:0B:FF, or 0A 0B FF"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("00" * 4097, "payload_hex: must be 1 to 4096 bytes long"),
+        ("00 " * 4097, "payload_hex: must be 1 to 4096 bytes long"),
+        ("0" * 16_385, "payload_hex: must be at most 16384 characters long"),
+        ("x" * 100_000, "payload_hex: must be at most 16384 characters long"),
+    ],
+    ids=lambda value: f"{len(value)}-characters",
+)
+def test_bytes_of_a_command_are_limited(value: str, reason: str) -> None:
+    assert rejection(in_hex(value)) == reason
+
+
+def test_command_with_both_a_text_and_bytes_is_rejected() -> None:
+    fields = {**VALID, b"payload_hex": b"00"}
+    assert rejection(flat(fields)) == "payload and payload_hex: one of them must be empty"
+    assert Command.from_entry(flat({**VALID, b"payload_hex": b""})) == COMMAND
+
+
+@given(st.binary(min_size=1, max_size=MAX_TEXT_BYTES))
+def test_command_with_bytes_is_read_back_from_its_fields(raw: bytes) -> None:
+    command = Command("a", "1" * 15, "", 0, raw=raw)
+    fields = [field.encode() for field in command.to_fields()]
+    assert Command.from_entry(fields) == command
+    assert command.content == raw
+    # Programs of earlier versions would send the payload as text; they refuse an entry without it.
+    assert b"payload" not in fields[::2]
+
+
 @pytest.mark.parametrize("value", ["", "12", "8E", "x" * 16, "a_b-c.D"])
 def test_valid_codec_is_accepted(value: str) -> None:
     assert Command.from_entry(entry("codec", value)).codec == value

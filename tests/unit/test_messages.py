@@ -15,7 +15,7 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from tracker import __version__
-from tracker.admin.options import Duration, Imei, Options, read_file
+from tracker.admin.options import Duration, HexBytes, Imei, Options, read_file
 from tracker.bridge.rest import checked_token, checked_url
 from tracker.config import (
     choice,
@@ -221,6 +221,10 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     (
         lambda _: Imei().convert("12345", None, None),
         "Invalid value: '12345' is not an IMEI: an IMEI has 15 digits.",
+    ),
+    (
+        lambda _: HexBytes().convert("0A0", None, None),
+        "Invalid value: must be pairs of hex digits, such as 0A0BFF, or 0A:0B:FF, or 0A 0B FF.",
     ),
     # Control ports and their permissions.
     (

@@ -19,6 +19,7 @@ from attrs import field, frozen
 
 from tracker import config
 from tracker.clock import ClockRule
+from tracker.command import parse_hex
 from tracker.config import ConfigError
 from tracker.settings import options_of
 
@@ -225,6 +226,19 @@ class Imei(click.ParamType):  # type: ignore[type-arg]
         if not _IMEI.fullmatch(value):
             self.fail(f"{value!r} is not an IMEI: an IMEI has 15 digits.", param, ctx)
         return str(value)
+
+
+class HexBytes(click.ParamType):  # type: ignore[type-arg]
+    """Bytes for a device, in hex."""
+
+    name = "HEX"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> bytes:
+        """See ParamType."""
+        try:
+            return parse_hex(value)
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
 
 
 class Seconds(click.FloatRange):

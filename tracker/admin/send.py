@@ -10,7 +10,7 @@ import click
 
 from tracker.admin.control import run_with_control_port
 from tracker.admin.exitcodes import ExitCode
-from tracker.admin.options import Duration, Imei, output_option
+from tracker.admin.options import Duration, HexBytes, Imei, output_option
 from tracker.admin.output import Column, Kind, show_record
 from tracker.command import Status
 from tracker.control.client import ControlClient
@@ -43,7 +43,14 @@ _UNKNOWN_ON_DEVICE: Final = (
 
 @click.command()
 @click.argument("imei", type=Imei())
-@click.argument("text")
+@click.argument("text", required=False)
+@click.option(
+    "--hex",
+    "content",
+    type=HexBytes(),
+    metavar="HEX",
+    help="Send these bytes instead of a text, such as 0A0BFF or 0A:0B:FF.",
+)
 @click.option(
     "--wait/--no-wait",
     default=True,
@@ -86,7 +93,8 @@ _UNKNOWN_ON_DEVICE: Final = (
 def send(
     *,
     imei: str,
-    text: str,
+    text: str | None,
+    content: bytes | None,
     wait: bool,
     codec: str | None,
     expires: float,
@@ -98,7 +106,7 @@ def send(
     r"""Send a command to a device connected to any instance.
 
     TEXT is the command. If TEXT is -, the command is read from standard input; a final line break
-    is removed.
+    is removed. With --hex the device receives exactly the given bytes.
 
     The exit code is 0 if the device answered, and 1 if the command was rejected, failed or
     expired. With --no-wait it is 0 as soon as the command is queued. Ctrl-C stops waiting; the
@@ -108,10 +116,11 @@ def send(
     Examples:
       tracker-admin send 356307042441013 getinfo
       tracker-admin -o json send 356307042441013 getver | jq -r .response
+      tracker-admin send 356307042441013 --hex 0A0BFF
       tracker-admin send 356307042441013 cpureset --no-wait --expires 24h --id reset-7
     """
     name = command_id or str(uuid4())
-    command = _from_stdin() if text == "-" else text
+    command = _command(text, content)
 
     async def request(reactor: Reactor, client: ControlClient) -> int:
         if wait and sys.stderr.isatty():
@@ -173,9 +182,19 @@ def status(command_id: str, imei: str | None, output: str) -> None:
     run_with_control_port(request)
 
 
+def _command(text: str | None, content: bytes | None) -> str | bytes:
+    if text is not None and content is not None:
+        raise click.UsageError("TEXT and --hex exclude each other.")
+    if content is not None:
+        return content
+    if text is None:
+        raise click.UsageError("Missing argument 'TEXT'; for bytes, give --hex instead.")
+    return _from_stdin() if text == "-" else text
+
+
 def _from_stdin() -> str:
     content = sys.stdin.buffer.read()
     try:
         return content.decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError:
-        raise click.UsageError("Standard input is not UTF-8.") from None
+        raise click.UsageError("Standard input is not UTF-8; send bytes with --hex.") from None

@@ -101,7 +101,9 @@ class Instances(Service):
         await self._timer.stopService()
         await closed
 
-    async def send_command(self, device_id: str, text: str, **options: Any) -> dict[str, Any]:
+    async def send_command(
+        self, device_id: str, content: str | bytes, **options: Any
+    ) -> dict[str, Any]:
         """Send a command through one instance; see :meth:`ControlClient.send_command`.
 
         If an instance fails, the next one is tried. ``command_id`` is therefore required, so that
@@ -116,7 +118,7 @@ class Instances(Service):
         while (found := self._next_client(errors)) is not None:
             address, client = found
             try:
-                reply: dict[str, Any] = await client.send_command(device_id, text, **options)
+                reply: dict[str, Any] = await client.send_command(device_id, content, **options)
             except BadArgument:
                 raise
             except ControlError as error:

@@ -12,13 +12,18 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import frozen
-from twisted.web.http import INTERNAL_SERVER_ERROR
+from twisted.web.http import FORBIDDEN, INTERNAL_SERVER_ERROR
 
 from tracker.bridge.failingrows import MAX_SUSPECTS
-from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusTooLong
+from tracker.bridge.rest import (
+    DirectusClient,
+    DirectusDenied,
+    DirectusDown,
+    DirectusTooLong,
+)
 from tracker.bridge.rows import COMMAND_FIELDS
 from tracker.bridge.schema import COMMANDS, PENDING
-from tracker.command import MAX_TEXT_BYTES, is_device_id
+from tracker.command import MAX_HEX_LENGTH, MAX_TEXT_BYTES, is_device_id
 
 Row = dict[str, Any]
 Filter = Mapping[str, Any]
@@ -30,6 +35,9 @@ MAX_OLDER_ROWS: Final = 1000
 
 #: The fields without those that users can write.
 _KEY_FIELDS: Final = ("id", "imei", "date_created")
+#: Field of any length → number of characters that are read. One more than a command may have
+#: is enough to show that it is too long.
+_LONG_FIELDS: Final = {"text": MAX_TEXT_BYTES + 1, "hex": MAX_HEX_LENGTH + 1}
 _NEWEST_FIRST: Final = ("-date_created", "-id")
 _OLDEST_FIRST: Final = ("date_created", "id")
 
@@ -96,18 +104,18 @@ class PendingRows:
         try:
             rows = await self._query(where, COMMAND_FIELDS, sort, offset=offset)
         except DirectusTooLong:
-            without_text = [name for name in COMMAND_FIELDS if name != "text"]
-            rows = await self._query(where, without_text, sort, offset=offset)
+            short = [name for name in COMMAND_FIELDS if name not in _LONG_FIELDS]
+            rows = await self._query(where, short, sort, offset=offset)
             for row in rows:
-                row["text"] = await self._text(row["id"])
+                row.update(await self._long_fields(row["id"]))
         except DirectusDown as error:
             if error.status != INTERNAL_SERVER_ERROR:
                 raise
             rows = await self._query(where, _KEY_FIELDS, sort, offset=offset)
             rows = await self._one_by_one(rows)
         for row in rows:
-            # One character beyond the limit is enough to show that the text is too long.
-            row["text"] = (row.get("text") or "")[: MAX_TEXT_BYTES + 1]
+            for name, length in _LONG_FIELDS.items():
+                row[name] = (row.get(name) or "")[:length]
         return rows
 
     async def _one_by_one(self, rows: Sequence[Row]) -> list[Row]:
@@ -127,13 +135,17 @@ class PendingRows:
             complete += found
         return complete
 
-    async def _text(self, key: str) -> str:
-        """Return the text of one row, when the texts of all rows exceed one response."""
-        try:
-            found = await self._query({"id": {"_eq": key}}, ["text"], _OLDEST_FIRST, limit=1)
-        except DirectusTooLong:
-            return " " * (MAX_TEXT_BYTES + 1)
-        return str(found[0]["text"])[: MAX_TEXT_BYTES + 1] if found else ""
+    async def _long_fields(self, key: str) -> Row:
+        """Return the long fields of one row, when those of all rows exceed one response."""
+        fields: Row = {}
+        for name, length in _LONG_FIELDS.items():
+            try:
+                found = await self._query({"id": {"_eq": key}}, [name], _OLDEST_FIRST, limit=1)
+            except DirectusTooLong:
+                fields[name] = "0" * length
+            else:
+                fields |= found[0] if found else {}
+        return fields
 
     async def _query(
         self,
@@ -145,9 +157,20 @@ class PendingRows:
         offset: int = 0,
     ) -> list[Row]:
         wanted = {"_and": [{"status": {"_eq": PENDING}}, where]} if where else _STATUS
-        return await self._directus.get_items(
-            COMMANDS, filter=wanted, fields=fields, sort=sort, limit=limit, offset=offset or None
-        )
+        query: dict[str, Any] = {
+            "filter": wanted,
+            "sort": sort,
+            "limit": limit,
+            "offset": offset or None,
+        }
+        try:
+            return await self._directus.get_items(COMMANDS, fields=fields, **query)
+        except DirectusDenied as error:
+            known = [name for name in fields if name != "hex"]
+            if error.status != FORBIDDEN or len(known) == len(fields):
+                raise
+        # A Directus that an earlier version has set up does not have the field.
+        return await self._directus.get_items(COMMANDS, fields=known or ["id"], **query)
 
 
 _STATUS: Final = {"status": {"_eq": PENDING}}

@@ -16,7 +16,7 @@ PRESETS: Final = (
         "layout": "tabular",
         "layout_query": {
             "tabular": {
-                "fields": ["status", "imei", "text", "reason", "response", "date_created"],
+                "fields": ["status", "imei", "text", "hex", "reason", "response", "date_created"],
                 "sort": ["-date_created"],
             }
         },
@@ -27,6 +27,7 @@ PRESETS: Final = (
                     "status": 130,
                     "imei": 170,
                     "text": 160,
+                    "hex": 120,
                     "response": 240,
                     "reason": 110,
                     "date_created": 160,

@@ -50,7 +50,7 @@ class Router:
         try:
             reply = await self._instances.send_command(
                 command.device_id,
-                command.text,
+                command.raw or command.text,
                 command_id=command.command_id,
                 codec=command.codec,
                 expires_at=iso_milliseconds(command.expires_at),

@@ -15,7 +15,7 @@ WAITING: Final = "waiting"
 
 #: The fields of a command's row that the bridge reads.
 COMMAND_FIELDS: Final = (
-    *("id", "imei", "text", "codec", "status", "expires_at", "timeout", "date_created"),
+    *("id", "imei", "text", "hex", "codec", "status", "expires_at", "timeout", "date_created"),
 )
 DEVICE_FIELDS: Final = ("imei", "model", "enabled")
 
@@ -27,6 +27,13 @@ _MAY_FOLLOW: Final = {
     ROUTED: [PENDING],
     Status.DELIVERED.value: [PENDING, ROUTED],
 }
+#: Name of a command's field → name of the row's field.
+_ROW_FIELDS: Final = {
+    "device_id": "imei",
+    "payload_hex": "hex",
+    "payload": "text",
+    "command_id": "id",
+}
 _UNFINISHED: Final = [PENDING, ROUTED, Status.DELIVERED.value]
 
 
@@ -36,7 +43,7 @@ def command_from_row(row: Mapping[str, Any]) -> Command:
     :raises BadCommand: if a field is malformed; the message names the row's field.
     """
     timeout = row.get("timeout")
-    texts = {name: row.get(name) or "" for name in ("imei", "text", "codec")}
+    texts = {name: row.get(name) or "" for name in ("imei", "text", "hex", "codec")}
     for name, value in texts.items():
         if not isinstance(value, str):
             raise BadCommand(f"{name}: must be text")
@@ -48,6 +55,7 @@ def command_from_row(row: Mapping[str, Any]) -> Command:
             str(row.get("expires_at") or _default_expiry(row.get("date_created"))),
             codec=texts["codec"].strip(),
             timeout="" if timeout is None else str(timeout),
+            payload_hex=texts["hex"].strip(),
         )
     except BadCommand as error:
         raise BadCommand(_with_row_field_names(str(error))) from None
@@ -71,7 +79,7 @@ def expired_unsent(command: Command) -> StatusUpdate:
 
 
 def _with_row_field_names(text: str) -> str:
-    for name, field in {"device_id": "imei", "payload": "text", "command_id": "id"}.items():
+    for name, field in _ROW_FIELDS.items():
         text = text.replace(name, field, 1)
     return text
 

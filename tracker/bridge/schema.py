@@ -37,7 +37,7 @@ STATUSES: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 
 #: Fields of a command that operators write, and those that only the bridge writes.
-OPERATOR_FIELDS: Final = ("imei", "text", "codec", "expires_at", "timeout")
+OPERATOR_FIELDS: Final = ("imei", "text", "hex", "codec", "expires_at", "timeout")
 BRIDGE_FIELDS: Final = (
     *("status", "reason", "response", "instance"),
     *("routed_at", "delivered_at", "finished_at"),
@@ -138,6 +138,9 @@ _HIDDEN_UNTIL_SAVED: Final = [
         "hidden": True,
     }
 ]
+_REQUIRED_WITHOUT_HEX: Final = [
+    {"name": "No bytes given", "rule": {"_and": [{"hex": {"_null": True}}]}, "required": True}
+]
 _USER_TEMPLATE: Final = "{{first_name}} {{last_name}}"
 _STATUS_CHOICES: Final = [
     {"text": text, "value": value, "icon": icon, "color": color}
@@ -187,12 +190,23 @@ _COMMAND_FIELDS: Final = (
         "text",
         "input-multiline",
         options={"placeholder": "getinfo", "font": "monospace"},
-        schema={"is_nullable": False},
+        schema={"is_nullable": True},
         label="Command",
-        required=True,
+        required=False,
+        conditions=_REQUIRED_WITHOUT_HEX,
         width="full",
         note="The text of the command, in the form that the device expects, such as getinfo or "
-        "setdigout 1.",
+        "setdigout 1. Leave it empty if you write bytes.",
+    ),
+    _field(
+        "hex",
+        "text",
+        "input-multiline",
+        options={"placeholder": "0A 0B FF", "font": "monospace"},
+        label="Bytes",
+        width="full",
+        note="Instead of a text: the bytes of the command, as pairs of hex digits. The device "
+        "receives exactly these bytes.",
     ),
     _field(
         "codec",
@@ -347,8 +361,8 @@ COLLECTIONS: Final = (
             "icon": "send",
             "color": "#6644FF",
             "note": "Commands to devices, and their status",
-            "display_template": "{{text}} → {{imei}}: {{status}}",
-            "item_duplication_fields": ["imei", "text", "codec", "timeout"],
+            "display_template": "{{text}}{{hex}} → {{imei}}: {{status}}",
+            "item_duplication_fields": ["imei", "text", "hex", "codec", "timeout"],
         },
         _COMMAND_FIELDS,
     ),

@@ -197,11 +197,22 @@ def _field_difference(
         changed["options"] = {**options, "choices": [*options.get("choices", []), *missing]}
     body: dict[str, Any] = {"meta": changed} if changed else {}
     differing = ["choices" if key == "options" else key for key in changed]
-    default = wanted["schema"].get("default_value")
-    if default is not None and (found["schema"] or {}).get("default_value") != default:
-        body["schema"] = {"default_value": default}
-        differing.append("default_value")
+    schema = _schema_difference(wanted["schema"], found["schema"] or {})
+    if schema:
+        body["schema"] = schema
+        differing += schema
     return differing, body
+
+
+def _schema_difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must change in a column: its default, and that it may be empty."""
+    changed = {}
+    default = wanted.get("default_value")
+    if default is not None and found.get("default_value") != default:
+        changed["default_value"] = default
+    if wanted.get("is_nullable") and not found.get("is_nullable", True):
+        changed["is_nullable"] = True
+    return changed
 
 
 def _missing_choices(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[Any]:

@@ -168,7 +168,7 @@ class CommandSender:
         if self.ended:  # the connection may have ended while the command was recovered
             return Event.LOST
         try:
-            held.frame = self.connection.command_frame(held.command.text, held.command.codec)
+            held.frame = self.connection.command_frame(held.command.content, held.command.codec)
         except ValueError as error:
             held.update = StatusUpdate.failed(Reason.MALFORMED, str(error))
             return Event.MALFORMED

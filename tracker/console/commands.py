@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from attrs import asdict, define, frozen
@@ -129,7 +129,7 @@ class CommandLog:
         known = self._state_of(command_id)
         known.device_id = known.device_id or device_id
         known.instance_id = known.instance_id or entry.stream.removeprefix(outbound(""))
-        known.text = _cut(entry.fields.get(b"payload", b"").decode(errors="replace"))
+        known.text = _cut(_content(entry.fields))
         known.at = known.at or entry.appended_at
 
     def _response(self, entry: StreamEntry) -> None:
@@ -166,6 +166,13 @@ class CommandLog:
 
 #: Sorts after any time: a command that the console has sent and that has no response yet.
 _NOW: Final = "9999"
+
+
+def _content(fields: Mapping[bytes, bytes]) -> str:
+    """Return the text of a command, or its bytes in hex."""
+    in_hex = fields.get(b"payload_hex", b"")
+    content = b"0x" + in_hex if in_hex else fields.get(b"payload", b"")
+    return content.decode(errors="replace")
 
 
 def _cut(value: str) -> str:

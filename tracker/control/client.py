@@ -42,8 +42,17 @@ from tracker.control.commands import (
 from tracker.control.connection import REPLY_TIMEOUT, Change, ClientProtocol, ControlConnection
 from tracker.control.watching import Watcher, Watches
 
+#: The error of an instance that knows no commands of bytes.
+_TEXT_REQUIRED: Final = "text is missing"
 #: Consumer groups that are requested, of all streams together.
 MAX_GROUPS: Final = 10_000
+
+
+class CannotSendBytes(ControlError):
+    """The instance is of an earlier version, which sends only texts to devices."""
+
+    def __init__(self) -> None:
+        super().__init__("the instance is of an earlier version and cannot send bytes; upgrade it")
 
 
 class ControlClient(Service):
@@ -124,18 +133,27 @@ class ControlClient(Service):
         return await self._call(GetDevice, device_id=device_id)
 
     async def send_command(
-        self, device_id: str, text: str, *, wait: bool = False, **options: Any
+        self, device_id: str, content: str | bytes, *, wait: bool = False, **options: Any
     ) -> dict[str, Any]:
         """Send a command to a device, on any instance.
 
+        :param content: the text of the command, or its bytes.
         :param wait: True: wait for the final response without a time limit.
         :param options: ``command_id``, ``codec``, ``expires_at`` or ``expires_in`` (seconds),
             ``timeout`` (seconds), ``offline`` (``wait`` or ``fail``).
+        :raises CannotSendBytes: if the instance is of a version that sends only texts.
         """
         seconds = None if wait else REPLY_TIMEOUT
-        return await self._call(
-            SendCommand, seconds, device_id=device_id, text=text, wait=wait, **options
-        )
+        if isinstance(content, str):
+            options["text"] = content
+        else:
+            options["payload_hex"] = content.hex()
+        try:
+            return await self._call(SendCommand, seconds, device_id=device_id, wait=wait, **options)
+        except BadArgument as error:
+            if isinstance(content, bytes) and str(error) == _TEXT_REQUIRED:
+                raise CannotSendBytes from None
+            raise
 
     async def command_status(self, command_id: str, device_id: str | None = None) -> dict[str, Any]:
         """Return the status of a command.

@@ -211,7 +211,8 @@ class SendCommand(ControlCommand):
     commandName = b"SendCommand"
     arguments: ClassVar[Any] = [
         (b"device_id", amp.Unicode()),
-        (b"text", amp.Unicode()),
+        (b"text", amp.Unicode(optional=True)),
+        (b"payload_hex", amp.Unicode(optional=True)),
         (b"command_id", amp.Unicode(optional=True)),
         (b"codec", amp.Unicode(optional=True)),
         (b"expires_at", amp.Unicode(optional=True)),

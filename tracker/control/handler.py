@@ -245,8 +245,8 @@ class _Audit:
             arguments=" ".join(
                 f"{name}={brief(repr(value), MAX_NAME)}"
                 for name, value in sorted(arguments.items())
-                # The text of a command may contain a secret.
-                if value is not None and name != "text"
+                # The content of a command may be a secret.
+                if value is not None and name not in ("text", "payload_hex")
             ),
         )
 

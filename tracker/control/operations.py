@@ -323,13 +323,16 @@ class Operations:
         self,
         *,
         device_id: str,
-        text: str,
+        text: str | None,
+        payload_hex: str | None,
         command_id: str | None,
         codec: str | None,
         expires_at: str | None,
         expires_in: float | None,
         timeout: float | None,
     ) -> Command:
+        if text is None and payload_hex is None:
+            raise BadArgument("text is missing")
         if expires_at is not None and expires_in is not None:
             raise BadArgument("give either expires_at or expires_in, not both")
         if expires_at is None:
@@ -343,10 +346,11 @@ class Operations:
             return Command.checked(
                 command_id=command_id or str(uuid4()),
                 device_id=device_id,
-                text=text,
+                text=text or "",
                 expires_at=expires_at,
                 codec=codec or "",
                 timeout="" if timeout is None else repr(timeout),
+                payload_hex=payload_hex or "",
             )
         except BadCommand as error:
             raise BadArgument(str(error)) from None

@@ -354,8 +354,7 @@ class _DeviceProtocol(Protocol):
         if foreign or device.behaviour.answers is Answers.REFUSE:
             self._answer(answer_frame(command, device.imei, NACK))
             return
-        text = command.content.decode("utf-8", "replace")
-        answer = device.execute(command.codec.name, text)
+        answer = device.execute(command.codec.name, _readable(command.content))
         if answer is None:
             self.close()
         else:
@@ -415,3 +414,11 @@ class _DeviceFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> _DeviceProtocol:
         return _DeviceProtocol(self._device)
+
+
+def _readable(content: bytes) -> str:
+    """Return the text of a command; bytes that are not UTF-8 in hex, after 0x."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"0x{content.hex()}"

@@ -118,7 +118,8 @@ class Journal:
 class CommandJournal:
     """A file with one line for each executed command, in the order of execution.
 
-    A line is ``{"device_id": …, "codec": "12" or "14", "text": …}``.
+    A line is ``{"device_id": …, "codec": "12" or "14", "text": …}``. The text of a command that is
+    not UTF-8 is ``0x`` and its bytes in hex.
     """
 
     def __init__(self, file: IO[str]) -> None:

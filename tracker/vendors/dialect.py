@@ -160,12 +160,12 @@ class Dialect(Protocol[FrameT]):
         It is called for bytes that are given up, so that their loss can be counted.
         """
 
-    def command(self, text: str, codec: str) -> CommandFrame:
+    def command(self, content: bytes, codec: str) -> CommandFrame:
         """Encode a command to the device that has logged in.
 
-        :param text: the text of the command.
+        :param content: the bytes of the command; a text is in UTF-8.
         :param codec: the vendor's name of the codec; empty: the vendor's usual one.
-        :raises ValueError: if the codec is unknown or cannot carry the text. The message is one
+        :raises ValueError: if the codec is unknown or cannot carry the bytes. The message is one
             line.
         """
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.task import Clock, deferLater
 from zope.interface import implementer
@@ -118,8 +118,8 @@ class ModelConnection:
     def observe(self, observer: Observer | None) -> None:
         """Do nothing; the test does not observe traffic."""
 
-    def command_frame(self, text: str, codec: str) -> CommandFrame:
-        return CommandFrame(codec or "12", text.encode())
+    def command_frame(self, content: bytes, codec: str) -> CommandFrame:
+        return CommandFrame(codec or "12", content)
 
     def when_free(self, silence_limit: float = 0) -> Deferred[None]:
         if self.closed:
@@ -321,10 +321,11 @@ class World:
 
     async def do_submit(self, device: int, expires_in: float, direct: str | None) -> None:
         number = len(self.commands)
-        command = Command(
-            *(f"c{number}", DEVICES[device], f"c{number}"),
-            *(self.ledger.now + int(expires_in * 1000), "", TIMEOUT),
-        )
+        content = f"c{number}"
+        expires_at = self.ledger.now + int(expires_in * 1000)
+        command = Command(content, DEVICES[device], content, expires_at, "", TIMEOUT)
+        if number % 3 == 0:
+            command = evolve(command, text="", raw=content.encode())
         self.commands[command.command_id] = command
         await self._put(command, direct)
 

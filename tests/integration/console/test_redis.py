@@ -247,6 +247,17 @@ async def test_text_of_a_queued_command_is_kept_after_its_response(
 
 
 @ensureDeferred
+async def test_bytes_of_a_queued_command_are_shown_in_hex(
+    redis: RedisServer, connected: Connected, log: CommandLog
+) -> None:
+    fields = {"command_id": "c1", "device_id": DEVICE, "payload_hex": "0a0bff"}
+    redis.client.xadd("commands:outbound:one", fields)
+    set_heartbeat(redis, "one")
+    await log.update((await take_snapshot(connected.connection, [])).entries)
+    assert [known["text"] for known in log.latest(10)] == ["0x0a0bff"]
+
+
+@ensureDeferred
 async def test_malformed_responses_are_ignored(redis: RedisServer, log: CommandLog) -> None:
     redis.client.xadd(RESPONSES, {"status": "odd"})
     redis.client.xadd(RESPONSES, {b"\xff": b"\xff"})

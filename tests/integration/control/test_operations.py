@@ -30,6 +30,7 @@ from tests.waiting import until
 from tracker.command import Command, Status, StatusUpdate
 from tracker.commands.ledger import Effect
 from tracker.control.commands import (
+    BadArgument,
     CommandStatus,
     GetDevice,
     Lag,
@@ -84,6 +85,20 @@ async def test_command_goes_to_the_instance_of_its_device(
     assert (command.command_id, command.text, command.codec) == ("c1", "getinfo", "14")
     assert command.timeout == 5.0
     assert command.expires_at == int(bench.clock.seconds() * 1000) + 60_000
+
+
+@ensureDeferred
+async def test_bytes_of_a_command_are_appended_in_hex(
+    bench: ControlBench, redis: RedisServer
+) -> None:
+    arguments = {"device_id": DEVICE, "payload_hex": "0A:0b ff", "command_id": "c1"}
+    await bench.ask(SendCommand, **arguments)
+    (entry,) = read_new(redis, waiting_stream())
+    assert entry.fields[b"payload_hex"] == b"0a0bff"
+    assert b"payload" not in entry.fields
+    for more in ({"text": "getinfo"}, {"payload_hex": "0"}, {"payload_hex": ""}):
+        error = await bench.refusal(SendCommand, **(arguments | {"command_id": "c2"} | more))
+        assert isinstance(error, BadArgument)
 
 
 @ensureDeferred

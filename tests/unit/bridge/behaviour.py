@@ -67,6 +67,7 @@ async def test_new_row_has_its_defaults(subject: Subject) -> None:
     assert made == {
         "imei": IMEI,
         "text": "getinfo",
+        "hex": None,
         "status": "pending",
         **dict.fromkeys(
             (
@@ -93,7 +94,6 @@ async def test_operator_creates_commands_and_cannot_change_their_status(
     "row",
     [
         {"text": "getinfo"},
-        {"imei": IMEI},
         {"imei": None, "text": "getinfo"},
         {"imei": IMEI[1:], "text": "getinfo"},
         {"imei": "not-a-number-00", "text": "getinfo"},

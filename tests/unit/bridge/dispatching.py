@@ -45,8 +45,10 @@ class FakeInstances(Instances):
         self.sent: list[dict[str, Any]] = []
         self.answer: Callable[[Any], Any] = lambda command: {"status": "queued"}
 
-    async def send_command(self, device_id: str, text: str, **options: Any) -> dict[str, Any]:
-        command = {"device_id": device_id, "text": text} | options
+    async def send_command(
+        self, device_id: str, content: str | bytes, **options: Any
+    ) -> dict[str, Any]:
+        command = {"device_id": device_id, "content": content} | options
         self.sent.append(command)
         answer = self.answer(command)
         if isinstance(answer, Deferred):
@@ -57,9 +59,9 @@ class FakeInstances(Instances):
         return {**defaults, **answer}
 
     @property
-    def texts(self) -> list[str]:
-        """The texts of the commands, in their order."""
-        return [command["text"] for command in self.sent]
+    def texts(self) -> list[str | bytes]:
+        """The texts or bytes of the commands, in their order."""
+        return [command["content"] for command in self.sent]
 
 
 class FakeRecords(FakeRedis):

@@ -15,6 +15,7 @@ from tests.unit.control.wire import no_traceback
 from tracker.bridge.dispatcher import MAX_ANNOUNCED, STOP_TIMEOUT
 from tracker.bridge.instances import NoInstance
 from tracker.bridge.lanes import MAX_RUNNING, MAX_STARTED
+from tracker.control.client import CannotSendBytes
 from tracker.control.commands import BadArgument
 
 LATER = "2026-11-18T11:31:40.000Z"
@@ -31,7 +32,7 @@ def test_command_is_sent_with_all_fields_of_its_row(bench: Bench) -> None:
     (command,) = bench.instances.sent
     assert command == {
         "device_id": "356307042441013",
-        "text": "setdigout 1",
+        "content": "setdigout 1",
         "command_id": key,
         "codec": "14",
         "expires_at": LATER,
@@ -41,6 +42,25 @@ def test_command_is_sent_with_all_fields_of_its_row(bench: Bench) -> None:
     assert (row["status"], row["instance"], row["routed_at"]) == ("routed", "one", STAMP)
     assert (row["reason"], row["finished_at"]) == (None, None)
     assert bench.reports[-1] is None
+
+
+def test_bytes_of_a_row_are_sent(bench: Bench) -> None:
+    keys = [bench.row(text=text, hex="0A 0b:FF\n") for text in (None, "")]
+    bench.start()
+    assert bench.instances.texts == [b"\x0a\x0b\xff"] * 2
+    assert {bench[key]["status"] for key in keys} == {"routed"}
+
+
+def test_bytes_wait_in_their_row_for_an_instance_that_can_send_them(bench: Bench) -> None:
+    bench.instances.answer = lambda command: (
+        CannotSendBytes() if isinstance(command["content"], bytes) else {"status": "queued"}
+    )
+    key, other = bench.row(text=None, hex="00"), bench.row(imei=device(1))
+    bench.start()
+    assert [bench[one]["status"] for one in (key, other)] == ["pending", "routed"]
+    bench.instances.answer = lambda _: {"status": "queued"}
+    bench.pass_(60)
+    assert bench[key]["status"] == "routed"
 
 
 def test_command_without_expiry_expires_after_an_hour(bench: Bench) -> None:
@@ -86,6 +106,10 @@ def test_finished_command_gets_its_final_status(bench: Bench, status: str) -> No
         ({"text": "x" * 4097}, "text"),
         ({"text": "ё" * 2049}, "text"),
         ({"text": "\ud800"}, "text"),
+        ({"text": "getinfo", "hex": "00"}, "text and hex: one of them must be empty. "),
+        ({"text": None, "hex": "0"}, "hex: must be pairs of hex digits"),
+        ({"text": None, "hex": "00" * 4097}, "hex: must be 1 to 4096 bytes long. "),
+        ({"text": None, "hex": "00  " * 40_000}, "hex: must be at most 16384 characters long. "),
         ({"codec": "no codec"}, "codec"),
         ({"expires_at": "tomorrow"}, "expires_at"),
         ({"timeout": 0}, "timeout"),

@@ -127,7 +127,7 @@ def test_row_that_causes_internal_errors_in_instances_does_not_delay_others(
     for number in range(120):
         bench.row(imei=device(number))
     bench.instances.answer = lambda command: (
-        InternalError("a fault") if command["text"] == "bad" else {"status": "queued"}
+        InternalError("a fault") if command["content"] == "bad" else {"status": "queued"}
     )
     bench.start()
     assert (bench.pending, bench.reports[-1]) == (1, None)
@@ -143,7 +143,7 @@ def fail_changes(bench: Bench, *texts: str) -> None:
     """Let Directus fail to change the rows of these commands (default: of all)."""
 
     def answer(command: dict[str, Any]) -> dict[str, Any]:
-        if not texts or command["text"] in texts:
+        if not texts or command["content"] in texts:
             bench.double.canned.append(CannedResponse(500))
         return {"status": "queued"}
 

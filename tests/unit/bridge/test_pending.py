@@ -7,10 +7,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.dispatching import DEVICE, STAMP, Bench, device, stamp
+from tests.unit.bridge.double import BRIDGE_TOKEN
 from tracker.bridge import rest
 from tracker.bridge.pending import PAGE_SIZE
 from tracker.control.commands import InternalError
@@ -92,9 +94,9 @@ def test_older_commands_of_a_device_are_sent_first(bench: Bench) -> None:
     bench.row(text="last", date_created=stamp(800))
     bench.start()
     bench.pass_(1)
-    of_device = [one["text"] for one in bench.instances.sent if one["device_id"] == DEVICE]
+    of_device = [one["content"] for one in bench.instances.sent if one["device_id"] == DEVICE]
     assert of_device == [*old, "last"]
-    others = [n for n, one in enumerate(bench.instances.sent) if one["text"] == "other"]
+    others = [n for n, one in enumerate(bench.instances.sent) if one["content"] == "other"]
     assert max(others) < 2 * PAGE_SIZE
     assert bench.pending == 0
 
@@ -148,4 +150,30 @@ def test_rows_that_exceed_one_response_are_read_one_by_one(
     assert {bench[key]["status"] for key in small} == {"routed"}
     assert {bench[key]["reason"] for key in large} == {"malformed"}
     assert {bench[key]["response"][:30] for key in large} == {"text: must be 1 to 4096 bytes "}
+    assert bench.reports[-1] is None
+
+
+def test_bytes_that_exceed_one_response_are_read_one_by_one(
+    subject: Doubled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "MAX_RESPONSE_BYTES", 20_000)
+    bench = Bench(subject)
+    small = [bench.row(text=None, hex="00 " * 4096, imei=device(number)) for number in range(3)]
+    large = bench.row(text=None, hex="00 " * 10_000, imei=device(9))
+    bench.start()
+    assert {bench[key]["status"] for key in small} == {"routed"}
+    assert bench.instances.texts == [bytes(4096)] * 3
+    assert bench[large]["reason"] == "malformed"
+
+
+def test_texts_are_sent_if_directus_has_no_field_for_bytes(bench: Bench) -> None:
+    """An earlier version of Tracker has set it up."""
+    user = bench.double.users[BRIDGE_TOKEN]
+    assert user.permissions is not None
+    readable = [name for name in user.permissions["commands", "read"] if name != "hex"]
+    permissions = {**user.permissions, ("commands", "read"): readable}
+    bench.double.users[BRIDGE_TOKEN] = evolve(user, permissions=permissions)
+    key = bench.row(text="getinfo")
+    bench.start()
+    assert bench[key]["status"] == "routed"
     assert bench.reports[-1] is None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from twisted.protocols import amp
 
 from tests.unit.control.client_bench import Bench
 from tests.unit.control.wire import DEVICE, delay_get_device
 from tracker.control.access import Permission
+from tracker.control.client import CannotSendBytes
 from tracker.control.commands import (
     BadArgument,
     ControlError,
@@ -17,6 +19,7 @@ from tracker.control.commands import (
     Info,
     NoSuchDevice,
     NotPermitted,
+    SendCommand,
     VersionMismatch,
 )
 from tracker.control.connection import (
@@ -172,3 +175,24 @@ def test_waiting_for_a_final_response_has_no_timeout(bench: Bench) -> None:
     bench.clock.advance(0.1)
     bench.flush()
     assert asked[0]["response"] == "fine"
+
+
+def test_client_reports_an_instance_that_cannot_send_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Earlier(SendCommand):
+        """The command as an earlier version knows it."""
+
+        commandName = SendCommand.commandName
+        arguments: ClassVar[Any] = [
+            (name, amp.Unicode() if name == b"text" else kind)
+            for name, kind in SendCommand.arguments
+            if name != b"payload_hex"
+        ]
+
+    monkeypatch.setattr("tracker.control.handler.SendCommand", Earlier)
+    bench = Bench()
+    begun = bench.begin(bench.client.send_command(DEVICE, b"\x0a\xff"))
+    bench.endpoint.succeed()
+    assert isinstance(begun[0], CannotSendBytes)
+    assert bench.stop() == [None]

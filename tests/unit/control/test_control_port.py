@@ -269,6 +269,16 @@ def test_operating_commands_are_logged_with_client_and_arguments(
     )
 
 
+@pytest.mark.parametrize("name", ["text", "payload_hex"])
+def test_content_of_a_command_is_not_logged(
+    name: str, client: Client, logged: Sequence[LogEvent]
+) -> None:
+    client.begin(SendCommand, **{"device_id": DEVICE, name: "5ec7e7"})
+    client.pump()
+    assert "audit" in str(log_lines(logged))
+    assert "5ec7e7" not in str(log_lines(logged))
+
+
 def test_audit_log_ignores_the_log_level(client: Client, logged: Sequence[LogEvent]) -> None:
     client.ask(SetLogLevel, level="critical")
     client.ask(SetLogLevel, level="info")

@@ -103,12 +103,12 @@ def test_unknown_command_is_reported_and_rejected() -> None:
     assert bench.commanded == [(IMEI, "12", "fly")]
 
 
-def test_command_that_is_not_utf_8_is_rejected() -> None:
+def test_command_that_is_not_utf_8_is_reported_in_hex_and_rejected() -> None:
     bench = switch_on()
     connection = bench.log_in()
     connection.send(encode_frame(encode_message(Message(CODEC_12, 5, b"get\xff"))))
     assert texts(connection) == [UNKNOWN]
-    assert bench.commanded == [(IMEI, "12", "get\ufffd")]
+    assert bench.commanded == [(IMEI, "12", "0x676574ff")]
 
 
 @pytest.mark.parametrize("answers", [Answers.PROMPT, Answers.REFUSE])

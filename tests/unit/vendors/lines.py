@@ -114,8 +114,8 @@ class LineDialect:
     def count_detached(self, data: bytes | bytearray) -> int:
         return sum(line.startswith(_DETACHED) for line in data.decode("latin-1").split("\n"))
 
-    def command(self, text: str, codec: str) -> CommandFrame:
-        return CommandFrame(codec or "lines", f"{text} {self.device_id}\n".encode())
+    def command(self, content: bytes, codec: str) -> CommandFrame:
+        return CommandFrame(codec or "lines", content + f" {self.device_id}\n".encode())
 
     def command_written(self, data: bytes) -> None:
         self.awaits = True

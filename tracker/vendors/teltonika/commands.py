@@ -33,8 +33,8 @@ _CODECS: Final = {
 }
 
 
-def command_frame(imei: str, text: str, codec: str) -> CommandFrame:
-    """Return the frame of a command; its content is exactly the text, in UTF-8.
+def command_frame(imei: str, content: bytes, codec: str) -> CommandFrame:
+    """Return the frame of a command with exactly these bytes.
 
     :param codec: "12" or "14"; empty for the default.
     :raises ValueError: if the codec has no commands.
@@ -42,9 +42,7 @@ def command_frame(imei: str, text: str, codec: str) -> CommandFrame:
     chosen = _CODECS.get(codec or DEFAULT_CODEC)
     if chosen is None:
         raise ValueError(f"unknown codec {codec!r}: commands use {' or '.join(_CODECS)}")
-    message = Message(
-        chosen, COMMAND, text.encode("utf-8"), imei=imei if chosen.addressed else None
-    )
+    message = Message(chosen, COMMAND, content, imei=imei if chosen.addressed else None)
     return CommandFrame(chosen.name, encode_frame(encode_message(message)))
 
 

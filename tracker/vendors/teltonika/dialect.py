@@ -154,9 +154,9 @@ class TeltonikaDialect:
         """See :class:`tracker.vendors.dialect.Dialect`."""
         return len(_MESSAGE_START.findall(data))
 
-    def command(self, text: str, codec: str) -> CommandFrame:
+    def command(self, content: bytes, codec: str) -> CommandFrame:
         """See :class:`tracker.vendors.dialect.Dialect`."""
-        return command_frame(self._imei, text, codec)
+        return command_frame(self._imei, content, codec)
 
     def command_written(self, data: bytes) -> None:
         """See :class:`tracker.vendors.dialect.Dialect`."""

@@ -11,8 +11,8 @@ from tracker.limits import Limits
 from tracker.vendors.teltonika.commands import command_frame
 
 LIMITS = Limits(login_timeout=30, idle_timeout=600)
-COMMAND = command_frame(IMEI, "getver", "12").data
-SECOND = command_frame(IMEI, "getinfo", "14").data
+COMMAND = command_frame(IMEI, b"getver", "12").data
+SECOND = command_frame(IMEI, b"getinfo", "14").data
 ACK = b"\x00\x00\x00\x01"
 
 

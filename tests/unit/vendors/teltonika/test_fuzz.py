@@ -72,7 +72,7 @@ MESSAGES = [
 RECORDS = [*(golden.data for golden in GOLDEN), encode_packet(CODEC_16, GENERATED), golden_7.DATA]
 DATA = [*RECORDS, *MESSAGES]
 FRAMES = [encode_frame(data) for data in DATA]
-COMMAND = command_frame(IMEI, "getinfo", "12").data
+COMMAND = command_frame(IMEI, b"getinfo", "12").data
 
 
 class Mutations:

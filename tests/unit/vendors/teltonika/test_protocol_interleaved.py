@@ -105,7 +105,7 @@ class Run:
         if self.waiting is None:
             self.requested += 1
             codec = "14" if self.requested % 2 else "12"
-            self.waiting = command_frame(IMEI, f"command {self.requested}", codec).data
+            self.waiting = command_frame(IMEI, b"command %d" % self.requested, codec).data
             self.radio_sleeps = radio_sleeps
             self.when_free = self.talk.protocol.when_free(radio_sleeps)
             self.when_free.addCallback(self._write_command).addErrback(self._fail)
