@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from tracker.clock import CLOCK_ERRORS
-from tracker.position import BadEntry, is_timestamp
+from tracker.clock import CLOCK_ERRORS, ClockRule
+from tracker.position import BadEntry, Position, is_timestamp
 from tracker.untrusted import parse_json
 
 #: Element IDs by the size of their values on the wire in bytes: ``{"1": [239, 240], "2": [66]}``.
@@ -62,6 +62,18 @@ class Extra:
 
 #: The content of an entry without the field.
 NO_EXTRA: Final = Extra()
+
+
+def judged(extra: Extra, position: Position, arrival: str, clocks: ClockRule) -> Extra:
+    """Return the field with the marks of a record that is not a place.
+
+    :param arrival: time at which the record first arrived.
+    :param clocks: the rule that the time of the record must meet.
+    """
+    if not position.has_fix(extra.fix) and extra.fix is not False and not position.is_message:
+        extra = extra.marked(FIX, False)
+    error = clocks.error(position.timestamp, arrival)
+    return extra if error is None else extra.marked(CLOCK, error)
 
 
 def widths_json(widths: Iterable[tuple[int, int]]) -> str:

@@ -81,6 +81,7 @@ main.add_sections(
             "replay": "tracker.admin.replay",
             "streams": "tracker.admin.streams",
             "migrate": "tracker.admin.migrate",
+            "repair": "tracker.admin.repair",
         },
         "Shell": {"completion": "tracker.admin.completion"},
     }

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.clock import DEFAULT_CLOCKS, ClockRule
-from tracker.extra import CLOCK, FIX, NO_EXTRA, read_extra
+from tracker.extra import NO_EXTRA, judged, read_extra
 from tracker.interfaces import StoredPosition
 from tracker.log.entries import StreamEntry
 from tracker.observe.ratelimit import LimitedLog
@@ -140,10 +140,6 @@ def stored_position(
         # times as much memory.
         position = evolve(position, attributes=EncodedAttributes(encode_json(position.attributes)))
     extra = read_extra(extra_text) if extra_text else NO_EXTRA
-    if not position.has_fix(extra.fix) and extra.fix is not False and not position.is_message:
-        extra = extra.marked(FIX, False)
     received_at = extra.arrived or entry.appended_at
-    kind = clocks.error(position.timestamp, received_at)
-    if kind is not None:
-        extra = extra.marked(CLOCK, kind)
+    extra = judged(extra, position, received_at, clocks)
     return StoredPosition(position, digest(payload), vendor, codec, received_at, extra=extra)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.plugin import getPlugins
 
+from tracker.config import ConfigError
 from tracker.errors import Refused, Unavailable
-from tracker.interfaces import INaming, StoredPosition
+from tracker.interfaces import INaming, IVendor, StoredPosition, UnknownModel
 from tracker.keys import DEVICE_MODELS
 from tracker.position import EncodedAttributes
 from tracker.redis.connection import RedisConnection
@@ -78,11 +81,39 @@ class Namer(RedisTimer):
 
     async def _refresh(self) -> None:
         try:
-            fields = await self._redis.execute("HGETALL", DEVICE_MODELS)
+            self._models = await read_models(self._redis)
         except (Refused, Unavailable) as error:
             self._log.warn("cannot read {key}: {error}", key=DEVICE_MODELS, error=error)
             return
-        # A longer text is neither a device ID nor a model.
-        texts = [field[:MAX_SHOWN].decode(errors="replace") for field in fields]
-        self._models = mapping(texts)
         self._models_read = True
+
+
+async def read_models(redis: RedisConnection) -> Mapping[str, str]:
+    """Return device → model, as the bridge has written them."""
+    fields = await redis.execute("HGETALL", DEVICE_MODELS)
+    # A longer text is neither a device ID nor a model.
+    return mapping([field[:MAX_SHOWN].decode(errors="replace") for field in fields])
+
+
+def namings_of(files: Mapping[str, Path], default_model: str | None) -> dict[str, INaming]:
+    """Return vendor → naming of its attributes.
+
+    :param files: model → file with names, see ``--names-map``.
+    :param default_model: see ``--default-model``.
+    :raises ConfigError: if the model is unknown, or a file is not valid.
+    """
+    namings: dict[str, INaming] = {}
+    for vendor in getPlugins(IVendor):
+        try:
+            naming = vendor.buildNaming(files, default_model)
+        except UnknownModel as error:
+            raise ConfigError(
+                f"--default-model {error}, or add a list with --names-map {default_model}=FILE."
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"--names-map: {error.filename}: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigError(f"--names-map: {error}") from None
+        if naming is not None:
+            namings[vendor.name] = naming
+    return namings

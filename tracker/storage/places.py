@@ -50,9 +50,9 @@ def postgresql_place(clocks: ClockRule = DEFAULT_CLOCKS, row: str = "") -> str:
     return _filled(_POSTGRESQL, clocks, row)
 
 
-def sqlite_place(clocks: ClockRule = DEFAULT_CLOCKS) -> str:
+def sqlite_place(clocks: ClockRule = DEFAULT_CLOCKS, row: str = "") -> str:
     """Return the condition for SQLite; see :func:`postgresql_place`."""
-    return _filled(_SQLITE, clocks, "")
+    return _filled(_SQLITE, clocks, row)
 
 
 def _filled(condition: str, clocks: ClockRule, row: str) -> str:

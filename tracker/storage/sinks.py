@@ -10,8 +10,10 @@ from tracker.interfaces import IPositionSink
 from tracker.reactor import Reactor
 from tracker.storage.jsonlines.writer import JSONLinesSink
 from tracker.storage.reader import PositionReader
+from tracker.storage.repair import RepairedDatabase
 from tracker.storage.sqlite import schema as sqlite
 from tracker.storage.sqlite.reader import SQLiteReader
+from tracker.storage.sqlite.repair import SQLiteRepair
 from tracker.storage.sqlite.writer import SQLiteSink
 
 #: Forms of a sink's URL, for messages.
@@ -69,13 +71,32 @@ def open_reader(reactor: Reactor, url: str) -> PositionReader:
         try:
             from tracker.storage.postgresql.reader import PostgreSQLReader
         except ImportError as error:
-            raise ValueError(
-                f"{kind}: requires psycopg; run pip install 'tracker[postgresql]' ({error})"
-            ) from None
+            raise _no_psycopg(kind, error) from None
         return PostgreSQLReader(reactor, url)
     if kind == "sqlite":
         return SQLiteReader(reactor, rest)
     raise ValueError(f"positions in {kind} cannot be read; use postgresql://… or sqlite:PATH")
+
+
+def open_repair(url: str, clocks: ClockRule, dry_run: bool) -> RepairedDatabase:
+    """Return the database of a URL for a repair of its rows; this blocks.
+
+    :param dry_run: the database is only read.
+    :raises ValueError: if the URL is malformed, or its kind has no rows to repair; the text is one
+        line without a password.
+    :raises SinkUnusable: if its tables lack something.
+    :raises SinkDown: if it cannot be used now.
+    """
+    kind, rest = sink_kind(url)
+    if kind in POSTGRESQL:
+        try:
+            from tracker.storage.postgresql.repair import PostgreSQLRepair
+        except ImportError as error:
+            raise _no_psycopg(kind, error) from None
+        return PostgreSQLRepair(url, clocks, dry_run)
+    if kind == "sqlite":
+        return SQLiteRepair(rest, clocks, dry_run)
+    raise ValueError(f"lines in {kind} are never changed; use postgresql://… or sqlite:PATH")
 
 
 def sink_kind(url: str) -> tuple[str, str]:
@@ -98,7 +119,9 @@ def _postgresql(kind: str) -> tuple[ModuleType, ModuleType, ModuleType]:
     try:
         from tracker.storage.postgresql import address, schema, writer
     except ImportError as error:
-        raise ValueError(
-            f"{kind}: requires psycopg; run pip install 'tracker[postgresql]' ({error})"
-        ) from None
+        raise _no_psycopg(kind, error) from None
     return address, writer, schema
+
+
+def _no_psycopg(kind: str, error: ImportError) -> ValueError:
+    return ValueError(f"{kind}: requires psycopg; run pip install 'tracker[postgresql]' ({error})")

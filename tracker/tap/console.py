@@ -27,6 +27,7 @@ from tracker.interfaces import INaming
 from tracker.net.endpoints import split, with_default
 from tracker.net.ports import tcp_endpoint, tls_endpoint
 from tracker.observe.health import Health
+from tracker.processing.naming import namings_of
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress, redis_address
 from tracker.runtime.lifecycle import Abort, Role
@@ -41,7 +42,6 @@ from tracker.tap.role import (
     checked_address,
     endpoint_of,
     installed_vendors,
-    namings_of,
 )
 
 #: Kind of endpoint → number of positional arguments up to and including its interface.

@@ -13,6 +13,7 @@ from tracker.config import ConfigError
 from tracker.interfaces import INaming
 from tracker.observe.health import Health
 from tracker.processing.consumer import BatchOptions
+from tracker.processing.naming import namings_of
 from tracker.processing.service import process_role
 from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
@@ -25,7 +26,6 @@ from tracker.tap.role import (
     RoleOptions,
     checked_address,
     installed_vendors,
-    namings_of,
 )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from prometheus_client import CollectorRegistry
@@ -15,7 +13,7 @@ from twisted.python import usage
 
 from tracker import __version__, config
 from tracker.config import ConfigError
-from tracker.interfaces import INaming, IVendor, UnknownModel
+from tracker.interfaces import IVendor
 from tracker.net.endpoints import with_default
 from tracker.net.ports import BACKLOG, tls_endpoint
 from tracker.observe.health import Health
@@ -120,30 +118,6 @@ class RoleOptions(VersionedOptions):
 def installed_vendors() -> dict[str, IVendor]:
     """Return name → vendor of the installed plugins."""
     return {vendor.name: vendor for vendor in getPlugins(IVendor)}
-
-
-def namings_of(files: Mapping[str, Path], default_model: str | None) -> dict[str, INaming]:
-    """Return vendor → naming of its attributes.
-
-    :param files: model → file with names, see ``--names-map``.
-    :param default_model: see ``--default-model``.
-    :raises ConfigError: if the model is unknown, or a file is not valid.
-    """
-    namings: dict[str, INaming] = {}
-    for name, vendor in installed_vendors().items():
-        try:
-            naming = vendor.buildNaming(files, default_model)
-        except UnknownModel as error:
-            raise ConfigError(
-                f"--default-model {error}, or add a list with --names-map {default_model}=FILE."
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"--names-map: {error.filename}: {error.strerror}") from None
-        except ValueError as error:
-            raise ConfigError(f"--names-map: {error}") from None
-        if naming is not None:
-            namings[name] = naming
-    return namings
 
 
 def commands_wait(options: RoleOptions) -> bool:

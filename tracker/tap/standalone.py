@@ -19,6 +19,7 @@ from tracker.interfaces import INaming
 from tracker.janitor.role import DEFAULT_INTERVAL, janitor_role
 from tracker.observe.health import Health
 from tracker.processing.consumer import BatchOptions
+from tracker.processing.naming import namings_of
 from tracker.processing.service import process_role
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
@@ -28,7 +29,7 @@ from tracker.tap.console import ServingConsoleOptions, open_position_reader
 from tracker.tap.ingest import ServingOptions
 from tracker.tap.janitor import TrimmingOptions
 from tracker.tap.process import StoringOptions, open_sink
-from tracker.tap.role import commands_wait, installed_vendors, namings_of
+from tracker.tap.role import commands_wait, installed_vendors
 
 
 class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, ServingConsoleOptions):

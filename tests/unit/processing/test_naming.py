@@ -13,9 +13,8 @@ from tests.unit.fakes import FakeRedis
 from tracker.extra import read_extra
 from tracker.interfaces import StoredPosition
 from tracker.position import Position
-from tracker.processing.naming import Namer
+from tracker.processing.naming import Namer, namings_of
 from tracker.redis.connection import RedisConnection
-from tracker.tap.role import namings_of
 
 MODELS = [b"1", b"FMB640", b"2", b"XYZ", b"3", b"XYZ", b"4", b""]
 

@@ -48,12 +48,12 @@ CREATE TEMPORARY TABLE tracker_batch (
 _COPY: Final = "COPY pg_temp.tracker_batch FROM STDIN"
 
 #: Columns that positions and last_positions share with the staging table.
-_RECORD: Final = (
+RECORD: Final = (
     *("digest", "vendor", "codec", "latitude", "longitude", "altitude", "angle", "speed"),
     *("satellites", "priority", "event", "generation_type", "attributes", "named"),
     *("received_at", "extra"),
 )
-_COLUMNS: Final = f"device_id, ts, {', '.join(_RECORD)}"
+_COLUMNS: Final = f"device_id, ts, {', '.join(RECORD)}"
 
 _INSERT_POSITIONS: Final = f"""
 INSERT INTO positions ({_COLUMNS})
@@ -83,11 +83,11 @@ _NEWER: Final = (
 _IN_FUTURE: Final = "l.last_contact > now() + interval '{tolerance} seconds'"
 _COORDINATES: Final = ", ".join(
     f"{column} = CASE WHEN {_NEWER} THEN excluded.{column} ELSE l.{column} END"
-    for column in ("ts", *_RECORD)
+    for column in ("ts", *RECORD)
 )
 _LAST_POSITIONS: Final = f"""
-INSERT INTO last_positions AS l (device_id, last_contact, ts, {", ".join(_RECORD)})
-SELECT device_id, last_contact, ts, {", ".join(_RECORD)}
+INSERT INTO last_positions AS l (device_id, last_contact, ts, {", ".join(RECORD)})
+SELECT device_id, last_contact, ts, {", ".join(RECORD)}
 FROM (
     SELECT device_id, max(received_at) AS last_contact FROM pg_temp.tracker_batch GROUP BY device_id
 ) AS contact

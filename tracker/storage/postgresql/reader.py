@@ -25,9 +25,9 @@ from tracker.storage.reader import (
     decoded,
 )
 
-_ISO: Final = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
+ISO: Final = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 _LAST: Final = ", ".join(
-    (*(_ISO.format(name) if name in TIMES else name for name in LAST), postgresql_place())
+    (*(ISO.format(name) if name in TIMES else name for name in LAST), postgresql_place())
 )
 
 
@@ -86,7 +86,7 @@ class PostgreSQLReader(PositionReader):
 
     def _track(self, device_id: str, span: tuple[str, str], limit: int) -> list[tuple[Any, ...]]:
         return self._select(
-            f"SELECT {_ISO.format('ts')}, latitude, longitude, speed, angle "  # noqa: S608
+            f"SELECT {ISO.format('ts')}, latitude, longitude, speed, angle "  # noqa: S608
             "FROM positions WHERE device_id = %s "
             f"AND ts BETWEEN %s::timestamptz AND %s::timestamptz AND {postgresql_place()} "
             "ORDER BY positions.ts DESC LIMIT %s",

@@ -10,7 +10,7 @@ from typing import Final
 from tracker.interfaces import SinkUnusable
 
 #: Errors after which another attempt to open a database may succeed.
-_TRANSIENT: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+TRANSIENT: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 #: Beginnings of errors for a table or column that the schema lacks; their code is the general one.
 UNDEFINED: Final = ("no such table", "no such column")
 #: Seconds to wait for another program that holds the file's write lock.
@@ -53,6 +53,6 @@ def is_refusal(error: Exception) -> bool:
 def cannot_open(path: str, error: sqlite3.Error) -> Exception:
     """Return the exception for a database that cannot be opened."""
     text = f"cannot open the database {path}: {error}"
-    if getattr(error, "sqlite_errorcode", None) in _TRANSIENT:
+    if getattr(error, "sqlite_errorcode", None) in TRANSIENT:
         return RuntimeError(text)
     return SinkUnusable(text)
