@@ -141,7 +141,7 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         raise r
 
     def _build_command(self, *arguments: str | bytes | int, **options: Any) -> bytes:
-        # txredisapi's builder takes 2 µs per argument, and a record has four of them; this one
+        # txredisapi's builder takes 2 µs per argument, and a record has three of them; this one
         # takes a fifth of that.
         parts = [f"*{len(arguments)}\r\n"]
         for argument in arguments:

@@ -50,6 +50,25 @@ async def test_entry_has_a_fifth_field_only_with_extra_facts(
 
 
 @ensureDeferred
+async def test_entries_keep_their_order_and_fields_whatever_they_share(
+    connected: Connected, redis: RedisServer
+) -> None:
+    publisher = publisher_on(connected, [])
+    given = [
+        Entry(f"t{number}", f"d{number}", codec, f'{{"n":{number}}}', extra)
+        for number, (codec, extra) in enumerate(
+            [("8", ""), ("8", ""), ("8", "{}"), ("8E", "{}"), ("8", "{}"), ("12", ""), ("8", "")]
+        )
+    ]
+    await publisher.publish(given)
+    stored = [
+        Entry(*(fields.get(name, b"").decode() for name in map(str.encode, Entry._fields)))
+        for _, fields in redis.client.xrange(STREAM)
+    ]
+    assert stored == given
+
+
+@ensureDeferred
 async def test_restart_of_redis_loses_no_confirmed_entry(
     connected: Connected, redis: RedisServer
 ) -> None:

@@ -58,12 +58,12 @@ class Publishing:
 
     def calls(self) -> list[list[str]]:
         """Return the device IDs in each call to Redis that waits for a reply."""
-        return [list(arguments[5::5]) for arguments, _ in self.redis.commands]
+        return [list(arguments[8::3]) for arguments, _ in self.redis.commands]
 
     def reply(self, call: int = 0) -> None:
         """Confirm a call."""
         arguments, deferred = self.redis.commands.pop(call)
-        deferred.callback(len(arguments[4:]) // 5)
+        deferred.callback(len(arguments[7:]) // 3)
 
 
 @pytest.fixture
