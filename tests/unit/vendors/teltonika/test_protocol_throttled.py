@@ -19,7 +19,7 @@ from tests.unit.vendors.teltonika.conversation import (
     message,
 )
 from tests.unit.vendors.teltonika.pending import COMMAND, PendingCommand
-from tracker.interfaces import Tally
+from tracker.interfaces import Rejection, Tally
 from tracker.limits import Limits
 from tracker.vendors import leftovers, throttle
 from tracker.vendors.budget import OWN_BURST
@@ -108,6 +108,16 @@ def test_each_message_of_a_frame_counts_towards_the_rate() -> None:
     assert len(talk.gateway.published) == 1
     talk.clock.advance(0.101)
     assert [len(entries) for entries, _ in talk.gateway.published] == [3, 1]
+
+
+def test_unread_malformed_message_is_reported_and_later_ones_are_published() -> None:
+    talk = online()
+    malformed = encode_frame(b"\x0c\x01\x06\x01")
+    talk.send(UNSOLICITED * 2 + malformed + message(b"last"))
+    assert len(messages(talk)) == 2
+    talk.lose()
+    assert messages(talk)[2:] == ["last"]
+    assert talk.gateway.kinds == [Rejection.CONTENT]
 
 
 def test_bytes_of_messages_are_limited() -> None:
