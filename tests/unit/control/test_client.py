@@ -195,4 +195,7 @@ def test_client_reports_an_instance_that_cannot_send_bytes(
     begun = bench.begin(bench.client.send_command(DEVICE, b"\x0a\xff"))
     bench.endpoint.succeed()
     assert isinstance(begun[0], CannotSendBytes)
+    assert str(begun[0]) == (
+        "the instance is of an earlier version and cannot send bytes; upgrade it"
+    )
     assert bench.stop() == [None]
