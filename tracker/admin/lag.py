@@ -16,17 +16,18 @@ from twisted.internet.task import deferLater
 from tracker.admin.control import run_with_control_port
 from tracker.admin.options import Duration, options, output_option, redis_option
 from tracker.admin.output import echo_table, iso, on_terminal, terminal, terminal_table
-from tracker.admin.redis import known_streams, run_with_redis
+from tracker.admin.redis import configured_streams, known_streams, run_with_redis
 from tracker.control.client import ControlClient
 from tracker.control.commands import RedisUnavailable
 from tracker.control.connection import NotConnected
 from tracker.errors import Refused, Unavailable
+from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.lag import StreamLag, stream_lag
 from tracker.log.redis.stranded import (
     SEARCH_SECONDS,
-    StrandedStream,
     StreamSearch,
     examine,
+    is_stranded,
     stranded,
 )
 from tracker.reactor import Reactor
@@ -127,8 +128,8 @@ async def _stranded_streams(reactor: Reactor, redis: RedisConnection) -> list[st
     search = StreamSearch(redis, reactor)
     if not await search.proceed(SEARCH_SECONDS):
         click.echo("Not all keys were examined. Run tracker-admin streams list.", err=True)
-    known = await known_streams(redis)
-    names = [one.name for one in await stranded(redis, search.streams.values(), known)]
+    configured = configured_streams()
+    names = [one.name for one in await stranded(redis, search.streams.values(), configured)]
     if names:
         click.echo(
             f"Streams that no processor reads: {listed(names)}. Run tracker-admin streams adopt.",
@@ -142,8 +143,7 @@ async def _from_redis(
 ) -> list[Group]:
     """Return the lag of some streams, by default of the known ones and of stranded ``others``."""
     found: list[Group] = []
-    known = streams or await known_streams(redis)
-    for stream in known:
+    for stream in streams or sorted({*await known_streams(redis), *others}):
         try:
             read = await stream_lag(redis, stream)
         except Refused as error:
@@ -154,22 +154,32 @@ async def _from_redis(
             click.echo(f"{shown(stream)} is not a stream. Rename or delete the key.", err=True)
             continue
         if read is not None:
-            found += _groups(read)
+            found += await _stranded_groups(redis, read) if stream in others else _groups(read)
         elif streams:
             raise RunFailed(f"Stream {shown(stream)} not found.")
-    for name in others:
-        if (examined := await examine(redis, name.encode())) is not None:
-            found += [
-                _stranded_group(one, examined.entries)
-                for one in await stranded(redis, [examined], known)
-            ]
     return found
 
 
-def _stranded_group(stream: StrandedStream, entries: int) -> Group:
-    about = {"stream": shown(stream.name), "entries": entries, "lag": stream.entries, "pending": 0}
-    age = {"oldest_unprocessed_age": stream.oldest_age}
-    return _complete({**about, **age, "consumer_count": 0, "stranded": True})
+async def _stranded_groups(redis: RedisConnection, read: StreamLag) -> list[Group]:
+    """Return the groups of a stream that was stranded; without ``processor`` one more, unnamed."""
+    processors = read.group(PROCESSOR_GROUP)
+    if processors is not None:
+        return [
+            {**one, "stranded": one["group"] == PROCESSOR_GROUP and is_stranded(processors)}
+            for one in _groups(read)
+        ]
+    examined = await examine(redis, read.stream.encode())
+    missing = {
+        "stream": shown(read.stream),
+        "entries": read.entries,
+        "lag": read.entries,
+        "pending": 0,
+        "oldest_unprocessed_age": 0.0 if examined is None else examined.oldest_age,
+        "consumers": {},
+        "consumer_count": 0,
+        "stranded": read.entries > 0,
+    }
+    return [*(_groups(read) if read.groups else ()), _complete(missing)]
 
 
 async def _from_control(client: ControlClient, streams: Sequence[str]) -> list[Group]:
@@ -219,13 +229,12 @@ def _lag(group: Group) -> str:
 
 
 def _consumers(group: Group) -> str:
-    if group["stranded"]:
-        return "stranded"
     if group["consumers"] is None:
         return str(group["consumer_count"])
-    named = (
+    named = [
         f"{name} ({one['pending']}, {one['idle']:.1f}s)" for name, one in group["consumers"].items()
-    )
+    ]
+    named += ["stranded"] if group["stranded"] else []
     return ", ".join(named) or "-"
 
 
@@ -270,17 +279,11 @@ def _echo_objects(found: list[Group]) -> None:
 def _echo_lines(found: list[Group]) -> None:
     at = iso(time.time())
     for group in found:
-        if group["stranded"]:
-            click.echo(
-                f"{at} {group['stream']} - lag={_lag(group)} "
-                f"oldest={group['oldest_unprocessed_age']:.1f}s stranded"
-            )
-            continue
-        if group["group"] is None:
+        if group["group"] is None and not group["stranded"]:
             click.echo(f"{at} {group['stream']} -")
             continue
         click.echo(
-            f"{at} {group['stream']} {group['group']} lag={_lag(group)} "
+            f"{at} {group['stream']} {group['group'] or '-'} lag={_lag(group)} "
             f"pending={group['pending']} oldest={group['oldest_unprocessed_age']:.1f}s "
-            f"consumers={group['consumer_count']}"
+            f"consumers={group['consumer_count']}{' stranded' if group['stranded'] else ''}"
         )
