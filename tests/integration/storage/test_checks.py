@@ -79,7 +79,15 @@ async def test_healthy_database_passes_all_checks(healthy: PostgresServer) -> No
     report = await examine(healthy.url)
     assert {one.check: one.status for one in report.findings} == {
         f"sink-{name}": OK
-        for name in ("reachable", "schema", "version", "durability", "connections", "clocks")
+        for name in (
+            "reachable",
+            "schema",
+            "version",
+            "durability",
+            "connections",
+            "clocks",
+            "rows",
+        )
     }
     assert PostgresServer.PASSWORD not in repr(report.findings)
 
@@ -93,7 +101,7 @@ async def test_missing_database_server_is_a_failure() -> None:
     assert "refused" in finding.seen
     assert finding.fix.startswith("systemctl start postgresql")
     assert {one.status for one in report.findings[1:]} == {SKIPPED}
-    assert len(report.findings) == 6
+    assert len(report.findings) == 7
     assert "s3cret" not in repr(report.findings)
 
 
@@ -403,3 +411,31 @@ async def test_devices_with_wrong_clocks_are_a_warning(
     assert finding.seen.endswith(" and 2 more")
     assert finding.seen.count("(ahead)") == 5
     assert "getinfo" in finding.fix
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@ensureDeferred
+async def test_wrong_last_positions_of_an_earlier_version_are_a_warning(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    url = f"sqlite:{tmp_path / 'rows.sqlite'}"
+    if kind == "postgresql":
+        url = request.getfixturevalue("database")
+    assert (await examine(url)).one("sink-rows").status is SKIPPED
+    sink = make_sink(reactor, url)
+    await sink.open()
+    try:
+        assert (await examine(url)).one("sink-rows").status is OK
+        position = evolve(stored(1).position, timestamp="2080-01-01T00:00:00.000Z")
+        await sink.store(Batch([evolve(stored(1), position=position)], CHECKPOINT))
+        finding = (await examine(url)).one("sink-rows")
+        assert finding.status is WARNING
+        assert ": 1, stored" in finding.seen
+        assert finding.fix == f"tracker-admin repair --sink {shown(url)}"
+        assert CliRunner().invoke(main, ["repair", "--sink", url]).exit_code == 0
+        assert (await examine(url)).one("sink-rows").status is OK
+    finally:
+        await sink.close()

@@ -16,7 +16,7 @@ from tracker.log.redis.stranded import StrandedStream
 from tracker.observe.findings import Finding
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
-from tracker.storage import clockcheck
+from tracker.storage import rowchecks
 
 CLI: Final = "redis-cli"
 ADDRESS: Final = RedisAddress.from_url("redis://localhost")
@@ -132,17 +132,29 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
         next(iter(streams.judge_names({}, ["b"]))),
         "no running instance reports the streams that it writes",
     ),
-    (clockcheck.judge_clocks([]), "no device has sent a wrong time within the last day"),
+    (rowchecks.judge_clocks([]), "no device has sent a wrong time within the last day"),
     (
-        clockcheck.judge_clocks([(1, "356307042441013", "ahead")]),
+        rowchecks.judge_clocks([(1, "356307042441013", "ahead")]),
         "1 device sent a wrong time within the last day: 356307042441013 (ahead)",
     ),
     (
-        clockcheck.judge_clocks([(1001, "1", "old"), (1001, "2", "rollover")]),
+        rowchecks.judge_clocks([(1001, "1", "old"), (1001, "2", "rollover")]),
         "1,001 devices sent a wrong time within the last day: 1 (old), 2 (rollover) and 999 more",
     ),
-    (clockcheck.OLD_SCHEMA, "the tables do not have this column yet"),
-    (clockcheck.LATE, "no reply from the database within 5 s"),
+    (
+        rowchecks.judge_wrong([(0,)], "sqlite:p"),
+        "all last positions are places, and no last contact is in the future",
+    ),
+    (
+        rowchecks.judge_wrong([(3,)], "sqlite:p"),
+        "wrong last positions or contacts: 3, stored by an earlier version",
+    ),
+    (
+        rowchecks.judge_wrong([(1000,)], "sqlite:p"),
+        "wrong last positions or contacts: 1,000 or more, stored by an earlier version",
+    ),
+    (rowchecks.OLD_SCHEMA, "the tables do not have this column yet"),
+    (rowchecks.LATE, "no reply from the database within 5 s"),
     (redis.version({"redis_version": "7.2.4"}, CLI), "Redis 7.2.4"),
     (
         redis.version({"redis_version": "6.0.9"}, CLI),

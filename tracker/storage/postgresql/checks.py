@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -14,11 +14,20 @@ from tracker.interfaces import SinkUnusable
 from tracker.observe.examination import Examination, in_thread
 from tracker.observe.findings import Finding, Status, failure, ok, skipped, warning
 from tracker.reactor import Reactor
-from tracker.storage.clockcheck import CLOCKS, CLOCKS_TIMEOUT, LATE, OLD_SCHEMA, judge_clocks
 from tracker.storage.migrations import judge_schema, migrations
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import Connection, connect, error_text
+from tracker.storage.postgresql.repair import count_wrong
 from tracker.storage.postgresql.schema import applied, is_current
+from tracker.storage.rowchecks import (
+    CLOCKS,
+    LATE,
+    MAX_WRONG,
+    OLD_SCHEMA,
+    ROWS_TIMEOUT,
+    judge_clocks,
+    judge_wrong,
+)
 
 #: Minimum major version of PostgreSQL.
 MIN_VERSION: Final = 13
@@ -27,6 +36,7 @@ MIN_FREE_CONNECTIONS: Final = 10
 
 _CHECKS: Final = (
     *("sink-schema", "sink-version", "sink-durability", "sink-connections", "sink-clocks"),
+    "sink-rows",
 )
 
 # Backends are counted per database, since some users may not see the sessions of others.
@@ -79,7 +89,11 @@ async def examine(reactor: Reactor, examination: Examination, url: str) -> None:
         ("sink-connections", judge_connections),
     ):
         await examination.make(name, in_thread, reactor, _judged, judge, facts, psql(address))
-    await examination.make("sink-clocks", in_thread, reactor, clocks, connection)
+    for name, query, judge_rows in (
+        ("sink-clocks", CLOCKS.format(since="now() - interval '1 day'"), judge_clocks),
+        ("sink-rows", count_wrong(MAX_WRONG), partial(judge_wrong, url=address.url)),
+    ):
+        await examination.make(name, in_thread, reactor, rows, connection, query, judge_rows)
     if examination.has_time:  # otherwise a thread may still use the connection
         connection.close()
 
@@ -98,8 +112,7 @@ def reachable(address: PostgreSQLAddress, connections: list[Connection]) -> Find
     except psycopg.Error as error:
         return judge_unreachable(address, error_text(error))
     connection.execute(
-        "SET default_transaction_read_only = on; "
-        f"SET statement_timeout = {CLOCKS_TIMEOUT * 1000:.0f}"
+        f"SET default_transaction_read_only = on; SET statement_timeout = {ROWS_TIMEOUT * 1000:.0f}"
     )
     connections.append(connection)
     return ok(f"{address.url} is reachable")
@@ -192,15 +205,15 @@ def judge_connections(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
     yield (warning if free > 0 else failure)(text, fix)
 
 
-def clocks(connection: Connection) -> Finding:
-    """Check that no device has sent wrong times."""
+def rows(connection: Connection, query: str, judge: Callable[[Any], Finding]) -> Finding:
+    """Return the finding on the rows of a query."""
     try:
-        rows = connection.execute(CLOCKS.format(since="now() - interval '1 day'")).fetchall()
+        found = connection.execute(query).fetchall()
     except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):
         return OLD_SCHEMA
     except psycopg.errors.QueryCanceled:
         return LATE
-    return judge_clocks(rows)
+    return judge(found)
 
 
 def psql(address: PostgreSQLAddress) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import psycopg
 from attrs import evolve
 
-from tracker.clock import ClockRule
+from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.interfaces import SinkDown, SinkTimedOut, SinkUnusable
 from tracker.storage.places import postgresql_place
 from tracker.storage.postgresql.address import PostgreSQLAddress
@@ -55,6 +55,11 @@ _IN_FUTURE: Final = "l.last_contact > now() + interval '{tolerance} seconds'"
 _DEVICES: Final = f"""
 SELECT device_id, {_NOT_A_PLACE} OR {_IN_FUTURE} OR {_STALE}
 FROM last_positions AS l WHERE device_id > %s ORDER BY device_id LIMIT {PAGE_DEVICES}
+"""  # noqa: S608 - made of constants
+_WRONG: Final = f"""
+SELECT count(*) FROM (
+    SELECT FROM last_positions AS l WHERE {_NOT_A_PLACE} OR {_IN_FUTURE} LIMIT {{limit}}
+) AS wrong
 """  # noqa: S608 - made of constants
 _REFRESH: Final = f"""
 UPDATE last_positions AS l SET extra = p.extra FROM positions AS p
@@ -143,6 +148,22 @@ ON CONFLICT (name) DO UPDATE SET done_up_to = excluded.done_up_to, finished_at =
 """
 
 
+def count_wrong(limit: int) -> str:
+    """Return the query of the number of last positions that need a repair.
+
+    :param limit: the maximum number.
+    """
+    return _WRONG.format(limit=limit, **_conditions(DEFAULT_CLOCKS))
+
+
+def _conditions(clocks: ClockRule) -> dict[str, Any]:
+    return {
+        "place": postgresql_place(clocks, "l."),
+        "place_of_p": postgresql_place(clocks, "p."),
+        "tolerance": clocks.clock_tolerance,
+    }
+
+
 class PostgreSQLRepair(RepairedDatabase):
     """The rows of a PostgreSQL database.
 
@@ -160,13 +181,9 @@ class PostgreSQLRepair(RepairedDatabase):
         parameters = {**address.parameters, "application_name": "tracker-repair"}
         if dry_run:
             parameters["target_session_attrs"] = "any"  # a standby, too
-        place = {
-            "place": postgresql_place(clocks, "l."),
-            "place_of_p": postgresql_place(clocks, "p."),
-            "tolerance": clocks.clock_tolerance,
-        }
-        self._devices = _DEVICES.format_map(place)
-        self._replace = (_REFRESH, _REPLACE.format_map(place), _CONTACT.format_map(place))
+        conditions = _conditions(clocks)
+        self._devices = _DEVICES.format_map(conditions)
+        self._replace = (_REFRESH, _REPLACE.format_map(conditions), _CONTACT.format_map(conditions))
         with _errors():
             self._connection = connect(evolve(address, parameters=parameters))
             try:

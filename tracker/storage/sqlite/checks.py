@@ -6,17 +6,28 @@ import os
 import shlex
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tracker.observe.examination import Examination, in_thread
 from tracker.observe.findings import Finding, failure, skipped
 from tracker.reactor import Reactor
-from tracker.storage.clockcheck import CLOCKS, CLOCKS_TIMEOUT, LATE, OLD_SCHEMA, judge_clocks
 from tracker.storage.files import space, writable
 from tracker.storage.migrations import Schema, judge_schema, migrations
+from tracker.storage.rowchecks import (
+    CLOCKS,
+    LATE,
+    MAX_WRONG,
+    OLD_SCHEMA,
+    ROWS_TIMEOUT,
+    judge_clocks,
+    judge_wrong,
+)
 from tracker.storage.sqlite.connection import UNDEFINED
+from tracker.storage.sqlite.repair import count_wrong
 from tracker.storage.sqlite.schema import applied
 
 #: Instructions of SQLite's virtual machine between two checks of the time.
@@ -27,7 +38,12 @@ async def examine(reactor: Reactor, examination: Examination, path: str) -> None
     """Run all checks of the database at ``path``."""
     await examination.make("sink-reachable", writable, "sqlite", path)
     await examination.make("sink-schema", in_thread, reactor, schema, path)
-    await examination.make("sink-clocks", in_thread, reactor, clocks, path)
+    since = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')"
+    for name, query, judge in (
+        ("sink-clocks", CLOCKS.format(since=since), judge_clocks),
+        ("sink-rows", count_wrong(MAX_WRONG), partial(judge_wrong, url=f"sqlite:{path}")),
+    ):
+        await examination.make(name, in_thread, reactor, rows, path, query, judge)
     await examination.make("sink-space", space, path)
 
 
@@ -45,16 +61,15 @@ def schema(path: str) -> Finding:
     return judge_schema(found, migrations("sqlite"), path, f"sqlite:{path}")
 
 
-def clocks(path: str) -> Finding:
-    """Check that no device has sent wrong times, without writing to the file."""
+def rows(path: str, query: str, judge: Callable[[Any], Finding]) -> Finding:
+    """Return the finding on the rows of a query, without writing to the file."""
     if not os.path.exists(path):
         return OLD_SCHEMA
-    deadline = time.monotonic() + CLOCKS_TIMEOUT
-    since = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')"
+    deadline = time.monotonic() + ROWS_TIMEOUT
     try:
         with closing(_opened(path)) as database:
             database.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
-            return judge_clocks(database.execute(CLOCKS.format(since=since)).fetchall())
+            return judge(database.execute(query).fetchall())
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             return LATE

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tracker.clock import ClockRule
+from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.interfaces import SinkDown, SinkTimedOut
 from tracker.storage.migrations import check_schema, migrations
 from tracker.storage.places import sqlite_place
@@ -36,6 +36,11 @@ _IN_FUTURE: Final = "l.last_contact > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '{to
 _DEVICES: Final = f"""
 SELECT device_id, {_NOT_A_PLACE} OR {_IN_FUTURE} OR {_STALE}
 FROM last_positions AS l WHERE device_id > ? ORDER BY device_id LIMIT {PAGE_DEVICES}
+"""  # noqa: S608 - made of constants
+_WRONG: Final = f"""
+SELECT count(*) FROM (
+    SELECT 1 FROM last_positions AS l WHERE {_NOT_A_PLACE} OR {_IN_FUTURE} LIMIT {{limit}}
+) AS wrong
 """  # noqa: S608 - made of constants
 _REFRESH: Final = f"""
 UPDATE last_positions AS l SET extra = (SELECT p.extra FROM positions AS p WHERE {_SAME_KEY})
@@ -107,6 +112,22 @@ UPDATE repairs SET finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE nam
 """
 
 
+def count_wrong(limit: int) -> str:
+    """Return the query of the number of last positions that need a repair.
+
+    :param limit: the maximum number.
+    """
+    return _WRONG.format(limit=limit, **_conditions(DEFAULT_CLOCKS))
+
+
+def _conditions(clocks: ClockRule) -> dict[str, Any]:
+    return {
+        "place": sqlite_place(clocks, "l."),
+        "place_of_p": sqlite_place(clocks, "p."),
+        "tolerance": clocks.clock_tolerance,
+    }
+
+
 class SQLiteRepair(RepairedDatabase):
     """The rows of a SQLite database.
 
@@ -119,13 +140,9 @@ class SQLiteRepair(RepairedDatabase):
         :raises SinkUnusable: if its tables lack something.
         :raises SinkDown: if it cannot be opened.
         """
-        place = {
-            "place": sqlite_place(clocks, "l."),
-            "place_of_p": sqlite_place(clocks, "p."),
-            "tolerance": clocks.clock_tolerance,
-        }
-        self._devices = _DEVICES.format_map(place)
-        self._replace = (_REFRESH, _REPLACE.format_map(place), _CONTACT.format_map(place))
+        conditions = _conditions(clocks)
+        self._devices = _DEVICES.format_map(conditions)
+        self._replace = (_REFRESH, _REPLACE.format_map(conditions), _CONTACT.format_map(conditions))
         if not Path(path).exists():
             raise SinkDown(f"{path} does not exist")
         with _errors():

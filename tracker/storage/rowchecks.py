@@ -1,4 +1,4 @@
-"""The check for devices that have sent wrong times."""
+"""The checks of last positions: wrong times, and rows that need a repair."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tracker.untrusted import shown
 #: Number of devices that the finding names.
 MAX_NAMED: Final = 5
 #: Seconds within which the database must reply.
-CLOCKS_TIMEOUT: Final = 5.0
+ROWS_TIMEOUT: Final = 5.0
 #: A query without arguments: it returns rows of the number of all devices with a recent error,
 #: the ID of a device, and the kind of its error.
 CLOCKS: Final = f"""
@@ -21,8 +21,11 @@ SELECT count(*) OVER (), device_id, clock_error FROM last_positions
 WHERE clock_error_at > {{since}} ORDER BY clock_error_at DESC, device_id LIMIT {MAX_NAMED}
 """  # noqa: S608 - made of constants
 
+#: Maximum number of rows in need of a repair that are counted.
+MAX_WRONG: Final = 1000
+
 OLD_SCHEMA: Final = skipped("the tables do not have this column yet")
-LATE: Final = skipped(f"no reply from the database within {CLOCKS_TIMEOUT:g} s")
+LATE: Final = skipped(f"no reply from the database within {ROWS_TIMEOUT:g} s")
 
 
 def judge_clocks(rows: Sequence[tuple[int, str, str]]) -> Finding:
@@ -40,4 +43,20 @@ def judge_clocks(rows: Sequence[tuple[int, str, str]]) -> Finding:
     return warning(
         f"{plural(count, 'device')} sent a wrong time within the last day: {names}",
         f"tracker-admin send {first} getinfo  # RTC is its clock; rollover: update its firmware",
+    )
+
+
+def judge_wrong(rows: Sequence[tuple[int]], url: str) -> Finding:
+    """Return the finding on last positions that need a repair.
+
+    :param rows: their number, up to :data:`MAX_WRONG`.
+    :param url: the URL of the sink without its password.
+    """
+    ((count,),) = rows
+    if not count:
+        return ok("all last positions are places, and no last contact is in the future")
+    more = " or more" if count == MAX_WRONG else ""
+    return warning(
+        f"wrong last positions or contacts: {count:,}{more}, stored by an earlier version",
+        f"tracker-admin repair --sink {shlex.quote(url)}",
     )
