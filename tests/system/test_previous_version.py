@@ -35,7 +35,8 @@ DEVICES = ("356307042441013", "356307042441021", "356307042441039")
 #: Time of record 0 in milliseconds; record N is N seconds later.
 START = int(time.time()) * 1000 - 3_600_000
 
-EARLY = "1970-01-01T00:00:00.000Z"
+#: Span of a track. Readers of the previous version take its start only.
+EARLY, LATE = "1970-01-01T00:00:00.000Z", "9999-01-01T00:00:00.000Z"
 
 _READ = """
 import json, sys
@@ -46,11 +47,13 @@ from tracker.storage.sinks import open_reader
 async def read(reactor, url, device, *span):
     positions = open_reader(reactor, url)
     positions.startService()
-    track = await positions.track(device, *span)
-    print(json.dumps([
-        await positions.devices(Search()), await positions.device(device), list(track.points)
-    ]))
-    await positions.stopService()
+    try:
+        track = await positions.track(device, *span)
+        print(json.dumps([
+            await positions.devices(Search()), await positions.device(device), list(track.points)
+        ]))
+    finally:
+        await positions.stopService()
 
 task.react(lambda reactor, *rest: defer.Deferred.fromCoroutine(read(reactor, *rest)), sys.argv[1:])
 """
@@ -239,7 +242,7 @@ def test_previous_version_uses_what_this_version_has_written(site: Site, fleet: 
     site.this.stop()
     assert site.stored() == sorted(fleet.delivered)
     assert site.last() == dict.fromkeys(DEVICES, 59)
-    devices, device, track = site.read(EARLY, previous=False)
+    devices, device, track = site.read(EARLY, LATE, previous=False)
     assert [row["device_id"] for row in devices] == sorted(DEVICES)
     assert [number_at(point[2]) for point in track] == list(range(60))
     assert number_at(device["longitude"]) == 59
