@@ -95,21 +95,20 @@ async def read_models(redis: RedisConnection) -> Mapping[str, str]:
     return mapping([field[:MAX_SHOWN].decode(errors="replace") for field in fields])
 
 
-def namings_of(files: Mapping[str, Path], default_model: str | None) -> dict[str, INaming]:
+def namings_of(files: Mapping[str, Path] | None, default_model: str | None) -> dict[str, INaming]:
     """Return vendor → naming of its attributes.
 
-    :param files: model → file with names, see ``--names-map``.
+    :param files: model → file with names, see ``--names-map``; None if the role lacks the option.
     :param default_model: see ``--default-model``.
     :raises ConfigError: if the model is unknown, or a file is not valid.
     """
     namings: dict[str, INaming] = {}
     for vendor in getPlugins(IVendor):
         try:
-            naming = vendor.buildNaming(files, default_model)
+            naming = vendor.buildNaming(files or {}, default_model)
         except UnknownModel as error:
-            raise ConfigError(
-                f"--default-model {error}, or add a list with --names-map {default_model}=FILE."
-            ) from None
+            more = "" if files is None else f", or add a list with --names-map {default_model}=FILE"
+            raise ConfigError(f"--default-model {error}{more}.") from None
         except OSError as error:
             raise ConfigError(f"--names-map: {error.filename}: {error.strerror}") from None
         except ValueError as error:

@@ -55,6 +55,7 @@ class Row:
     extra: str | None
     """JSON; None in rows of versions that did not judge records."""
     vendor: str = ""
+    codec: str = ""
     latitude: float | None = None
     longitude: float | None = None
     satellites: int | None = None
@@ -219,7 +220,7 @@ class Names:
         if not isinstance(attributes, dict):
             raise ValueError("attributes is not a JSON object")
         model = self.models.get(row.device_id) or None
-        named = naming.named(attributes, extra.widths, model)
+        named = naming.named(attributes, extra.widths, model, row.codec)
         if row.named is not None and parse_json(row.named, MAX_PAYLOAD) == named:
             return None
         return encode_json(named)

@@ -193,7 +193,7 @@ class ConsoleOptions(ServingConsoleOptions):
             self["listen"],
             checked_address(redis_address(self["redis"], os.environ), reactor),
             positions=None if sink is None else open_position_reader(reactor, sink),
-            namings=namings_of({}, self["default-model"]),
+            namings=namings_of(None, self["default-model"]),
             credentials=Credentials(*(None if file is None else Path(file) for file in files)),
             controls=self["control"],
             health=health,

@@ -105,7 +105,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
                 reactor,
                 address,
                 folder,
-                namings=namings_of({}, None) if namings is None else namings,
+                namings=namings_of(None, None) if namings is None else namings,
                 health=health,
                 abort=abort,
                 metrics_registry=metrics_registry,

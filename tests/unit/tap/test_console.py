@@ -77,8 +77,10 @@ def test_remote_access_is_allowed_with_tls_and_operators(operators: Path, tls: s
         (("--tiles", "https://a; script-src */{z}/{x}/{y}"), "--tiles: must be like"),
         (("--tiles", "javascript:{z}{x}{y}"), "--tiles: must be like"),
         (("--redis", "http://x"), "redis"),
+        (("--default-model", "X"), "--default-model X: no list of this model. Use a similar one, "
+         "such as FMB920."),
     ],
-)
+)  # fmt: skip
 def test_invalid_option_of_the_console_is_reported_in_one_line(
     arguments: tuple[str, ...], expected: str
 ) -> None:

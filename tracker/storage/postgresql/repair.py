@@ -94,17 +94,17 @@ ORDER BY device_id, p.ts, digest LIMIT {PAGE_ROWS}
 _PAGES: Final = {
     table: f"SELECT {_KEYS}{columns} FROM {table} AS p {_NEXT}"  # noqa: S608 - names of ours
     for table, columns in (
-        ("positions", ", vendor, latitude, longitude, satellites"),
+        ("positions", ", vendor, codec, latitude, longitude, satellites"),
         ("messages", ""),
     )
 }
 # The length of all attributes up to a row limits the page, which has at least one row.
 _PAGE_WITH_ATTRIBUTES: Final = f"""
-SELECT device_id, ts, digest, received_at, extra, vendor, latitude, longitude, satellites,
+SELECT device_id, ts, digest, received_at, extra, vendor, codec, latitude, longitude, satellites,
     attributes, named
 FROM (
     SELECT *, sum(length(attributes)) OVER (ORDER BY number) - length(attributes) AS before FROM (
-        SELECT {_KEYS} AS extra, vendor, latitude, longitude, satellites,
+        SELECT {_KEYS} AS extra, vendor, codec, latitude, longitude, satellites,
             attributes::text AS attributes, named::text AS named,
             row_number() OVER (ORDER BY device_id, p.ts, digest) AS number
         FROM positions AS p {_NEXT}

@@ -77,11 +77,11 @@ WHERE (device_id, ts, digest) > (?, ?, ?) ORDER BY device_id, ts, digest LIMIT {
 _PAGES: Final = {
     table: f"SELECT {_KEYS}{columns} FROM {table} {_NEXT}"  # noqa: S608 - names of ours
     for table, columns in (
-        ("positions", ", vendor, latitude, longitude, satellites"),
+        ("positions", ", vendor, codec, latitude, longitude, satellites"),
         ("messages", ""),
     )
 }
-_ROW: Final = f"{_KEYS}, vendor, latitude, longitude, satellites, attributes, named"
+_ROW: Final = f"{_KEYS}, vendor, codec, latitude, longitude, satellites, attributes, named"
 # The length of all attributes up to a row limits the page, which has at least one row.
 _PAGE_WITH_ATTRIBUTES: Final = f"""
 SELECT {_ROW} FROM (
