@@ -18,6 +18,7 @@ from tests.integration.storage.batches import CHECKPOINT, DEVICE, message, store
 from tests.integration.storage.conftest import Closing
 from tests.integration.storage.postgres import LAST, rows, sink_to
 from tracker.clock import ClockRule
+from tracker.extra import read_extra
 from tracker.interfaces import (
     Batch,
     BatchRefused,
@@ -88,6 +89,16 @@ async def test_special_characters_are_stored_unchanged(
     assert rows(database, "SELECT codec, vendor, digest, attributes FROM positions") == [
         (text, "v\\", b"\\x\t\n" * 4, {text: text})
     ]
+
+
+@ensureDeferred
+async def test_facts_of_an_entry_may_have_any_whitespace_between_them(
+    sink: PostgreSQLSink, database: str
+) -> None:
+    extra = read_extra('{\r\n\t"fix": false,\n\t"note": "a\\n\\t\\\\b"\n}')
+    assert await sink.store(Batch([evolve(stored(1), extra=extra)], CHECKPOINT)) == 1
+    expected = {"fix": False, "note": "a\n\t\\b"}
+    assert rows(database, "SELECT extra FROM positions") == [(expected,)]
 
 
 @ensureDeferred

@@ -198,7 +198,8 @@ def read_checkpoint(connection: Connection, stream: str, group: str) -> str | No
 def _copy_row(stored: StoredPosition) -> str:
     position = stored.position
     named = "\\N" if stored.named is None else _json(stored.named)
-    extra = _backslashed(stored.extra.text) if stored.extra.text else "\\N"
+    # As it stands in the entry, perhaps with line ends between its parts.
+    extra = _escaped(stored.extra.text) if stored.extra.text else "\\N"
     rest = f"{'t' if stored.is_place else 'f'}\tf\t\\N\t\\N"
     if position.is_message:
         type_, message = message_columns(position.attributes)
@@ -215,11 +216,8 @@ def _copy_row(stored: StoredPosition) -> str:
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    return _backslashed(encode_json(value))
-
-
-def _backslashed(json: str) -> str:
-    return json.replace("\\", "\\\\") if "\\" in json else json
+    text = encode_json(value)
+    return text.replace("\\", "\\\\") if "\\" in text else text
 
 
 def _null(value: float | None) -> Any:
