@@ -32,6 +32,7 @@ MAX_PAYLOAD: Final = 16 * 1024 * 1024
 
 #: The last millisecond that ISO 8601 can write with a four-digit year.
 MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
+LAST_TIME: Final = "9999-12-31T23:59:59.999Z"
 
 _EPOCH: Final = datetime(1970, 1, 1)  # naive on purpose: all times in this module are UTC
 _SECOND: Final = tuple(f"{second:02}." for second in range(60))

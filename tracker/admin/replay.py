@@ -26,7 +26,7 @@ from tracker.interfaces import (
 from tracker.log.entries import StreamEntry, exclusive_start
 from tracker.log.redis.ranges import read_range
 from tracker.observe.wording import plural
-from tracker.position import BadEntry
+from tracker.position import LAST_TIME, BadEntry, iso_milliseconds
 from tracker.processing.decoding import stored_position
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
@@ -102,7 +102,8 @@ def replay(
             sink = make_sink(reactor, sink_url, clocks=clocks)
         except ValueError as error:
             raise click.UsageError(f"--sink: {error}") from None
-        replayed = Replay(sink, vendor, sink_url == "jsonlines:-", clocks)
+        now = iso_milliseconds(int(reactor.seconds() * 1000))
+        replayed = Replay(sink, vendor, sink_url == "jsonlines:-", clocks=clocks, now=now)
         try:
             await _open(sink)
             if ends is not None:
@@ -124,6 +125,7 @@ class Replay:
     to_stdout: bool = False
     """True if the sink writes to standard output."""
     clocks: ClockRule = DEFAULT_CLOCKS
+    now: str = LAST_TIME
     read: int = 0
     new: int = 0
     known: int = 0
@@ -139,7 +141,8 @@ class Replay:
         rows = []
         for entry in entries:
             try:
-                rows.append((entry.id, stored_position(entry, self.vendor, self.clocks)))
+                stored = stored_position(entry, self.vendor, self.clocks, self.now)
+                rows.append((entry.id, stored))
             except BadEntry as error:
                 self._reject(entry.id, str(error))
             except Exception as error:  # noqa: BLE001 - one entry must not stop all others

@@ -15,7 +15,14 @@ from tracker.extra import NO_EXTRA, judged, read_extra
 from tracker.interfaces import StoredPosition
 from tracker.log.entries import StreamEntry
 from tracker.observe.ratelimit import LimitedLog
-from tracker.position import BadEntry, EncodedAttributes, Position, digest
+from tracker.position import (
+    LAST_TIME,
+    BadEntry,
+    EncodedAttributes,
+    Position,
+    digest,
+    iso_milliseconds,
+)
 from tracker.processing.metrics import ProcessMetrics
 from tracker.redis.replies import mapping
 from tracker.storage.rows import encode_json
@@ -60,6 +67,7 @@ class EntryDecoder:
         *,
         clocks: ClockRule = DEFAULT_CLOCKS,
     ) -> None:
+        self._clock = clock
         self._vendors = vendors
         self._metrics = metrics
         self._clocks = clocks
@@ -73,6 +81,7 @@ class EntryDecoder:
         decoded = decoded or DecodedEntries()
         decoded.count += len(entries)
         decoded.streams.update(entry.stream for entry in entries)
+        now = iso_milliseconds(int(self._clock.seconds() * 1000))
         for entry in entries:
             if entry.content is None:
                 decoded.deleted[entry.stream].append(entry.id)
@@ -80,7 +89,8 @@ class EntryDecoder:
                 self.report("is lost: deleted before it was stored", entry)
                 continue
             try:
-                stored = stored_position(entry, self._vendors[entry.stream], self._clocks)
+                vendor = self._vendors[entry.stream]
+                stored = stored_position(entry, vendor, self._clocks, now)
                 self._count(stored)
                 if self._name_attributes is not None:
                     stored = self._name_attributes(stored)
@@ -115,12 +125,16 @@ class EntryDecoder:
 
 
 def stored_position(
-    entry: StreamEntry, vendor: str, clocks: ClockRule = DEFAULT_CLOCKS
+    entry: StreamEntry,
+    vendor: str,
+    clocks: ClockRule = DEFAULT_CLOCKS,
+    now: str = LAST_TIME,
 ) -> StoredPosition:
     """Return the position in an entry, as it is stored: marked if it is not a place.
 
     :param entry: an entry that was not deleted.
     :param clocks: the rule that its time must meet.
+    :param now: the time of this machine, ISO 8601 UTC with milliseconds and Z.
     :raises BadEntry: if it does not contain a valid position.
     """
     fields = mapping(entry.content or ())
@@ -141,5 +155,13 @@ def stored_position(
         position = evolve(position, attributes=EncodedAttributes(encode_json(position.attributes)))
     extra = read_extra(extra_text) if extra_text else NO_EXTRA
     received_at = extra.arrived or entry.appended_at
+    # Redis never gives an entry an earlier ID than the one before. Once its clock was ahead, all
+    # entries seem to arrive then; a device that agrees with this machine is right.
+    if (
+        received_at > now
+        and clocks.error(received_at, now) is not None
+        and clocks.error(position.timestamp, now) is None
+    ):
+        received_at = now
     extra = judged(extra, position, received_at, clocks)
     return StoredPosition(position, digest(payload), vendor, codec, received_at, extra=extra)
