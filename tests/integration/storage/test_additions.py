@@ -235,6 +235,43 @@ def test_migrate_gives_up_after_some_attempts(database: str) -> None:
             postgresql.migrate(PostgreSQLAddress.from_url(database), attempts=1)
 
 
+@pytest.fixture
+def low(database: str) -> Iterator[str]:
+    """Yield the URL for a role that may use the first tables, and change none."""
+    with base_database(database) as owner:
+        role = f"low_{owner.info.dbname}"
+        for statement in (
+            f"CREATE ROLE {role} LOGIN PASSWORD 'low'",
+            "GRANT SELECT, INSERT, UPDATE ON positions, messages, last_positions, checkpoints "
+            f"TO {role}",
+            f"GRANT SELECT ON schema_version TO {role}",
+            f"GRANT USAGE ON SCHEMA public TO {role}",
+            "GRANT SELECT ON schema_version TO PUBLIC",
+        ):
+            owner.execute(statement)
+        host = database.partition("@")[2]
+        yield f"postgresql://{role}:low@{host}"
+        owner.execute(f"DROP OWNED BY {role}")
+        owner.execute(f"DROP ROLE {role}")
+
+
+@ensureDeferred
+async def test_role_that_must_not_change_tables_can_store_after_an_upgrade(
+    low: str, database: str
+) -> None:
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+
+    migrate_sink(database)
+    sink = make_sink(reactor, low, migrate=False)
+    await sink.open()
+    try:
+        assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
+    finally:
+        await sink.close()
+
+
 @pytest.fixture(params=["postgresql", "sqlite"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the URL of an empty database."""

@@ -8,6 +8,21 @@ CREATE TABLE schema_migrations (
     applied_at    timestamptz NOT NULL DEFAULT now()
 );
 
+-- Processors that must not change tables read it by a role of their own.
+DO $$
+DECLARE
+    role text;
+BEGIN
+    FOR role IN
+        SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
+        FROM pg_class, aclexplode(relacl)
+        WHERE pg_class.oid = 'schema_version'::regclass AND privilege_type = 'SELECT'
+    LOOP
+        EXECUTE 'GRANT SELECT ON schema_migrations TO ' || role;
+    END LOOP;
+END
+$$;
+
 -- The field "extra" of the stream entry, with the marks of the processor: {"fix": false} if the
 -- coordinates are not those of the record, {"clock": …} if its time is not.
 ALTER TABLE positions ADD COLUMN extra jsonb;
