@@ -79,6 +79,7 @@ main.add_sections(
         "Data": {
             "dead": "tracker.admin.dead",
             "replay": "tracker.admin.replay",
+            "skipped": "tracker.admin.skipped",
             "streams": "tracker.admin.streams",
             "migrate": "tracker.admin.migrate",
             "repair": "tracker.admin.repair",

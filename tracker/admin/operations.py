@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import click
 
+from tracker.admin.confirmation import confirm, require_terminal, yes_option
 from tracker.admin.control import run_with_control_port
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Imei, Seconds, output_option
@@ -65,7 +62,7 @@ def drop(imei: str, output: str) -> None:
     show_default=True,
     help="Seconds over which the connections are closed, one after another.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@yes_option
 @output_option
 def drain(seconds: float, yes: bool, output: str) -> None:
     r"""Close all device connections and refuse new ones.
@@ -79,11 +76,7 @@ def drain(seconds: float, yes: bool, output: str) -> None:
     Example:
       tracker-admin --control unix:/run/tracker/control-eu-1.sock drain --seconds 60 --yes
     """
-    if not yes and not sys.stdin.isatty():
-        raise click.UsageError(
-            "Cannot ask for confirmation (not a terminal). Add --yes to proceed."
-        )
-
+    require_terminal(yes)
     run_with_control_port(lambda reactor, client: _drain(client, seconds, yes, output))
 
 
@@ -93,7 +86,7 @@ async def _drain(client: ControlClient, seconds: float, yes: bool, output: str) 
     question = (
         f"Close {connections} to {info['instance_id']} within {seconds:g} s and refuse new ones?"
     )
-    if not yes and not _confirm(question):
+    if not yes and not confirm(question):
         raise RunFailed("Cancelled; no connection was closed.", ExitCode.FAILED)
     drained = await client.drain(seconds)
     show_record(DRAINED, {**drained, "instance_id": info["instance_id"]}, output)
@@ -125,18 +118,3 @@ def log_level(level: str, namespace: str | None, output: str) -> None:
         return ExitCode.DONE
 
     run_with_control_port(request)
-
-
-def _confirm(question: str) -> bool:
-    with _interruptible():
-        return click.confirm(question, err=True)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C interrupt a prompt; otherwise the reactor handles it only after the prompt."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, Final
 
 import click
@@ -15,6 +16,7 @@ from tracker import config
 from tracker.admin.options import clock_options, redis_option
 from tracker.admin.redis import configured_streams, run_with_redis
 from tracker.clock import DEFAULT_CLOCKS, ClockRule
+from tracker.errors import Refused
 from tracker.interfaces import (
     Batch,
     BatchRefused,
@@ -23,7 +25,9 @@ from tracker.interfaces import (
     SinkUnusable,
     StoredPosition,
 )
+from tracker.keys import PROCESSOR_GROUP
 from tracker.log.entries import StreamEntry, exclusive_start
+from tracker.log.redis.checkpoint import Run, Skipped, find_skipped, record_finished
 from tracker.log.redis.ranges import read_range
 from tracker.observe.wording import plural
 from tracker.position import LAST_TIME, BadEntry, iso_milliseconds
@@ -83,8 +87,11 @@ def replay(
 ) -> None:
     r"""Store the entries of a stream once more.
 
-    Consumer groups and checkpoints do not change. Positions that the sink already has do not
-    change either. With a time, --to includes all entries of that millisecond.
+    Consumer groups and the sink's checkpoints do not change. Positions that the sink already has
+    do not change either. With a time, --to includes all entries of that millisecond.
+
+    Skipped entries (see "skipped --help") that are stored are settled: the janitor may trim them.
+    This requires a sink into which processors have stored entries of the stream.
 
     Malformed entries are counted, and the first ones are shown. The exit code is 1 if an entry is
     malformed.
@@ -107,13 +114,61 @@ def replay(
         try:
             await _open(sink)
             if ends is not None:
+                settlement = await _settlement(redis, stream, sink)
+                if settlement is not None:
+                    replayed.settle = settlement.settle
                 await _replay(redis, stream, *ends, replayed=replayed)
         finally:
             await sink.close()
         replayed.print_result()
+        if ends is not None and settlement is not None:
+            await settlement.print_result()
         return 1 if replayed.bad else 0
 
     run_with_redis(url, request)
+
+
+@define
+class _Settlement:
+    """Settles the skipped entries of a stream that are stored."""
+
+    redis: RedisConnection
+    stream: str
+    before: Skipped
+
+    async def settle(self, runs: Sequence[Run]) -> None:
+        """Record stored entries in the checkpoint of the stream."""
+        await record_finished(self.redis, self.stream, runs)
+
+    async def print_result(self) -> None:
+        """Print on standard error how many entries are settled, and how many are left."""
+        after = await find_skipped(self.redis, self.stream)
+        settled = max(0, self.before.entries - after.entries)
+        click.echo(
+            f"{plural(settled, 'skipped entry', 'skipped entries')} settled, {after.count} left",
+            err=True,
+        )
+
+
+async def _settlement(
+    redis: RedisConnection, stream: str, sink: IPositionSink
+) -> _Settlement | None:
+    """Return the settlement of skipped entries; None if there are none that may be settled."""
+    try:
+        before = await find_skipped(redis, stream)
+    except Refused as error:
+        click.echo(f"Skipped entries are not settled: {error}.", err=True)
+        return None
+    if not before.ranges:
+        return None
+    if await sink.checkpoint(stream, PROCESSOR_GROUP) is None:
+        click.echo(
+            "Skipped entries are not settled: no processor has stored entries of this stream in "
+            "this sink.",
+            err=True,
+        )
+        return None
+    return _Settlement(redis, stream, before)
 
 
 @define
@@ -131,6 +186,10 @@ class Replay:
     known: int = 0
     bad: int = 0
     errors: list[str] = field(factory=list)
+    settle: Callable[[Sequence[Run]], Awaitable[None]] | None = None
+    """Called with the runs of stored entries."""
+    _rejected: set[str] = field(factory=set, init=False)
+    """The IDs of malformed entries among the last ones."""
 
     async def store(self, entries: Sequence[StreamEntry]) -> None:
         """Store the entries that are positions.
@@ -138,6 +197,7 @@ class Replay:
         :raises RunFailed: if the sink fails for a reason other than an entry.
         """
         self.read += len(entries)
+        self._rejected.clear()
         rows = []
         for entry in entries:
             try:
@@ -148,6 +208,9 @@ class Replay:
             except Exception as error:  # noqa: BLE001 - one entry must not stop all others
                 self._reject(entry.id, repr(error))
         await self._store(rows)
+        runs = _runs([entry.id for entry in entries], self._rejected)
+        if self.settle is not None and runs:
+            await self.settle(runs)
 
     async def _store(self, rows: Sequence[tuple[str, StoredPosition]]) -> None:
         if not rows:
@@ -171,6 +234,7 @@ class Replay:
 
     def _reject(self, entry_id: str, reason: str) -> None:
         self.bad += 1
+        self._rejected.add(entry_id)
         if len(self.errors) < _SHOWN:
             self.errors.append(f"{entry_id}: {shown(reason)}")
 
@@ -183,6 +247,13 @@ class Replay:
             click.echo(f"{entries} not shown", err=True)
         result = f"replay: {self.read} read, {self.new} new, {self.known} known, {self.bad} bad"
         click.echo(result, err=self.to_stdout)
+
+
+def _runs(entry_ids: Iterable[str], rejected: Collection[str]) -> list[Run]:
+    """Return the runs of neighbouring entries without the rejected ones."""
+    groups = groupby(entry_ids, key=lambda entry_id: entry_id in rejected)
+    parts = [list(part) for is_rejected, part in groups if not is_rejected]
+    return [(part[0], part[-1]) for part in parts]
 
 
 def _failed(error: Exception, entry_id: str) -> RunFailed:

@@ -11,6 +11,7 @@ import pytest
 
 from tracker.admin.doctor import leftovers, machine, redis, rights, streams
 from tracker.admin.doctor.server import Server
+from tracker.log.redis.checkpoint import Skipped, SkippedRange
 from tracker.log.redis.lag import ConsumerLag, GroupLag, StreamLag
 from tracker.log.redis.stranded import StrandedStream
 from tracker.observe.findings import Finding
@@ -89,6 +90,25 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
         )
     ),
     (next(streams.judge_stranded([])), "no stream of positions is without a processor"),
+    (next(streams.judge_skipped("s", Skipped(None))), "s: no processor has published a checkpoint"),
+    (next(streams.judge_skipped("s", Skipped("5-0"))), "s: no entry was skipped"),
+    *(
+        (finding, seen)
+        for finding, seen in zip(
+            streams.judge_skipped(
+                "s", Skipped("5-0", [SkippedRange("1000-0", "2000-1", 1)] * 7, complete=False)
+            ),
+            [
+                *[
+                    "s: 1 entry skipped, 1000-0 (1970-01-01T00:00:01.000Z) to 2000-1 "
+                    "(1970-01-01T00:00:02.000Z): neither pending nor proven to be stored"
+                ]
+                * 5,
+                "s: 2 more skipped entries at least",
+            ],
+            strict=True,
+        )
+    ),
     (streams.judge_dead("s", 0), "s: no dead letters"),
     (streams.judge_dead("s", 1), "s: 1 entry could not be processed"),
     (streams.judge_dead("s", 3), "s: 3 entries could not be processed"),

@@ -125,6 +125,7 @@ def _checks(server: Server, clock: IReactorTime) -> list[Check]:
         ("groups", partial(streams.groups, traffic)),
         ("lag", partial(streams.lags, traffic)),
         ("dead-letters", partial(streams.dead, traffic)),
+        ("skipped-entries", partial(streams.skipped_entries, traffic)),
         ("stranded-streams", partial(streams.stranded, traffic, clock)),
         ("orphaned-commands", partial(leftovers.orphans, traffic)),
         ("waiting-commands", partial(leftovers.commands, traffic, clock)),

@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from tracker.admin.doctor.server import Server
 from tracker.errors import Refused
-from tracker.keys import PROCESSOR_GROUP, RESPONSES, dead_letters
+from tracker.keys import PROCESSOR_GROUP, RESPONSES, checkpoint, dead_letters
+from tracker.log.redis.checkpoint import Skipped, find_skipped
 from tracker.log.redis.heartbeats import read_advertised, streams_by_instance
 from tracker.log.redis.lag import GroupLag, StreamLag, stream_lag
 from tracker.log.redis.stranded import SEARCH_SECONDS, StrandedStream, StreamSearch
@@ -301,6 +302,48 @@ def judge_stranded(found: Sequence[StrandedStream], complete: bool = True) -> It
         )
     elif not found:
         yield ok("no stream of positions is without a processor")
+
+
+async def skipped_entries(traffic: Traffic) -> list[Finding]:
+    """Check that processors have skipped no entries."""
+    found: list[Finding] = []
+    for stream in await traffic.streams():
+        if await traffic.lag(stream) is None:
+            continue
+        try:
+            found += judge_skipped(stream, await find_skipped(traffic.server.redis, stream))
+        except Refused as error:
+            if not is_wrong_type(error):
+                raise
+            key = shlex.quote(checkpoint(stream))
+            fix = f"{traffic.server.cli} RENAME {key} {key}:x  # then restart the processors"
+            found.append(failure(f"{checkpoint(stream)} is not a sorted set", fix))
+    return found or [skipped("no stream exists yet")]
+
+
+def judge_skipped(stream: str, found: Skipped) -> Iterator[Finding]:
+    """Judge the skipped entries of a stream."""
+    if found.committed is None:
+        yield skipped(f"{stream}: no processor has published a checkpoint")
+    elif not found.ranges:
+        yield ok(f"{stream}: no entry was skipped")
+    for one in found.ranges[:MAX_FINDINGS]:
+        entries = plural(one.entries, "entry", "entries")
+        first, last = one.times
+        yield failure(
+            f"{stream}: {entries} skipped, {one.first} ({first}) to {one.last} ({last}): neither "
+            "pending nor proven to be stored",
+            f"tracker-admin replay --stream {shlex.quote(stream)} --from {one.first} "
+            f'--to {one.last} --sink "$TRACKER_SINK"',
+        )
+    left = found.ranges[MAX_FINDINGS:]
+    if left or not found.complete:
+        count = sum(one.entries for one in left)
+        yield failure(
+            f"{stream}: {plural(count, 'more skipped entry', 'more skipped entries')}"
+            + ("" if found.complete else " at least"),
+            f"tracker-admin skipped list --stream {shlex.quote(stream)}",
+        )
 
 
 async def _group(traffic: Traffic, stream: str) -> GroupLag | None:

@@ -1,0 +1,123 @@
+"""The commands ``skipped list`` and ``discard``, for entries that processors skipped."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from tracker.admin.confirmation import confirm, require_terminal, yes_option
+from tracker.admin.exitcodes import ExitCode
+from tracker.admin.options import output_option, redis_option
+from tracker.admin.output import Column, Kind, show_rows
+from tracker.admin.redis import known_streams, run_with_redis
+from tracker.errors import Refused
+from tracker.log.redis.checkpoint import Skipped, find_skipped, record_finished
+from tracker.observe.wording import plural
+from tracker.reactor import Reactor
+from tracker.redis.connection import RedisConnection
+from tracker.redis.protocol import is_wrong_type
+from tracker.runtime.run import RunFailed
+from tracker.untrusted import shown
+
+_COLUMNS: Final = (
+    Column("stream"),
+    Column("entries", Kind.NUMBER),
+    Column("first"),
+    Column("last"),
+    Column("first_time", Kind.TIME),
+    Column("last_time", Kind.TIME),
+)
+
+
+@click.group()
+def skipped() -> None:
+    """List or discard entries that the processors skipped.
+
+    They were delivered, but are neither pending nor recorded as stored: a consumer was deleted
+    with pending entries, the group was set to a later ID, or entries were acknowledged by hand.
+    They are kept until they are replayed (see "replay --help") or discarded.
+    """
+
+
+@skipped.command("list")
+@redis_option
+@click.option("--stream", "streams", metavar="NAME", multiple=True,
+              help="Only this stream; may be repeated.  [default: the streams that processors with "
+              "this environment read, and those that ingest instances write]")  # fmt: skip
+@output_option
+def list_(*, url: str | None, streams: tuple[str, ...], output: str) -> None:
+    """List the ranges of skipped entries.
+
+    The exit code is 1 if there are any. Entries that a processor of an earlier version stored may
+    be among them, because it does not record what it stores.
+    """
+
+    async def request(reactor: Reactor, redis: RedisConnection) -> int:
+        rows, unknown = [], []
+        for stream in streams or await known_streams(redis):
+            found = await _find(redis, stream)
+            rows += [{"stream": shown(stream), **one.as_json()} for one in found.ranges]
+            if not found.complete:
+                click.echo(f"{shown(stream)}: more entries not examined", err=True)
+            if found.committed is None:
+                unknown.append(stream)
+        show_rows(_COLUMNS, rows, output)
+        for stream in unknown:
+            click.echo(f"{shown(stream)}: no processor has published a checkpoint", err=True)
+        return ExitCode.FAILED if rows else ExitCode.DONE
+
+    run_with_redis(url, request)
+
+
+@skipped.command()
+@redis_option
+@click.argument("stream", metavar="STREAM")
+@yes_option
+def discard(*, url: str | None, stream: str, yes: bool) -> None:
+    r"""Give up the skipped entries of a stream.
+
+    The janitor then trims them like stored ones. Replay them first: only what cannot be stored
+    remains.
+
+    \b
+    Example:
+      tracker-admin skipped discard telemetry:teltonika
+    """
+    require_terminal(yes)
+
+    async def request(reactor: Reactor, redis: RedisConnection) -> int:
+        found = await _find(redis, stream)
+        name = shown(stream)
+        if not found.ranges:
+            click.echo(f"{name}: no skipped entries")
+            return ExitCode.DONE
+        _print_ranges(found)
+        question = f"Discard {plural(found.entries, 'skipped entry', 'skipped entries')} of {name}?"
+        if not yes and not confirm(question):
+            raise RunFailed("Cancelled; nothing was discarded.", ExitCode.FAILED)
+        await record_finished(redis, stream, [(one.first, one.last) for one in found.ranges])
+        entries = plural(found.entries, "entry", "entries")
+        more = "" if found.complete else "; there may be more: repeat the command"
+        click.echo(f"{name}: {entries} discarded{more}")
+        return ExitCode.DONE
+
+    run_with_redis(url, request)
+
+
+def _print_ranges(found: Skipped) -> None:
+    for one in found.ranges:
+        first_time, last_time = one.times
+        entries = plural(one.entries, "entry", "entries")
+        click.echo(f"{entries} from {one.first} ({first_time}) to {one.last} ({last_time})")
+
+
+async def _find(redis: RedisConnection, stream: str) -> Skipped:
+    try:
+        return await find_skipped(redis, stream)
+    except Refused as error:
+        if not is_wrong_type(error):
+            raise
+        raise RunFailed(
+            f"{shown(stream)} is not a stream, or the key of its checkpoint is not a sorted set."
+        ) from None
