@@ -16,6 +16,8 @@ from tests.lags import make_lag_unknown
 from tests.servers import REDIS_70, VALKEY, RedisServer
 from tests.system.processes import environment
 from tracker.admin.doctor import streams
+from tracker.keys import checkpoint
+from tracker.log.entries import LAST_ID
 from tracker.observe.findings import Status
 from tracker.position import iso_milliseconds
 
@@ -57,6 +59,8 @@ def make_healthy(redis: RedisServer) -> None:
     append(redis, 2, 1)
     redis.client.xgroup_create(STREAM, "processor", "0")
     read(redis)
+    beginning = "-".join(["0" * 20] * 2)
+    redis.client.zadd(checkpoint(STREAM), {f"{beginning}:{LAST_ID}": 0})
 
 
 @ensureDeferred
