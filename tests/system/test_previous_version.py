@@ -38,6 +38,7 @@ START = int(time.time()) * 1000 - 3_600_000
 #: Span of a track. Readers of the previous version take its start only.
 EARLY, LATE = "1970-01-01T00:00:00.000Z", "9999-01-01T00:00:00.000Z"
 
+_ADMIN = "from tracker.admin.cli import main; main()"
 _READ = """
 import json, sys
 from twisted.internet import defer, reactor, task
@@ -85,29 +86,28 @@ class Fleet:
 
     def deliver(self, first: int, end: int) -> None:
         """Deliver these records of each device; those delivered before are repetitions."""
-        records = [
-            Record(
-                *(
-                    START + number * 1000,
-                    0,
-                    198_187_000 + 10 * number,
-                    413_275_000,
-                    110,
-                    214,
-                    14,
-                    43,
-                ),
-                239,
-                ((239, 1, 1), (66, 2, 12_000 + number)),
-            )
-            for number in range(first, end)
-        ]
         for device_id in DEVICES:
-            with self.ingest.connect() as device:
-                assert device.login(device_id) == b"\x01"
-                device.send(encode_frame(encode_packet(CODEC_8, records)))
-                assert device.read(4) == len(records).to_bytes(4, "big")
+            records = [record(number, START + number * 1000) for number in range(first, end)]
+            self.send(device_id, records)
             self.delivered |= {(device_id, number) for number in range(first, end)}
+
+    def deliver_wrong_time(self) -> None:
+        """Deliver a record of the first device whose time is 2080, with the number -1."""
+        self.send(DEVICES[0], [record(-1, 3_471_292_800_000)])
+        self.delivered.add((DEVICES[0], -1))
+
+    def send(self, device_id: str, records: list[Record]) -> None:
+        with self.ingest.connect() as device:
+            assert device.login(device_id) == b"\x01"
+            device.send(encode_frame(encode_packet(CODEC_8, records)))
+            assert device.read(4) == len(records).to_bytes(4, "big")
+
+
+def record(number: int, time: int) -> Record:
+    return Record(
+        *(time, 0, 198_187_000 + 10 * number, 413_275_000, 110, 214, 14, 43, 239),
+        ((239, 1, 1), (66, 2, 12_000 + number)),
+    )
 
 
 @pytest.fixture
@@ -223,24 +223,27 @@ def test_previous_version_uses_what_this_version_has_written(site: Site, fleet: 
     assert extra == len(fleet.delivered)
 
     assert "Nothing to do" in site.run(
-        *("-c", "from tracker.admin.cli import main; main()", "migrate", "--sink", site.url),
-        previous=True,
+        *("-c", _ADMIN, "migrate", "--sink", site.url), previous=True
     )
     fleet.deliver(15, 40)
     site.other.start()
     site.wait_until_stored()
-    site.other.stop()
     assert site.stored() == sorted(fleet.delivered)
     devices, device, track = site.read(EARLY, previous=True)
     assert [row["device_id"] for row in devices] == sorted(DEVICES)
     assert [number_at(point[2]) for point in track] == list(range(40))
     assert number_at(device["longitude"]) == 39
+    fleet.deliver_wrong_time()
+    site.wait_until_stored()
+    site.other.stop()
+    assert site.last()[DEVICES[0]] == -1
 
     fleet.deliver(35, 60)
     site.this.start()
     site.wait_until_stored()
     site.this.stop()
     assert site.stored() == sorted(fleet.delivered)
+    site.run("-c", _ADMIN, "repair", "--sink", site.url, previous=False)
     assert site.last() == dict.fromkeys(DEVICES, 59)
     devices, device, track = site.read(EARLY, LATE, previous=False)
     assert [row["device_id"] for row in devices] == sorted(DEVICES)

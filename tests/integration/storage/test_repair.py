@@ -28,11 +28,13 @@ from tracker.clock import DEFAULT_CLOCKS
 from tracker.interfaces import Batch, SinkUnusable, StoredPosition
 from tracker.keys import DEVICE_MODELS
 from tracker.storage.postgresql import batch as postgresql
+from tracker.storage.postgresql import repair as postgresql_repair
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import connect
 from tracker.storage.repair import FIRST, PAGE_LENGTH, PAGE_ROWS, Counts, Names, Repair
 from tracker.storage.sinks import migrate_sink, open_repair
 from tracker.storage.sqlite import batch as sqlite
+from tracker.storage.sqlite import repair as sqlite_repair
 from tracker.vendors.teltonika.vendor import Teltonika
 
 NOW = datetime.fromisoformat("2026-11-22T12:00:00Z")
@@ -332,8 +334,11 @@ def test_facts_that_an_earlier_version_left_at_a_last_position_are_replaced(
     old.store(processed(place.position, iso(NOW)))
     old.execute("UPDATE positions SET extra = NULL")
     old.execute('UPDATE last_positions SET extra = \'{"widths": {"2": [66]}}\'')
+    count = sqlite_repair if old.url.startswith("sqlite:") else postgresql_repair
+    assert old.execute(count.count_wrong(9)) == [(1,)]
     assert old.repair().last_positions == 1
     assert old.execute("SELECT extra FROM last_positions") == [(None,)]
+    assert old.execute(count.count_wrong(9)) == [(0,)]
 
 
 # PostgreSQL

@@ -58,7 +58,8 @@ FROM last_positions AS l WHERE device_id > %s ORDER BY device_id LIMIT {PAGE_DEV
 """  # noqa: S608 - made of constants
 _WRONG: Final = f"""
 SELECT count(*) FROM (
-    SELECT FROM last_positions AS l WHERE {_NOT_A_PLACE} OR {_IN_FUTURE} LIMIT {{limit}}
+    SELECT FROM last_positions AS l
+    WHERE {_NOT_A_PLACE} OR {_IN_FUTURE} OR {_STALE} LIMIT {{limit}}
 ) AS wrong
 """  # noqa: S608 - made of constants
 _REFRESH: Final = f"""

@@ -39,7 +39,8 @@ FROM last_positions AS l WHERE device_id > ? ORDER BY device_id LIMIT {PAGE_DEVI
 """  # noqa: S608 - made of constants
 _WRONG: Final = f"""
 SELECT count(*) FROM (
-    SELECT 1 FROM last_positions AS l WHERE {_NOT_A_PLACE} OR {_IN_FUTURE} LIMIT {{limit}}
+    SELECT 1 FROM last_positions AS l
+    WHERE {_NOT_A_PLACE} OR {_IN_FUTURE} OR {_STALE} LIMIT {{limit}}
 ) AS wrong
 """  # noqa: S608 - made of constants
 _REFRESH: Final = f"""
