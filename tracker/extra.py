@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from tracker.clock import CLOCK_ERRORS, ClockRule
 from tracker.position import BadEntry, Position, is_timestamp
-from tracker.untrusted import parse_json
+from tracker.untrusted import is_unicode, parse_json
 
 #: Element IDs by the size of their values on the wire in bytes: ``{"1": [239, 240], "2": [66]}``.
 #: Values of variable length are not listed.
@@ -114,6 +114,10 @@ def _read(text: str) -> Extra:
         raise BadEntry(f"extra is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise BadEntry("extra is not a JSON object")
+    # PostgreSQL's json keeps such a text, and fails at each access to it.
+    shown = dumps(document, ensure_ascii=False)
+    if "\\u0000" in shown or not is_unicode(shown):
+        raise BadEntry("extra has a NUL, or half of a surrogate pair")
     fix, arrived, clock = document.get(FIX), document.get(ARRIVED), document.get(CLOCK)
     if not (fix is None or isinstance(fix, bool)):
         raise BadEntry("extra: fix is neither true nor false")

@@ -38,7 +38,7 @@ CREATE TEMPORARY TABLE tracker_batch (
     attributes      jsonb,
     named           jsonb,
     received_at     timestamptz(3),
-    extra           jsonb,
+    extra           json,
     is_place        boolean,
     is_message      boolean,
     type            integer,

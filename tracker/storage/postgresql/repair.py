@@ -48,7 +48,7 @@ _BUSY: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected
 _SAME_KEY: Final = "(p.device_id, p.ts, p.digest) = (l.device_id, l.ts, l.digest)"
 # A version that does not know the column leaves it as it was in an earlier last position.
 _STALE: Final = f"""EXISTS (
-    SELECT FROM positions AS p WHERE {_SAME_KEY} AND p.extra IS DISTINCT FROM l.extra
+    SELECT FROM positions AS p WHERE {_SAME_KEY} AND p.extra::text IS DISTINCT FROM l.extra::text
 )"""  # noqa: S608 - made of constants
 _NOT_A_PLACE: Final = "(l.ts IS NOT NULL AND NOT {place})"
 _IN_FUTURE: Final = "l.last_contact > now() + interval '{tolerance} seconds'"
@@ -64,7 +64,7 @@ SELECT count(*) FROM (
 """  # noqa: S608 - made of constants
 _REFRESH: Final = f"""
 UPDATE last_positions AS l SET extra = p.extra FROM positions AS p
-WHERE l.device_id = %s AND {_SAME_KEY} AND p.extra IS DISTINCT FROM l.extra
+WHERE l.device_id = %s AND {_SAME_KEY} AND p.extra::text IS DISTINCT FROM l.extra::text
 """  # noqa: S608 - made of constants
 # If a processor stores a place at the same time, its row is a place, and stays: the condition is
 # evaluated again on the row that it has committed.
@@ -114,7 +114,7 @@ FROM (
 """  # noqa: S608 - made of constants
 
 _SAVE_EXTRA: Final = """
-UPDATE {table} AS p SET extra = c.extra::jsonb
+UPDATE {table} AS p SET extra = c.extra::json
 FROM unnest(%s::text[], %s::timestamptz[], %s::bytea[], %s::text[])
     AS c (device_id, ts, digest, extra)
 WHERE p.device_id = c.device_id COLLATE "C" AND p.ts = c.ts AND p.digest = c.digest
