@@ -22,6 +22,7 @@ from tracker.control.commands import RedisUnavailable
 from tracker.control.connection import NotConnected
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP
+from tracker.log.redis.checkpoint import find_skipped
 from tracker.log.redis.lag import StreamLag, stream_lag
 from tracker.log.redis.stranded import (
     SEARCH_SECONDS,
@@ -44,7 +45,7 @@ _HEADING = ("STREAM", "GROUP", "LAG", "PENDING", "OLDEST", "CONSUMERS (PENDING, 
 _NUMBERS: Final = (2, 3, 4)
 _FIELDS: Final = (
     *("stream", "entries", "group", "lag", "pending", "oldest_unprocessed_age"),
-    *("consumers", "consumer_count", "stranded"),
+    *("consumers", "consumer_count", "stranded", "skipped"),
 )
 #: Errors of a source that may work again at the next reading.
 _TEMPORARY: Final = (Refused, Unavailable, NotConnected, RedisUnavailable)
@@ -98,6 +99,11 @@ def lag(
             click.echo(json.dumps(found, indent=2))
         else:
             echo_table(_rows(found), _NUMBERS)
+        if not follow and (names := [one["stream"] for one in found if one["skipped"]]):
+            click.echo(
+                f"Streams with skipped entries: {listed(names)}. Run tracker-admin skipped list.",
+                err=True,
+            )
         return 0
 
     if _is_by_control(url):
@@ -154,10 +160,24 @@ async def _from_redis(
             click.echo(f"{shown(stream)} is not a stream. Rename or delete the key.", err=True)
             continue
         if read is not None:
-            found += await _stranded_groups(redis, read) if stream in others else _groups(read)
+            rows = await _stranded_groups(redis, read) if stream in others else _groups(read)
+            skipped = await _skipped(redis, stream)
+            found += [
+                {**one, "skipped": skipped} if one["group"] == PROCESSOR_GROUP else one
+                for one in rows
+            ]
         elif streams:
             raise RunFailed(f"Stream {shown(stream)} not found.")
     return found
+
+
+async def _skipped(redis: RedisConnection, stream: str) -> int | None:
+    """Return the number of skipped entries of a stream; None if it is unknown."""
+    try:
+        found = await find_skipped(redis, stream)
+    except Refused:  # the key is of another type, or the user may not read it; see doctor
+        return None
+    return None if found.committed is None else found.entries
 
 
 async def _stranded_groups(redis: RedisConnection, read: StreamLag) -> list[Group]:

@@ -218,6 +218,9 @@ class Sampler(TimerService):
         lags = [row for lag in snapshot.lags for row in self._groups(lag)]
         if snapshot.responses is not None and snapshot.responses.groups:
             lags += self._groups(snapshot.responses)
+        for row in lags:
+            if row["group"] == PROCESSOR_GROUP:
+                row["skipped"] = snapshot.skipped.get(row["stream"], 0)
         lags += map(_stranded, snapshot.stranded)
         figures: dict[str, float | None] = {**rates, "connected": snapshot.connected}
         for row in lags:

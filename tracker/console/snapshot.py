@@ -9,9 +9,10 @@ from typing import Final, TypeVar
 from attrs import define, field, frozen
 
 from tracker.errors import Refused, Unavailable
-from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
+from tracker.keys import CONNECTIONS, RESPONSES, WAITING, checkpoint, dead_letters, outbound
 from tracker.log.allowance import size_of
 from tracker.log.entries import StreamEntry
+from tracker.log.redis.checkpoint import find_skipped
 from tracker.log.redis.dead import DeadLetter, dead_letter
 from tracker.log.redis.heartbeats import InstanceHeartbeat, heartbeats
 from tracker.log.redis.lag import StreamLag, stream_lag
@@ -86,6 +87,8 @@ class Snapshot:
     """Error of the first command that Redis refused for another reason than a key's type."""
     stranded: Sequence[StrandedStream] = ()
     """Streams that no processor reads and no instance writes; at most :data:`MAX_STREAMS`."""
+    skipped: Mapping[str, int] = field(factory=dict)
+    """Stream → number of its entries that processors skipped, if any."""
 
 
 async def take_snapshot(
@@ -112,9 +115,12 @@ async def take_snapshot(
         reader.unknown[Part.LAG] = "stranded streams are not known yet"
     others = [one for one in stranded or () if one.name not in advertised]
     lags, dead = [], []
+    skipped: dict[str, int] = {}
     for stream in sorted(streams[:MAX_STREAMS]):
         if (lag := await reader.lag(Part.LAG, stream)) is not None:
             lags.append(lag)
+            if count := await reader.skipped(stream):
+                skipped[stream] = count
         if (letters := await reader.dead(stream)) is not None:
             dead.append(letters)
     if (letters := await reader.dead(RESPONSES)) is not None:
@@ -138,6 +144,7 @@ async def take_snapshot(
         reader.unknown,
         reader.refused,
         others[:MAX_STREAMS],
+        skipped,
     )
 
 
@@ -164,6 +171,15 @@ class _SnapshotReader:
 
     async def lag(self, part: Part, stream: str) -> StreamLag | None:
         return await self._read(part, stream, stream_lag(self.redis, stream), "a stream")
+
+    async def skipped(self, stream: str) -> int:
+        # The lag is known even if the checkpoint cannot be read, which doctor reports.
+        try:
+            return (await find_skipped(self.redis, stream, thorough=False)).entries
+        except Refused as error:
+            if is_wrong_type(error):
+                self.malformed[shown(checkpoint(stream))] = "not a sorted set"
+            return 0
 
     async def size(self, part: Part, command: str, key: str, kind: str) -> int | None:
         return await self._read(part, key, self.redis.execute(command, key), kind)

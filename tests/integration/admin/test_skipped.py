@@ -139,3 +139,13 @@ def test_fix_of_the_doctor_settles_skipped_entries(
     assert tracker_admin(*shlex.split(command)[1:], env=variables).returncode == 0
     (finding,) = findings()
     assert finding["status"] == "ok"
+
+
+def test_lag_reports_skipped_entries(redis: RedisServer, skipped: list[str]) -> None:
+    ended = tracker_admin("lag", env=environment(REDIS_URL=redis.url))
+    assert f"Streams with skipped entries: {STREAM}." in ended.stderr
+    (row,) = json.loads(admin(redis, "lag", "-o", "json"))
+    assert row["skipped"] == 18
+    redis.client.delete(KEY)
+    (row,) = json.loads(admin(redis, "lag", "-o", "json"))
+    assert row["skipped"] is None

@@ -9,6 +9,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import capturedLogs
 
+from tests.integration.conftest import Connected
 from tests.integration.processing.processors import (
     QUICK_CLAIMS,
     STREAM,
@@ -24,6 +25,7 @@ from tests.unit.fakes import FakeSink
 from tests.waiting import until
 from tracker.interfaces import Batch
 from tracker.keys import PROCESSOR_GROUP
+from tracker.log.redis.checkpoint import find_skipped
 from tracker.processing.consumer import BatchOptions
 
 
@@ -130,3 +132,50 @@ async def test_deleted_pending_entry_does_not_block_others(
     await until(lambda: pending(redis) == 0, "acknowledged")
     await processing.stop()
     assert sum(len(batch.positions) for batch in again.batches) == 2
+
+
+@ensureDeferred
+async def test_consumer_that_was_deleted_with_pending_entries_has_skipped_them(
+    redis: RedisServer, connected: Connected
+) -> None:
+    failing = FakeSink(failures=[RuntimeError("not now")] * 1000)
+    dead = Processing(redis, failing, "dead")
+    await until(lambda: pending(redis) == 0, "joined")
+    append(redis, 3)
+    await until(lambda: pending(redis) == 3, "delivered to the first consumer")
+    await dead.stop()
+    sink = FakeSink()
+    processing = Processing(redis, sink, "here")
+    append(redis, 27, start=3)
+    await until(lambda: len(stored_times(sink)) == 27, "stored")
+    await until(lambda: pending(redis) == 3, "acknowledged")
+    assert (await find_skipped(connected.connection, STREAM)).ranges == []
+    redis.client.xgroup_delconsumer(STREAM, PROCESSOR_GROUP, "dead")
+    found = await find_skipped(connected.connection, STREAM)
+    await processing.stop()
+    first = redis.client.xrange(STREAM, count=3)
+    ((at, to, entries),) = [(one.first, one.last, one.entries) for one in found.ranges]
+    assert (at, to, entries) == (first[0][0].decode(), first[2][0].decode(), 3)
+
+
+@ensureDeferred
+async def test_processors_that_die_and_claim_from_each_other_skip_nothing(
+    redis: RedisServer, connected: Connected
+) -> None:
+    append(redis, 40)
+    sinks = [FakeSink(failures=[RuntimeError("not now")] * number) for number in (1000, 1, 0)]
+    small = BatchOptions(batch_size=5, claim_after=1.0)
+    gone, *others = [
+        Processing(redis, sink, name, small)
+        for sink, name in zip(sinks, ("gone", "two", "three"), strict=True)
+    ]
+    redis.client.xadd(STREAM, {"payload": "{"})
+    await until(lambda: pending(redis) > 0, "delivered")
+    await gone.stop()
+    await until(lambda: len(set(stored_times(*sinks))) == 40, "stored", timeout=40)
+    await until(lambda: lag(redis) == 0, "acknowledged")
+    found = await find_skipped(connected.connection, STREAM)
+    for processing in others:
+        await processing.stop()
+    assert (found.ranges, found.complete) == ([], True)
+    assert found.committed == redis.client.xrevrange(STREAM, count=1)[0][0].decode()

@@ -79,6 +79,14 @@ def test_stranded_stream_is_shown_as_not_read(server: Server) -> None:
     assert (second["stream"], second["total"]) == ("a\\nb", None)
 
 
+def test_skipped_entries_are_shown_at_the_group_of_processors(server: Server) -> None:
+    groups = [GroupLag(name, 0, 0, 0.0, []) for name in ("processor", "other")]
+    lags = [StreamLag(STREAM, 1, 1, groups)]
+    server.snapshot = Snapshot(lags, None, [], 0, 0, 0, [], [], skipped={STREAM: 18})
+    first, second = sample(server)["lag"]
+    assert (first["skipped"], second.get("skipped")) == (18, None)
+
+
 def test_lag_that_redis_does_not_report_is_unknown(server: Server) -> None:
     server.snapshot = lagging(100, None, 3.0)
     found = sample(server)

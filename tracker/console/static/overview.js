@@ -205,7 +205,8 @@ function detail(lag) {
   if (lag.group === null) return "No consumer group reads this stream. Start a processor for it.";
   const undelivered = lag.undelivered === null ? "Undelivered entries unknown" : `${number(lag.undelivered)} not delivered`;
   const consumers = lag.consumer_count === 1 ? "1 consumer" : `${number(lag.consumer_count)} consumers`;
-  return `${undelivered}, ${number(lag.pending)} pending at ${consumers}`;
+  const skipped = lag.skipped ? `. ${number(lag.skipped)} skipped: run tracker-admin skipped list.` : "";
+  return `${undelivered}, ${number(lag.pending)} pending at ${consumers}${skipped}`;
 }
 
 function seconds(value) {
