@@ -52,11 +52,11 @@ def poison(redis: RedisServer) -> None:
     """Fill the server: 2 old processed entries and 1 new one in each healthy stream."""
     redis.client.config_set("stream-node-max-entries", 1)
     redis.client.config_set("appendfsync", "no")
-    for build in (_heartbeats, _streams, _dead_letters, _commands, _hashes, _healthy):
+    for build in (_heartbeats, _streams, _dead_letters, _commands, _hashes, healthy):
         build(redis.client)
 
 
-def _healthy(client: Any) -> None:
+def healthy(client: Any) -> None:
     now = int(time.time() * 1000)
     for stream in HEALTHY:
         for number in (1, 2):

@@ -113,6 +113,14 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
     (streams.judge_dead("s", 1), "s: 1 entry could not be processed"),
     (streams.judge_dead("s", 3), "s: 3 entries could not be processed"),
     (
+        streams.judge_types({"a": "set", "b": "hash"}, {"a": "string", "b": "none"})[0],
+        "a is a string, not a set; rename or delete the key",
+    ),
+    (
+        streams.judge_types({"a": "set"}, {"a": "set"})[0],
+        "keys of commands and devices have the right types",
+    ),
+    (
         streams.judge_dead("s", -1),
         "s:dead is not a stream: no dead letters can be appended; rename or delete the key",
     ),

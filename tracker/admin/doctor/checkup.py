@@ -122,6 +122,7 @@ def _checks(server: Server, clock: IReactorTime) -> list[Check]:
         ("instances", partial(streams.instances, traffic)),
         ("stream-names", pinned if error else partial(streams.names, traffic)),
         ("streams", partial(streams.streams, traffic)),
+        ("key-types", partial(streams.key_types, traffic)),
         ("groups", partial(streams.groups, traffic)),
         ("lag", partial(streams.lags, traffic)),
         ("dead-letters", partial(streams.dead, traffic)),

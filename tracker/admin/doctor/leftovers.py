@@ -81,12 +81,18 @@ async def commands(traffic: Traffic, clock: IReactorTime) -> list[Finding]:
     redis, now = traffic.server.redis, int(clock.seconds() * 1000)
     devices, overdue = 0, 0
     malformed: list[str] = []
-    async for device in waiting_devices(redis):
-        devices += 1
-        if devices <= _MAX_READ:
-            entries = await _entries(redis, waiting_commands(device), malformed)
-            overdue += _overdue(entries, now)
-    found = [judge_waiting(devices, overdue)]
+    found = []
+    try:
+        async for device in waiting_devices(redis):
+            devices += 1
+            if devices <= _MAX_READ:
+                entries = await _entries(redis, waiting_commands(device), malformed)
+                overdue += _overdue(entries, now)
+    except Refused as error:
+        if not is_wrong_type(error):
+            raise  # the check key-types reports the wrong type
+    else:
+        found.append(judge_waiting(devices, overdue))
     for name in sorted(await traffic.living())[:_MAX_READ]:
         entries = await _entries(redis, outbound(name), malformed)
         found.append(judge_outbound(shown(name), len(entries), _overdue(entries, now)))

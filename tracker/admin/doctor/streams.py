@@ -12,7 +12,18 @@ from twisted.internet.interfaces import IReactorTime
 
 from tracker.admin.doctor.server import Server
 from tracker.errors import Refused
-from tracker.keys import PROCESSOR_GROUP, RESPONSES, checkpoint, dead_letters
+from tracker.keys import (
+    ALLOWED_DEVICES,
+    CONNECTED_VENDORS,
+    CONNECTIONS,
+    DEVICE_MODELS,
+    PROCESSOR_GROUP,
+    RESPONSES,
+    WAITING,
+    checkpoint,
+    dead_letters,
+    outbound,
+)
 from tracker.log.redis.checkpoint import Skipped, find_skipped
 from tracker.log.redis.heartbeats import read_advertised, streams_by_instance
 from tracker.log.redis.lag import GroupLag, StreamLag, stream_lag
@@ -162,6 +173,41 @@ def judge_names(
             f"but processors with this environment read {reads}",
             f"REDIS_TELEMETRY_STREAM={value}  # in /etc/tracker/common.env, or correct ingest's",
         )
+
+
+#: Key that is always named the same → its type.
+_TYPES: Final = {
+    RESPONSES: "stream",
+    WAITING: "set",
+    CONNECTIONS: "hash",
+    CONNECTED_VENDORS: "hash",
+    ALLOWED_DEVICES: "set",
+    DEVICE_MODELS: "hash",
+}
+
+
+async def key_types(traffic: Traffic) -> list[Finding]:
+    """Check that the keys other than streams of positions have their types."""
+    instances = islice(sorted(await traffic.living()), MAX_STREAMS)
+    expected = _TYPES | {outbound(instance_id): "stream" for instance_id in instances}
+    found = {}
+    for key in expected:
+        found[key] = (await traffic.server.redis.execute("TYPE", key)).decode()
+    return judge_types(expected, found)
+
+
+def judge_types(expected: Mapping[str, str], found: Mapping[str, str]) -> list[Finding]:
+    """Judge the types of keys.
+
+    :param expected: key → type.
+    :param found: key → type in Redis; ``none`` if the key does not exist.
+    """
+    wrong = [
+        failure(f"{shown(key)} is a {found[key]}, not a {kind}; rename or delete the key", "")
+        for key, kind in expected.items()
+        if found[key] not in (kind, "none")
+    ]
+    return wrong or [ok("keys of commands and devices have the right types")]
 
 
 async def streams(traffic: Traffic) -> list[Finding]:
