@@ -21,6 +21,8 @@ from tests.chaos.reactorthread import ReactorThread
 from tests.chaos.stage import INSTANCES, Stage, Variant
 from tests.chaos.stores import Cluster
 from tests.waiting import wait_for
+from tracker.keys import checkpoint
+from tracker.log.entries import entry_order
 
 #: Seconds after the last fault within which all records and commands must be processed.
 DRAIN_TIMEOUT: Final = 120.0
@@ -181,6 +183,14 @@ class Round:
             return "" if group["lag"] == group["pending"] == 0 else f"{group}"
 
         within("all entries are processed", lambda: not unfinished())
+
+        def is_checkpoint_complete() -> bool:
+            (run, *others) = redis.zrange(checkpoint(STREAM), 0, -1)
+            reached = run.decode().rpartition(":")[2]
+            last = redis.xinfo_stream(STREAM)["last-generated-id"].decode()
+            return not others and entry_order(reached) >= entry_order(last)
+
+        within("no entry was skipped", is_checkpoint_complete)
 
         def queued() -> list[str]:
             streams = [f"commands:outbound:{name}" for name in INSTANCES]
