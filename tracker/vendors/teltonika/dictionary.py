@@ -25,6 +25,7 @@ from tracker.position import MAX_SAFE_INTEGER
 _TABLE: Final = "avl_ids.csv"
 _GROUPS: Final = "avl_models.csv"
 _ALIASES: Final = "avl_aliases.csv"
+_COMPANIONS: Final = "avl_companions.csv"
 
 #: Error of a value outside of the range of its element.
 OUT_OF_RANGE: Final = "out of range"
@@ -185,6 +186,14 @@ def load_groups() -> Groups:
 def load_aliases() -> Mapping[str, str]:
     """Return alias → name of this package: wordings of the lists that mean the same."""
     return {row["alias"]: row["name"] for row in csv.DictReader(_lines(_ALIASES))}
+
+
+def load_companions() -> Mapping[tuple[int, int], tuple[int, ...]]:
+    """Return (id, size) → ids which show, in the same record and size, what the id means."""
+    return {
+        (int(row["id"]), int(row["size"])): tuple(map(int, row["companions"].split()))
+        for row in csv.DictReader(_lines(_COMPANIONS))
+    }
 
 
 def _lines(file: str) -> list[str]:

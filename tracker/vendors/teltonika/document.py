@@ -8,7 +8,7 @@ is encoded (see :data:`DERIVED`). A document can therefore be edited and encoded
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -134,31 +134,35 @@ def _record(record: Record, names: Names | None) -> dict[str, Any]:
     }
     if record.generation is not None:
         made["generation"] = record.generation
+    widths = {element_id: width for element_id, width, _ in record.elements}
     made["elements"] = [
-        *(_element(element, names) for element in record.elements),
-        *(_variable(element_id, value, names) for element_id, value in record.variable),
+        *(_element(element, names, widths) for element in record.elements),
+        *(_variable(element_id, value, names, widths) for element_id, value in record.variable),
     ]
     return made
 
 
-def _element(element: Element, names: Names | None) -> dict[str, Any]:
+def _element(
+    element: Element, names: Names | None, widths: Mapping[int, int]
+) -> dict[str, Any]:
     element_id, width, value = element
     shown = value.hex() if isinstance(value, bytes) else value
     made: dict[str, Any] = {"id": element_id, "width": width, "value": shown}
     if names is not None:
-        made |= _named(names, element_id, width, value)
+        made |= _named(names.element(element_id, width, value, widths), value)
     return made
 
 
-def _variable(element_id: int, value: bytes, names: Names | None) -> dict[str, Any]:
+def _variable(
+    element_id: int, value: bytes, names: Names | None, widths: Mapping[int, int]
+) -> dict[str, Any]:
     made: dict[str, Any] = {"id": element_id, "width": VARIABLE, "value": value.hex()}
     if names is not None:
-        made |= _named(names, element_id, 0, value)
+        made |= _named(names.element(element_id, 0, value, widths), value)
     return made
 
 
-def _named(names: Names, element_id: int, width: int, value: int | bytes) -> dict[str, Any]:
-    found = names.element(element_id, width, value)
+def _named(found: tuple[str, dict[str, Any]] | None, value: int | bytes) -> dict[str, Any]:
     if found is None:
         return {}
     name, about = found
@@ -179,7 +183,7 @@ def _codec7_record(record: Codec7Record) -> dict[str, Any]:
         if name not in ("timestamp", "elements") and value is not None:
             made[renamed.get(name, name)] = list(value) if isinstance(value, tuple) else value
     # The dictionary does not apply: these trackers have their own numbers for elements.
-    made["elements"] = [_element(element, None) for element in record.elements]
+    made["elements"] = [_element(element, None, {}) for element in record.elements]
     return made
 
 

@@ -1,8 +1,9 @@
 """Names of the attributes of positions, with units, signed and scaled values, states and errors.
 
 A value gets a name only where the device's model, the id and the size on the wire agree. If the
-model is unknown, all families that have this id in this size have to agree. If the size is unknown
-(entries of earlier versions), all sizes have to agree that the id has and that the value fits.
+model is unknown, all families that have this id in this size have to agree, or its companions in the
+record have to show the family. If the size is unknown (entries of earlier versions), all sizes have
+to agree that the id has and that the value fits.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tracker.vendors.teltonika.dictionary import (
     buffer_of,
     load,
     load_aliases,
+    load_companions,
     load_groups,
 )
 
@@ -38,6 +40,15 @@ _Sizes = Mapping[int, AvlId | None]
 
 
 @frozen
+class _Decided:
+    """The meaning of an id in a size on which families disagree, if its companions are there."""
+
+    companions: tuple[int, ...]
+    """Ids that the record has to contain in the same size."""
+    entry: AvlId
+
+
+@frozen
 class _Element:
     """The meanings of an id."""
 
@@ -45,12 +56,24 @@ class _Element:
     sizes: _Sizes
     numbers: tuple[tuple[int, AvlId | None], ...]
     """(first number that is too large, entry) of each size of numbers."""
+    decided: Mapping[int, _Decided]
+    """Size → the meaning that companions give to the id."""
 
-    def by_width(self, raw: int, width: int | None) -> tuple[AvlId, dict[str, Any]] | None:
+    def by_width(
+        self, raw: int, width: int | None, widths: Mapping[int, int]
+    ) -> tuple[AvlId, dict[str, Any]] | None:
+        """Return the meaning of a number.
+
+        :param width: its size in bytes; None if the length is variable.
+        :param widths: see :attr:`tracker.extra.Extra.widths`.
+        """
         entry = self.sizes.get(width or _VARIABLE)
-        if entry is None or not 0 <= raw < entry.limit:
-            return None
-        return entry, entry.number(raw)
+        if entry is None:
+            decided = self.decided.get(width or _VARIABLE)
+            if decided is None or any(widths.get(one) != width for one in decided.companions):
+                return None
+            entry = decided.entry
+        return (entry, entry.number(raw)) if 0 <= raw < entry.limit else None
 
     def by_value(self, raw: int) -> tuple[AvlId, dict[str, Any]] | None:
         found: tuple[AvlId, dict[str, Any]] | None = None
@@ -80,11 +103,14 @@ class _Element:
         return None if entry is None else (entry, entry.buffer(raw, data))
 
 
-def _element(element_id: int, sizes: _Sizes) -> _Element:
+def _element(element_id: int, sizes: _Sizes, decided: Mapping[int, _Decided]) -> _Element:
     numbers = tuple(
         (256**size, entry) for size, entry in sizes.items() if size not in (_VARIABLE, _BUFFER)
     )
-    return _Element(element_id, sizes, numbers)
+    disputed = {size for size, entry in sizes.items() if entry is None}
+    return _Element(
+        element_id, sizes, numbers, {size: decided[size] for size in disputed & decided.keys()}
+    )
 
 
 @frozen
@@ -111,12 +137,13 @@ class Names:
         return made
 
     def element(
-        self, element_id: int, width: int, value: int | bytes
+        self, element_id: int, width: int, value: int | bytes, widths: Mapping[int, int]
     ) -> tuple[str, dict[str, Any]] | None:
         """Return the name of an element, and what :class:`tracker.interfaces.INaming` says of it.
 
         :param width: size of the value in bytes; 0 if its length is variable.
         :param value: the number or the bytes of the wire.
+        :param widths: sizes of the record's elements, see :attr:`tracker.extra.Extra.widths`.
         :return: None if the element has no name.
         """
         element = self._elements.get(str(element_id))
@@ -125,7 +152,7 @@ class Names:
         if isinstance(value, bytes):
             found = element.by_bytes(None, value, width or None)
         else:
-            found = element.by_width(value, width)
+            found = element.by_width(value, width, widths)
         return None if found is None else (found[0].name, found[1])
 
 
@@ -144,7 +171,7 @@ def _described(
         return None
     if widths is None:
         return element.by_value(raw)
-    return element.by_width(raw, widths.get(element.id))
+    return element.by_width(raw, widths.get(element.id), widths)
 
 
 def _big(text: Any) -> int | None:
@@ -227,12 +254,18 @@ class Naming:
         if key not in self._shared:
             chosen = set(lists)
             table: dict[int, _Sizes] = {}
+            decided: Mapping[int, Mapping[int, _Decided]] = {}
             if chosen <= self._groups.partial:  # or without a list
-                table.update(_agreed(self._entries, load_aliases()))
+                aliases = load_aliases()
+                table.update(_agreed(self._entries, aliases))
+                decided = _decided(self._entries, aliases, load_companions())
             table.update(_by_id(self._entries, chosen))
             table.update(_by_id(self._own.get(own, ())))
             self._shared[key] = Names(
-                {str(number): _element(number, sizes) for number, sizes in table.items()}
+                {
+                    str(number): _element(number, sizes, decided.get(number, {}))
+                    for number, sizes in table.items()
+                }
             )
         return self._shared[key]
 
@@ -273,6 +306,35 @@ def _agreed(entries: Iterable[AvlId], aliases: Mapping[str, str]) -> Mapping[int
         sizes = found.setdefault(entry.id, {})
         sizes[entry.size] = _common(sizes[entry.size], entry) if entry.size in sizes else entry
     return found
+
+
+def _decided(
+    entries: Iterable[AvlId],
+    aliases: Mapping[str, str],
+    companions: Mapping[tuple[int, int], tuple[int, ...]],
+) -> Mapping[int, Mapping[int, _Decided]]:
+    """Return id → size → the meaning on which the lists with all companions agree.
+
+    :param companions: see :func:`tracker.vendors.teltonika.dictionary.load_companions`.
+    """
+    found: dict[int, dict[int, _Decided]] = {}
+    for (element_id, size), others in companions.items():
+        lists = set.intersection(*(_lists_with(entries, other, size) for other in others))
+        rows = [entry for entry in entries if (entry.id, entry.size) == (element_id, size)]
+        rows = [entry for entry in rows if not lists.isdisjoint(entry.models)]
+        entry = _agreed(rows, aliases).get(element_id, {}).get(size)
+        if entry is not None:
+            found.setdefault(element_id, {})[size] = _Decided(others, entry)
+    return found
+
+
+def _lists_with(entries: Iterable[AvlId], element_id: int, size: int) -> set[str]:
+    return {
+        name
+        for entry in entries
+        if (entry.id, entry.size) == (element_id, size)
+        for name in entry.models
+    }
 
 
 def _common(one: AvlId | None, other: AvlId) -> AvlId | None:

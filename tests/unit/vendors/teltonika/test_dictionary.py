@@ -13,6 +13,7 @@ from tracker.vendors.teltonika.dictionary import (
     check_unique,
     load,
     load_aliases,
+    load_companions,
     load_groups,
     read,
 )
@@ -52,7 +53,7 @@ def test_meaning_that_was_checked_by_hand_is_in_the_table(
     value: float,
     unit: str,
 ) -> None:
-    found = naming.names(model).element(element_id, size, raw)
+    found = naming.names(model).element(element_id, size, raw, {})
     assert found is not None
     assert (found[0], found[1]["value"], found[1].get("unit", "")) == (name, value, unit)
 
@@ -68,7 +69,7 @@ def test_meaning_that_was_checked_by_hand_is_in_the_table(
     ],
 )
 def test_variable_elements_are_in_the_table(naming: Naming, element_id: int, name: str) -> None:
-    found = naming.names("FMB120").element(element_id, 0, b"\x11")
+    found = naming.names("FMB120").element(element_id, 0, b"\x11", {})
     assert found is not None
     assert found[0] == name
 
@@ -119,6 +120,21 @@ def test_aliases_belong_to_names_of_the_table(table: tuple[AvlId, ...]) -> None:
     aliases = load_aliases()
     assert set(aliases.values()) <= names
     assert not set(aliases) & set(aliases.values())
+
+
+def test_companions_decide_between_lists_that_disagree(
+    table: tuple[AvlId, ...], groups: Groups
+) -> None:
+    models = {name for members in groups.members.values() for name in members}
+    meanings: dict[tuple[int, int], dict[str, str]] = {}
+    for entry in table:
+        for model in models:
+            if {*groups.of(model.replace("x", "0")), model} & set(entry.models):
+                meanings.setdefault((entry.id, entry.size), {})[model] = entry.name
+    for (element_id, size), companions in load_companions().items():
+        names = meanings[element_id, size]
+        decided = set(names).intersection(*(meanings[one, size] for one in companions))
+        assert len({names[model] for model in decided}) == 1 < len(set(names.values()))
 
 
 def test_sensors_of_one_kind_have_equal_errors(table: tuple[AvlId, ...]) -> None:

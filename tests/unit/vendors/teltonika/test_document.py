@@ -281,6 +281,11 @@ def test_states_and_errors_of_elements_are_shown() -> None:
     assert as_bytes(made) == ABSENT_SENSORS
 
 
+def test_elements_are_named_by_their_companions_in_the_record() -> None:
+    made = as_document(ABSENT_SENSORS, names=True)
+    assert [element(made, axis)["name"] for axis in (17, 18, 19)] == ["Axis X", "Axis Y", "Axis Z"]
+
+
 def test_document_of_five_groups_tells_their_number_and_wide_values() -> None:
     made = as_document(WIDE_ELEMENTS.frame, names=True)
     assert (made["codec"], made["groups"]) == ("8", 5)

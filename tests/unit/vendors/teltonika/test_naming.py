@@ -194,6 +194,36 @@ def test_id_on_which_families_disagree_has_no_name_without_a_model(
     assert naming.named({str(element_id): 1}, {element_id: width}, "FMB920") != {}
 
 
+@pytest.mark.parametrize("model", [None, "", "FM3612", "XX1"])
+def test_companions_in_the_record_decide_what_an_axis_is(
+    naming: Naming, model: str | None
+) -> None:
+    axes = {"17": 5, "18": 0xFFFD, "19": 1000}
+    named = naming.named(axes, {17: 2, 18: 2, 19: 2}, model)
+    assert by_id(named) == {17: ("Axis X", 5), 18: ("Axis Y", -3), 19: ("Axis Z", 1000)}
+
+
+@pytest.mark.parametrize(
+    "widths",
+    [None, {18: 2}, {17: 2, 18: 2}, {17: 4, 18: 2, 19: 2}, {17: 2, 18: 2, 19: 1}]
+    + [{17: 2, 18: 4, 19: 2}, {17: 2, 19: 2}],
+)
+def test_id_without_its_companions_has_no_name_without_a_model(
+    naming: Naming, widths: dict[int, int] | None
+) -> None:
+    attributes = {str(element_id): 1 for element_id in widths or (17, 18, 19)}
+    named = naming.named(attributes | {"18": 1}, widths, None)
+    assert 18 not in by_id(named)
+
+
+def test_companions_do_not_contradict_the_list_of_the_model() -> None:
+    own = read(["id,name,size,signed,multiplier,unit", "18,Ours,4,0,1,"])
+    naming = Naming({"FMX1": own})
+    axes, widths = {"17": 5, "18": 3, "19": 7}, {17: 2, 18: 2, 19: 2}
+    assert by_id(naming.named(axes, widths, "FMC650")) == {18: ("Fuel Rate", 0.3)}
+    assert 18 not in by_id(naming.named(axes, widths, "FMX1"))
+
+
 def test_words_on_which_families_disagree_are_omitted_without_a_model(naming: Naming) -> None:
     assert naming.named({"200": 3}, {200: 1}, None) == {"Sleep Mode": {"id": 200, "value": 3}}
     assert naming.named({"200": 2}, {200: 1}, None) == {
