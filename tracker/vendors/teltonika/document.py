@@ -142,9 +142,7 @@ def _record(record: Record, names: Names | None) -> dict[str, Any]:
     return made
 
 
-def _element(
-    element: Element, names: Names | None, widths: Mapping[int, int]
-) -> dict[str, Any]:
+def _element(element: Element, names: Names | None, widths: Mapping[int, int]) -> dict[str, Any]:
     element_id, width, value = element
     shown = value.hex() if isinstance(value, bytes) else value
     made: dict[str, Any] = {"id": element_id, "width": width, "value": shown}

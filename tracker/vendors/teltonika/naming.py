@@ -1,9 +1,9 @@
 """Names of the attributes of positions, with units, signed and scaled values, states and errors.
 
 A value gets a name only where the device's model, the id and the size on the wire agree. If the
-model is unknown, all families that have this id in this size have to agree, or its companions in the
-record have to show the family. If the size is unknown (entries of earlier versions), all sizes have
-to agree that the id has and that the value fits.
+model is unknown, all families that have this id in this size have to agree, or its companions in
+the record have to show the family. If the size is unknown (entries of earlier versions), all sizes
+have to agree that the id has and that the value fits.
 """
 
 from __future__ import annotations
@@ -59,20 +59,23 @@ class _Element:
     decided: Mapping[int, _Decided]
     """Size → the meaning that companions give to the id."""
 
-    def by_width(
+    def by_width(self, raw: int, width: int | None) -> tuple[AvlId, dict[str, Any]] | None:
+        entry = self.sizes.get(width or _VARIABLE)
+        if entry is None or not 0 <= raw < entry.limit:
+            return None
+        return entry, entry.number(raw)
+
+    def by_companions(
         self, raw: int, width: int | None, widths: Mapping[int, int]
     ) -> tuple[AvlId, dict[str, Any]] | None:
-        """Return the meaning of a number.
+        """Return the meaning of a number on which families disagree.
 
-        :param width: its size in bytes; None if the length is variable.
-        :param widths: see :attr:`tracker.extra.Extra.widths`.
+        :param widths: sizes of all elements of the record.
         """
-        entry = self.sizes.get(width or _VARIABLE)
-        if entry is None:
-            decided = self.decided.get(width or _VARIABLE)
-            if decided is None or any(widths.get(one) != width for one in decided.companions):
-                return None
-            entry = decided.entry
+        decided = self.decided.get(width or _VARIABLE)
+        if decided is None or any(widths.get(one) != width for one in decided.companions):
+            return None
+        entry = decided.entry
         return (entry, entry.number(raw)) if 0 <= raw < entry.limit else None
 
     def by_value(self, raw: int) -> tuple[AvlId, dict[str, Any]] | None:
@@ -152,7 +155,7 @@ class Names:
         if isinstance(value, bytes):
             found = element.by_bytes(None, value, width or None)
         else:
-            found = element.by_width(value, width, widths)
+            found = element.by_width(value, width) or element.by_companions(value, width, widths)
         return None if found is None else (found[0].name, found[1])
 
 
@@ -171,7 +174,8 @@ def _described(
         return None
     if widths is None:
         return element.by_value(raw)
-    return element.by_width(raw, widths.get(element.id), widths)
+    width = widths.get(element.id)
+    return element.by_width(raw, width) or element.by_companions(raw, width, widths)
 
 
 def _big(text: Any) -> int | None:

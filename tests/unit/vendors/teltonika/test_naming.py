@@ -195,9 +195,7 @@ def test_id_on_which_families_disagree_has_no_name_without_a_model(
 
 
 @pytest.mark.parametrize("model", [None, "", "FM3612", "XX1"])
-def test_companions_in_the_record_decide_what_an_axis_is(
-    naming: Naming, model: str | None
-) -> None:
+def test_companions_in_the_record_decide_what_an_axis_is(naming: Naming, model: str | None) -> None:
     axes = {"17": 5, "18": 0xFFFD, "19": 1000}
     named = naming.named(axes, {17: 2, 18: 2, 19: 2}, model)
     assert by_id(named) == {17: ("Axis X", 5), 18: ("Axis Y", -3), 19: ("Axis Z", 1000)}
@@ -205,8 +203,15 @@ def test_companions_in_the_record_decide_what_an_axis_is(
 
 @pytest.mark.parametrize(
     "widths",
-    [None, {18: 2}, {17: 2, 18: 2}, {17: 4, 18: 2, 19: 2}, {17: 2, 18: 2, 19: 1}]
-    + [{17: 2, 18: 4, 19: 2}, {17: 2, 19: 2}],
+    [
+        None,
+        {18: 2},
+        {17: 2, 18: 2},
+        {17: 4, 18: 2, 19: 2},
+        {17: 2, 18: 2, 19: 1},
+        {17: 2, 18: 4, 19: 2},
+        {17: 2, 19: 2},
+    ],
 )
 def test_id_without_its_companions_has_no_name_without_a_model(
     naming: Naming, widths: dict[int, int] | None
