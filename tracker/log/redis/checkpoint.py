@@ -29,7 +29,7 @@ from tracker.redis.script import Script
 #: only holds the checkpoint back.
 MAX_RUNS: Final = 10_000
 #: Maximum number of runs that one call records, so that Redis is not blocked for long.
-_PAGE: Final = 1000
+MAX_RECORDED: Final = 1000
 #: Maximum number of pending entries that are read at once.
 _MAX_PENDING: Final = 20_000
 #: Maximum number of entries that a search examines, and in one call of Redis; and the bytes of one.
@@ -315,8 +315,8 @@ async def record_finished(redis: RedisConnection, stream: str, runs: Sequence[Ru
     :raises Refused: if the key of the checkpoint is of another type, or must not be written.
     """
     keys, dropped = [stream, checkpoint(stream)], 0
-    for start in range(0, len(runs), _PAGE):
-        page = runs[start : start + _PAGE]
+    for start in range(0, len(runs), MAX_RECORDED):
+        page = runs[start : start + MAX_RECORDED]
         dropped += await _RECORD.run(redis, keys, *[one for run in page for one in run])
     return dropped
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import takewhile
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from tracker.errors import Refused
-from tracker.log.redis.checkpoint import Run, create_checkpoint, record_finished
+from tracker.log.redis.checkpoint import (
+    MAX_RECORDED,
+    Run,
+    advance_checkpoint,
+    create_checkpoint,
+    record_finished,
+)
 from tracker.observe.ratelimit import RateLimit
 from tracker.redis.connection import RedisConnection
 
@@ -44,6 +52,8 @@ class CheckpointPublisher:
         :raises Unavailable: if Redis is down.
         """
         await self._safely(stream, create_checkpoint(self._redis, stream))
+        # Redis then knows the script, and does not ask for it after an acknowledgement.
+        await self._safely(stream, advance_checkpoint(self._redis, stream))
 
     def read(self, stream: str, entry_ids: Sequence[str]) -> None:
         """Remember that these entries are neighbours."""
@@ -52,13 +62,22 @@ class CheckpointPublisher:
             parts.clear()  # left over from entries that this member never finished
         parts[entry_ids[0]] = entry_ids
 
-    async def finished(self, stream: str, entry_ids: Sequence[str]) -> None:
-        """Record finished entries. This must precede their acknowledgement.
+    async def finished(
+        self, stream: str, entry_ids: Sequence[str], acknowledge: Callable[[], Deferred[Any]]
+    ) -> None:
+        """Record finished entries, then acknowledge them.
 
+        :param acknowledge: sends the acknowledgement on the same connection. It is called before
+            Redis has replied, so that Redis synchronises both to disk at once.
         :raises Unavailable: if Redis is down.
         """
         runs = self._runs(self._parts.get(stream, {}), entry_ids)
-        await self._safely(stream, record_finished(self._redis, stream, runs))
+        if earlier := runs[:-MAX_RECORDED]:
+            await self._safely(stream, record_finished(self._redis, stream, earlier))
+        last = record_finished(self._redis, stream, runs[-MAX_RECORDED:])
+        recorded = Deferred.fromCoroutine(self._safely(stream, last))
+        both = gatherResults([recorded, acknowledge()], consumeErrors=True)
+        await both.addErrback(_first_error)
 
     @staticmethod
     def _runs(parts: dict[str, Sequence[str]], entry_ids: Sequence[str]) -> list[Run]:
@@ -88,3 +107,11 @@ class CheckpointPublisher:
                     stream=stream,
                     error=error,
                 )
+
+
+def _first_error(failure: Failure) -> Failure:
+    """Return the error of the call that failed first."""
+    failure.trap(FirstError)
+    error: Any = failure.value
+    first: Failure = error.subFailure
+    return first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -201,9 +202,14 @@ class RedisReader:
 
     async def acknowledge(self, stream: str, entry_ids: Sequence[str]) -> None:
         """See IRecordReader."""
-        if self._publisher is not None:
-            await self._publisher.finished(stream, entry_ids)
-        await self._redis.execute("XACK", stream, self._group, *entry_ids)
+        if self._publisher is None:
+            await self._acknowledge(stream, entry_ids)
+        else:
+            acknowledge = partial(self._acknowledge, stream, entry_ids)
+            await self._publisher.finished(stream, entry_ids, acknowledge)
+
+    def _acknowledge(self, stream: str, entry_ids: Sequence[str]) -> Deferred[Any]:
+        return self._redis.execute("XACK", stream, self._group, *entry_ids)
 
     async def dead_letter(self, entry: StreamEntry, reason: str) -> None:
         """See IRecordReader."""
