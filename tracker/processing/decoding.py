@@ -154,13 +154,19 @@ def stored_position(
         # times as much memory.
         position = evolve(position, attributes=EncodedAttributes(encode_json(position.attributes)))
     extra = read_extra(extra_text) if extra_text else NO_EXTRA
-    received_at = extra.arrived or entry.appended_at
+    appended_at = entry.appended_at
+    # Whatever an entry says, it did not arrive after it was appended.
+    received_at = min(extra.arrived or appended_at, appended_at)
     # Redis never gives an entry an earlier ID than the one before. Once its clock was ahead, all
-    # entries seem to arrive then; a device that agrees with this machine is right.
+    # entries seem to arrive then. It is believed only if the device agrees with it, and not with
+    # this machine.
     if (
         received_at > now
         and clocks.error(received_at, now) is not None
-        and clocks.error(position.timestamp, now) is None
+        and (
+            clocks.error(position.timestamp, now) is None
+            or clocks.error(position.timestamp, received_at) is not None
+        )
     ):
         received_at = now
     extra = judged(extra, position, received_at, clocks)

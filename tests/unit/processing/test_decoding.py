@@ -139,3 +139,14 @@ def test_clock_of_redis_that_was_ahead_does_not_make_devices_wrong(
     assert (stored.received_at, stored.is_place) == (NOW, True)
     wrong = decoding.stored(entry(appended=appended, timestamp="2080-01-01T00:00:00.000Z"))
     assert not wrong.is_place
+    assert decoding.stored(entry(appended=appended, timestamp="2004-01-01T00:00:00.000Z")) == (
+        decoding.stored(entry(timestamp="2004-01-01T00:00:00.000Z"))
+    )
+
+
+@pytest.mark.parametrize(
+    "timestamp", [TIME, "2004-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z"]
+)
+def test_first_arrival_is_not_after_the_append(decoding: Decoding, timestamp: str) -> None:
+    moved = decoding.stored(entry('{"arrived":"9999-12-31T23:59:59.999Z"}', timestamp=timestamp))
+    assert (moved.received_at, moved.is_place) == (NOW, timestamp == TIME)
