@@ -362,13 +362,17 @@ def test_measurement_is_not_an_error(naming: Naming) -> None:
 
 
 @pytest.mark.parametrize(
-    ("element_id", "width", "raw"),
-    [(25, 2, 12_501), (25, 2, 0xF05F), (86, 2, 1001), (113, 1, 255), (201, 2, 0xFFFF)],
+    ("element_id", "width", "raw", "model"),
+    [
+        *((25, 2, raw, "FMB120") for raw in (12_501, 0xF05F)),
+        *((86, 2, 1001, "FMB120"), (113, 1, 255, "FMB120"), (201, 2, 0xFFFF, "FMB120")),
+        *((87, 4, 0xFFFFFFFF, "FMB640"), (1066, 8, 101, "TFT100"), (1166, 8, 246, "TFT100")),
+    ],
 )
 def test_value_out_of_range_is_an_error(
-    naming: Naming, element_id: int, width: int, raw: int
+    naming: Naming, element_id: int, width: int, raw: int, model: str
 ) -> None:
-    (about,) = naming.named({str(element_id): raw}, {element_id: width}, "FMB120").values()
+    (about,) = naming.named({str(element_id): raw}, {element_id: width}, model).values()
     assert about == {"id": element_id, "value": None, "raw": raw, "error": "out of range"}
 
 
