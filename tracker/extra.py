@@ -76,25 +76,29 @@ def judged(extra: Extra, position: Position, arrival: str, clocks: ClockRule) ->
     return extra if error is None else extra.marked(CLOCK, error)
 
 
-def widths_json(widths: Iterable[tuple[int, int]]) -> str:
+def widths_json(widths: Iterable[tuple[int | str, int]]) -> str:
     """Return the JSON object for :data:`WIDTHS`.
 
-    :param widths: (element ID, size of its value in bytes), each ID once.
+    :param widths: (element ID, size of its value in bytes), each ID once, and those of one size
+        together, as on the wire.
     """
-    by_width: dict[int, list[str]] = {}
+    text, last = "", -1
     for element_id, width in widths:
-        by_width.setdefault(width, []).append(str(element_id))
-    groups = [f'"{width}":[{",".join(ids)}]' for width, ids in by_width.items()]
-    return f"{{{','.join(groups)}}}"
+        if width == last:
+            text = f"{text},{element_id}"
+        else:
+            text = f'{text}],"{width}":[{element_id}'
+            last = width
+    return f"{{{text[2:]}]}}" if text else "{}"
 
 
-def record_extra(widths: Iterable[tuple[int, int]], fix: bool | None) -> str:
+def record_extra(widths: Iterable[tuple[int | str, int]], fix: bool | None) -> str:
     """Return the field of a record of a vendor whose elements have widths.
 
     :param widths: see :func:`widths_json`.
     :param fix: see :data:`FIX`; None if the number of satellites decides.
     """
-    mark = "" if fix is None else f',"{FIX}":{dumps(fix)}'
+    mark = "" if fix is None else f',"{FIX}":{"true" if fix else "false"}'
     return f'{{"{WIDTHS}":{widths_json(widths)}{mark}}}'
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any, Final
 
 from tracker.extra import record_extra
@@ -38,6 +39,8 @@ MESSAGE_SHA256: Final = "message_sha256"
 REPEATED_ID: Final = "IO ID occurs more than once in a record: the last value is kept"
 
 _DEGREE: Final = 10_000_000
+#: The width of an element, and of an item of a mapping from ID to width.
+_WIDTH: Final = itemgetter(1)
 
 
 def entries(
@@ -58,24 +61,25 @@ def entries(
     :param message_bytes: see :func:`message_position`.
     """
     if isinstance(content, Packet):
-        codec = content.codec.name
-        positions = [position(device_id, record) for record in content.records]
-        for record, made in zip(content.records, positions, strict=True):
-            distinct = len(made.attributes) - (record.timestamp > MAX_TIMESTAMP_MS)
-            if distinct < len(record.elements) + len(record.variable):
+        made = []
+        for record in content.records:
+            one = position(device_id, record)
+            count = len(record.elements) + len(record.variable)
+            is_repeated = len(one.attributes) - (record.timestamp > MAX_TIMESTAMP_MS) < count
+            if is_repeated:
                 on_repeated_id()
-        return [
-            _entry(made, codec, record.elements, record.variable)
-            for record, made in zip(content.records, positions, strict=True)
-        ]
+            widths = _widths(one, record.elements, record.variable, is_repeated)
+            made.append(_entry(one, content.codec.name, widths))
+        return made
     if isinstance(content, Codec7Packet):
+        made = []
         for old in content.records:
-            if len({element[0] for element in old.elements}) < len(old.elements):
+            is_repeated = len({element[0] for element in old.elements}) < len(old.elements)
+            if is_repeated:
                 on_repeated_id()
-        return [
-            _entry(codec7_position(device_id, old), codec7.NAME, old.elements)
-            for old in content.records
-        ]
+            one = codec7_position(device_id, old)
+            made.append(_entry(one, codec7.NAME, _widths(one, old.elements, (), is_repeated)))
+        return made
     several = len(content.parts) > 1
     return [
         message_position(
@@ -85,19 +89,30 @@ def entries(
     ]
 
 
-def _entry(
+def _widths(
     made: Position,
-    codec: str,
     elements: Sequence[Element],
-    variable: Sequence[tuple[int, bytes]] = (),
-) -> Entry:
-    """Return the entry of a record with the widths of its elements."""
+    variable: Sequence[tuple[int, bytes]],
+    is_repeated: bool,
+) -> Iterable[tuple[int | str, int]]:
+    """Return the widths of the elements of a record, for :func:`~tracker.extra.record_extra`.
+
+    :param is_repeated: True if an IO ID occurs more than once.
+    """
+    if not is_repeated:
+        # The attributes begin with these elements, and have their IDs as text already.
+        return zip(made.attributes, map(_WIDTH, elements), strict=False)
     # As for attributes, the last one of a repeated id is kept.
     widths = {element_id: width for element_id, width, _ in elements}
     for element_id, _ in variable:
         widths.pop(element_id, None)
+    return sorted(widths.items(), key=_WIDTH)
+
+
+def _entry(made: Position, codec: str, widths: Iterable[tuple[int | str, int]]) -> Entry:
+    """Return the entry of a record whose elements have these widths."""
     fix = None if made.has_fix() else made.has_fix(made.satellites is None)
-    return made.to_entry(codec, record_extra(widths.items(), fix))
+    return made.to_entry(codec, record_extra(widths, fix))
 
 
 def position(device_id: str, record: Record) -> Position:

@@ -181,7 +181,7 @@ def test_last_element_of_a_repeated_id_of_codec_7_is_kept() -> None:
     record = Codec7Record(1_167_609_600_000, 0, elements=((66, 1, 9), (67, 1, 2), (66, 4, 1)))
     (entry,) = entries_of(Codec7Packet((record,)))
     assert entry.payload.endswith('"attributes":{"66":1,"67":2}}')
-    assert entry.extra == '{"widths":{"4":[66],"1":[67]},"fix":false}'
+    assert entry.extra == '{"widths":{"1":[67],"4":[66]},"fix":false}'
 
 
 # Messages.
