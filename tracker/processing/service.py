@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.interfaces import INaming, IPositionSink
 from tracker.keys import PROCESSOR_GROUP
+from tracker.log.redis.checkpointpublisher import CheckpointPublisher
 from tracker.log.redis.lagmetrics import LagMetrics
-from tracker.log.redis.publisher import CheckpointPublisher
 from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Health
 from tracker.processing.consumer import WATCHDOG_TIMEOUT, BatchOptions, Consumer

@@ -24,7 +24,7 @@ from tracker.log.redis.checkpoint import (
     find_skipped,
     record_finished,
 )
-from tracker.log.redis.publisher import CheckpointPublisher
+from tracker.log.redis.checkpointpublisher import CheckpointPublisher
 from tracker.log.redis.reader import RedisReader
 
 pytestmark = pytest.mark.parametrize("redis_program", [VALKEY, REDIS_70])

@@ -13,8 +13,8 @@ from tracker.errors import Refused
 from tracker.log.allowance import READ_BYTES, Allowance
 from tracker.log.entries import BEGINNING, StreamEntry, entry_order
 from tracker.log.interfaces import IRecordReader
+from tracker.log.redis.checkpointpublisher import CheckpointPublisher
 from tracker.log.redis.dead import append_dead
-from tracker.log.redis.publisher import CheckpointPublisher
 from tracker.redis.connection import RedisConnection
 from tracker.redis.replies import mapping
 
