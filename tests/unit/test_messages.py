@@ -206,9 +206,9 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     # Options of tracker-admin.
     (
         lambda at: read_file(file_of(at, b"[tracker-admin]\ncontrol = \xff\n")),
-        "{}/file is not UTF-8",
+        "File {}/file is not UTF-8",
     ),
-    (lambda at: read_file(at), "{} cannot be read: Is a directory"),
+    (lambda at: read_file(at), "Cannot read {}: Is a directory"),
     (
         lambda at: Options(environ={}).control_port(at),
         "No control port given. Use --control unix:PATH or set TRACKER_CONTROL. "

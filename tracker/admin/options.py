@@ -121,9 +121,9 @@ def read_file(file: Path) -> dict[str, str]:
     try:
         parser.read_string(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise click.UsageError(f"{file} cannot be read: {error.strerror}") from None
+        raise click.UsageError(f"Cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise click.UsageError(f"{file} is not UTF-8") from None
+        raise click.UsageError(f"File {file} is not UTF-8") from None
     except configparser.Error as error:
         raise click.UsageError(f"{file}: {_fault(error)}") from None
     for section in parser.sections():

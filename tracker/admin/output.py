@@ -166,7 +166,8 @@ def printable(text: str) -> str:
 def sentence(text: str) -> str:
     """Return the text of an error as one line: a sentence with a capital and one final mark.
 
-    Texts of libraries end with or without a period, or with a question.
+    Texts of libraries end with or without a period, or with a question. A text that begins with a
+    name from outside puts its kind before it ("Stream x"), so that the name stays as it is.
     """
     text = " ".join(text.split())
     first = text.partition(" ")[0]

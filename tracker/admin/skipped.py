@@ -119,5 +119,5 @@ async def _find(redis: RedisConnection, stream: str) -> Skipped:
         if not is_wrong_type(error):
             raise
         raise RunFailed(
-            f"{shown(stream)} is not a stream, or the key of its checkpoint is not a sorted set."
+            f"Key {shown(stream)} is not a stream, or that of its checkpoint is not a sorted set."
         ) from None

@@ -145,7 +145,7 @@ class SQLiteRepair(RepairedDatabase):
         self._devices = _DEVICES.format_map(conditions)
         self._replace = (_REFRESH, _REPLACE.format_map(conditions), _CONTACT.format_map(conditions))
         if not Path(path).exists():
-            raise SinkDown(f"{path} does not exist")
+            raise SinkDown(f"file {path} does not exist")
         with _errors():
             self._database = connect(path)
             try:
