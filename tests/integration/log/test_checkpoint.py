@@ -328,6 +328,26 @@ async def test_checkpoint_is_recorded_when_redis_is_full(
 
 
 @ensureDeferred
+async def test_checkpoint_that_was_deleted_is_published_anew(
+    redis: RedisServer, connected: Connected
+) -> None:
+    append(redis, 1, 30)
+    reader = member(connected, entries=10)
+    await reader.join(STREAM)
+    first, second = await read(reader), await read(reader)
+    redis.client.delete(KEY)
+    with capturedLogs() as captured:
+        await reader.acknowledge(STREAM, second)
+    assert [event["log_format"] for event in captured if "anew" in event["log_format"]]
+    assert await skipped(connected) == (0, [])
+    await reader.acknowledge(STREAM, first)
+    assert await skipped(connected) == (20, [])
+    await read(reader)
+    redis.client.xgroup_delconsumer(STREAM, PROCESSOR_GROUP, "one")
+    assert await skipped(connected) == (20, [(21, 30, 10)])
+
+
+@ensureDeferred
 async def test_entries_are_acknowledged_even_if_the_checkpoint_is_refused(
     redis: RedisServer, connected: Connected
 ) -> None:

@@ -100,7 +100,7 @@ _RECORD: Final = Script(
     _RUNS
     + f"""\
 local stream, key = KEYS[1], KEYS[2]
-if redis.call('EXISTS', key) == 0 then return 0 end
+if redis.call('EXISTS', key) == 0 then return false end
 redis.call('ZREM', key, '')
 local function is_joined(last, first)
   return first <= last or not first_entry(stream, '(' .. last, '(' .. first)
@@ -305,19 +305,21 @@ async def create_checkpoint(redis: RedisConnection, stream: str) -> bool:
     return bool(await _CREATE.run(redis, [stream, checkpoint(stream)], PROCESSOR_GROUP))
 
 
-async def record_finished(redis: RedisConnection, stream: str, runs: Sequence[Run]) -> int:
+async def record_finished(redis: RedisConnection, stream: str, runs: Sequence[Run]) -> int | None:
     """Record that the entries of these runs are finished.
 
-    Nothing is recorded if no checkpoint is published.
-
-    :return: the number of runs that were not recorded because there are :data:`MAX_RUNS`.
+    :return: the number of runs that were not recorded because there are :data:`MAX_RUNS`; None if
+        nothing was recorded because no checkpoint is published.
     :raises Unavailable: if Redis is down.
     :raises Refused: if the key of the checkpoint is of another type, or must not be written.
     """
     keys, dropped = [stream, checkpoint(stream)], 0
     for start in range(0, len(runs), MAX_RECORDED):
         page = runs[start : start + MAX_RECORDED]
-        dropped += await _RECORD.run(redis, keys, *[one for run in page for one in run])
+        left_out = await _RECORD.run(redis, keys, *[one for run in page for one in run])
+        if left_out is None:
+            return None
+        dropped += left_out
     return dropped
 
 

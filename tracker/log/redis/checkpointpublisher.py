@@ -32,7 +32,8 @@ class CheckpointPublisher:
     New entries of one reply are neighbours in their stream. They are recorded as one run, which
     costs Redis as little as one entry. Redis itself joins the runs of other entries.
 
-    If Redis refuses the checkpoint, this is logged, and entries are processed all the same.
+    A checkpoint that a client deleted is published anew. If Redis refuses the checkpoint, this is
+    logged, and entries are processed all the same.
 
     :param max_parts: maximum number of replies of a stream that are remembered.
     """
@@ -73,11 +74,18 @@ class CheckpointPublisher:
         """
         runs = self._runs(self._parts.get(stream, {}), entry_ids)
         if earlier := runs[:-MAX_RECORDED]:
-            await self._safely(stream, record_finished(self._redis, stream, earlier))
-        last = record_finished(self._redis, stream, runs[-MAX_RECORDED:])
+            await self._safely(stream, self._record(stream, earlier))
+        last = self._record(stream, runs[-MAX_RECORDED:])
         recorded = Deferred.fromCoroutine(self._safely(stream, last))
         both = gatherResults([recorded, acknowledge()], consumeErrors=True)
         await both.addErrback(_first_error)
+
+    async def _record(self, stream: str, runs: Sequence[Run]) -> None:
+        if await record_finished(self._redis, stream, runs) is not None:
+            return
+        if await create_checkpoint(self._redis, stream):
+            self._log.warn("{stream}: checkpoint not found; it is published anew", stream=stream)
+            await record_finished(self._redis, stream, runs)
 
     @staticmethod
     def _runs(parts: dict[str, Sequence[str]], entry_ids: Sequence[str]) -> list[Run]:
