@@ -110,6 +110,21 @@ async def test_position_with_many_fields_and_a_future_id_is_stranded(
 
 
 @ensureDeferred
+async def test_other_entries_at_the_ends_of_a_stream_do_not_hide_it(
+    redis: RedisServer, connected: Connected
+) -> None:
+    others = {"before": (2, 0), "after": (0, 2), "both": (5, 2)}
+    for name, (before, after) in others.items():
+        for count, at in ((before, 1), (after, 3)):
+            for number in range(count):
+                redis.client.xadd(f"{WRONG}:{name}", {"hello": "world"}, id=f"{at}-{number}")
+            if at == 1:
+                redis.client.xadd(f"{WRONG}:{name}", position(1), id="2-0")
+    names = {one.name for one in await found(connected)}
+    assert names == {f"{WRONG}:{name}" for name in others}
+
+
+@ensureDeferred
 async def test_search_survives_malformed_keys(redis: RedisServer, connected: Connected) -> None:
     poison(redis)
     append(redis, WRONG, 2, age=1e6)

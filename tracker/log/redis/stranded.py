@@ -1,8 +1,8 @@
 """Search for streams of positions that no processor reads, under any name.
 
 After the name of a stream was corrected, no instance advertises the wrong one. The stream is then
-found among all keys of Redis, by its content: its first entry has the fields of a position. Redis
-iterates over its keys in small steps and is never blocked.
+found among all keys of Redis, by its content: one of its first or last entries has the fields of a
+position. Redis iterates over its keys in small steps and is never blocked.
 """
 
 from __future__ import annotations
@@ -44,19 +44,29 @@ MAX_LABELLED: Final = 50
 _SCAN_COUNT: Final = 1000
 #: Fields of an entry that are compared with those of a position.
 _MAX_FIELDS: Final = 64
+#: Entries at each end of a stream that are examined. Any client may have appended another one.
+_EXAMINED: Final = 3
 _MAX_FOREIGN: Final = 10_000
 _DEAD_SUFFIX: Final = dead_letters("")
 
-# KEYS: a stream. ARGV: maximum number of fields to compare. Returns whether the first entry looks
-# like a position (without its content, which may be long), the number of entries, the first ID and
-# the time; false if the stream is empty.
+# KEYS: a stream. ARGV: maximum number of fields to compare; entries to examine at each end. Returns
+# whether one of these looks like a position (without its content, which may be long), the number of
+# entries, the first ID and the time; false if the stream is empty.
 _SHAPE: Final = Script("""\
-local entry = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
-if not entry then return false end
-local seen = {}
-for at = 1, math.min(#entry[2], 2 * tonumber(ARGV[1])), 2 do seen[entry[2][at]] = true end
-local shaped = seen.ts and seen.device_id and seen.codec and seen.payload and not seen._id
-return {shaped and 1 or 0, redis.call('XLEN', KEYS[1]), entry[1], redis.call('TIME')}
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[2])
+if not first[1] then return false end
+local function has_position(entries)
+  for _, entry in ipairs(entries) do
+    local seen = {}
+    for at = 1, math.min(#entry[2], 2 * tonumber(ARGV[1])), 2 do seen[entry[2][at]] = true end
+    if seen.ts and seen.device_id and seen.codec and seen.payload and not seen._id then
+      return true
+    end
+  end
+end
+local shaped = has_position(first)
+  or has_position(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', ARGV[2]))
+return {shaped and 1 or 0, redis.call('XLEN', KEYS[1]), first[1][1], redis.call('TIME')}
 """)
 
 
@@ -163,7 +173,7 @@ async def examine(redis: RedisConnection, key: bytes) -> FoundStream | None:
     if name.startswith(COMMANDS_PREFIX) or not is_stream_name(name):
         return None
     try:
-        reply = await _SHAPE.run(redis, [name], _MAX_FIELDS)
+        reply = await _SHAPE.run(redis, [name], _MAX_FIELDS, _EXAMINED)
     except Refused as error:
         if not is_wrong_type(error):
             raise
