@@ -12,6 +12,7 @@ from tracker.admin.options import output_option, redis_option
 from tracker.admin.output import Column, Kind, show_rows
 from tracker.admin.redis import known_streams, run_with_redis
 from tracker.errors import Refused
+from tracker.keys import checkpoint
 from tracker.log.redis.checkpoint import Skipped, find_skipped, record_finished
 from tracker.observe.wording import plural
 from tracker.reactor import Reactor
@@ -56,7 +57,7 @@ def list_(*, url: str | None, streams: tuple[str, ...], output: str) -> None:
     async def request(reactor: Reactor, redis: RedisConnection) -> int:
         rows, unknown = [], []
         for stream in streams or await known_streams(redis):
-            found = await _find(redis, stream)
+            found = await _find(redis, stream, may_be_missing=not streams)
             rows += [{"stream": shown(stream), **one.as_json()} for one in found.ranges]
             if not found.complete:
                 click.echo(f"{shown(stream)}: more entries not examined", err=True)
@@ -89,17 +90,27 @@ def discard(*, url: str | None, stream: str, yes: bool) -> None:
     async def request(reactor: Reactor, redis: RedisConnection) -> int:
         found = await _find(redis, stream)
         name = shown(stream)
+        if found.committed is None:
+            raise RunFailed(f"No processor has published a checkpoint of {name}.")
         if not found.ranges:
             click.echo(f"{name}: no skipped entries")
             return ExitCode.DONE
         _print_ranges(found)
-        question = f"Discard {plural(found.entries, 'skipped entry', 'skipped entries')} of {name}?"
+        entries = plural(found.entries, "skipped entry", "skipped entries")
+        question = f"Discard {entries}{'' if found.complete else ' or more'} of {name}?"
         if not yes and not confirm(question):
             raise RunFailed("Cancelled; nothing was discarded.", ExitCode.FAILED)
-        await record_finished(redis, stream, [(one.first, one.last) for one in found.ranges])
-        entries = plural(found.entries, "entry", "entries")
-        more = "" if found.complete else "; there may be more: repeat the command"
-        click.echo(f"{name}: {entries} discarded{more}")
+        discarded = 0
+        while found.ranges:
+            runs = [(one.first, one.last) for one in found.ranges]
+            if await record_finished(redis, stream, runs) != 0:
+                raise RunFailed(f"The checkpoint of {name} has too many ranges, or was deleted.")
+            discarded += found.entries
+            if found.complete:
+                break
+            found = await _find(redis, stream)
+            _print_ranges(found)
+        click.echo(f"{name}: {plural(discarded, 'entry', 'entries')} discarded")
         return ExitCode.DONE
 
     run_with_redis(url, request)
@@ -112,12 +123,17 @@ def _print_ranges(found: Skipped) -> None:
         click.echo(f"{entries} from {one.first} ({first_time}) to {one.last} ({last_time})")
 
 
-async def _find(redis: RedisConnection, stream: str) -> Skipped:
+async def _find(redis: RedisConnection, stream: str, *, may_be_missing: bool = False) -> Skipped:
+    kind = (await redis.execute("TYPE", stream)).decode()
+    if kind == "none":
+        if may_be_missing:
+            return Skipped(None)
+        raise RunFailed(f"Stream {shown(stream)} not found.")
+    if kind != "stream":
+        raise RunFailed(f"Key {shown(stream)} is a {kind}, not a stream.")
     try:
         return await find_skipped(redis, stream)
     except Refused as error:
         if not is_wrong_type(error):
             raise
-        raise RunFailed(
-            f"Key {shown(stream)} is not a stream, or that of its checkpoint is not a sorted set."
-        ) from None
+        raise RunFailed(f"Key {checkpoint(shown(stream))} is not a sorted set.") from None

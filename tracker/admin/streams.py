@@ -121,7 +121,7 @@ def adopt(*, url: str | None, stream: str, target: str | None) -> None:
       tracker-admin streams adopt telemtry:teltonika
     """
     if not is_stream_name(stream):
-        raise click.UsageError(f"Invalid name of a stream: {shown(stream)}.")
+        raise click.UsageError(f"Invalid name of a stream: '{shown(stream)}'.")
     configured = configured_streams()
     target = target or next(
         name for name, vendor in configured.items() if vendor == config.PINNED_VENDOR

@@ -149,3 +149,36 @@ def test_lag_reports_skipped_entries(redis: RedisServer, skipped: list[str]) -> 
     redis.client.delete(KEY)
     (row,) = json.loads(admin(redis, "lag", "-o", "json"))
     assert row["skipped"] is None
+
+
+def test_missing_stream_and_other_key_are_errors(redis: RedisServer, skipped: list[str]) -> None:
+    redis.client.set("text", "x")
+    for command in (("list", "--stream"), ("discard", "--yes")):
+        assert "not found" in admin(redis, "skipped", *command, "nothing", code=1)
+        assert "not a stream" in admin(redis, "skipped", *command, "text", code=1)
+    redis.client.delete(KEY)
+    assert "No processor" in admin(redis, "skipped", "discard", "--yes", STREAM, code=1)
+
+
+def test_all_entries_are_discarded_or_settled_however_many(
+    redis: RedisServer, skipped: list[str], sink: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.log.redis.checkpoint.MAX_EXAMINED", 1)
+    append(redis, *range(-10, -1210, -1))
+    redis.client.xgroup_setid(STREAM, "processor", "$")
+    before = redis.client.zrange(KEY, 0, -1)
+    assert f"{STREAM}: 1,218 entries discarded" in admin(
+        redis, "skipped", "discard", STREAM, "--yes"
+    )
+    assert ranges(redis) == []
+    redis.client.delete(KEY)
+    redis.client.zadd(KEY, dict.fromkeys(before, 0))
+    fixes = [
+        fix
+        for one in json.loads(admin(redis, "doctor", "-o", "json", code=1))
+        if one["check"] == "skipped-entries" and (fix := one.get("fix"))
+    ]
+    command = shlex.split(fixes[-1].replace("$TRACKER_SINK", f"sqlite:{sink}"))
+    ended = tracker_admin(*command[1:], env=environment(REDIS_URL=redis.url))
+    assert ended.returncode == 0
+    assert ranges(redis) == []

@@ -275,6 +275,7 @@ def test_streams_that_must_not_be_adopted_are_refused(redis: RedisServer) -> Non
         (DEAD, f"dead retry --stream {STREAM}.", 1),
         (STREAM, f"Processors with this environment read {STREAM}.", 2),
         ("\udcff", "Invalid name of a stream: ", 2),
+        ("", "Invalid name of a stream: ''.", 2),
     ):
         assert reason in admin(redis, "streams", "adopt", stream, code=code)
     output = admin(redis, "streams", "adopt", "mine", "--to", "other", code=2)

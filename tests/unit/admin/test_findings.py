@@ -104,10 +104,18 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
                     "(1970-01-01T00:00:02.000Z): neither pending nor proven to be stored"
                 ]
                 * 5,
-                "s: 2 more skipped entries at least",
+                "s: more entries may be skipped, which were not examined",
             ],
             strict=True,
         )
+    ),
+    (
+        [*streams.judge_skipped("s", Skipped("5-0", [SkippedRange("1-0", "2-0", 1)] * 7))][5],
+        "s: 2 more skipped entries",
+    ),
+    (
+        next(streams.judge_skipped("s", Skipped("5-0", complete=False))),
+        "s: no entry was skipped among the first ones that are not finished",
     ),
     (streams.judge_dead("s", 0), "s: no dead letters"),
     (streams.judge_dead("s", 1), "s: 1 entry could not be processed"),

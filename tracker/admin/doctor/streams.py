@@ -336,7 +336,8 @@ def judge_stranded(found: Sequence[StrandedStream], complete: bool = True) -> It
         name = shown(stream.name)
         # A name that was escaped or cut cannot be passed to a command.
         exact = name == stream.name
-        fix = f"tracker-admin streams adopt {shlex.quote(name)}" if exact else ""
+        end = "-- " if name.startswith("-") else ""
+        fix = f"tracker-admin streams adopt {end}{shlex.quote(name)}" if exact else ""
         yield failure(f"{name}: no processor reads it; {stream.described()}", fix)
     if len(found) > MAX_STRANDED:
         more = plural(len(found) - MAX_STRANDED, "more stranded stream")
@@ -371,23 +372,30 @@ def judge_skipped(stream: str, found: Skipped) -> Iterator[Finding]:
     """Judge the skipped entries of a stream."""
     if found.committed is None:
         yield skipped(f"{stream}: no processor has published a checkpoint")
-    elif not found.ranges:
-        yield ok(f"{stream}: no entry was skipped")
+        return
+    if not found.ranges:
+        among = "" if found.complete else " among the first ones that are not finished"
+        yield ok(f"{stream}: no entry was skipped{among}")
+        return
+    replay = f"tracker-admin replay --stream {shlex.quote(stream)}"
     for one in found.ranges[:MAX_FINDINGS]:
         entries = plural(one.entries, "entry", "entries")
         first, last = one.times
         yield failure(
             f"{stream}: {entries} skipped, {one.first} ({first}) to {one.last} ({last}): neither "
             "pending nor proven to be stored",
-            f"tracker-admin replay --stream {shlex.quote(stream)} --from {one.first} "
-            f'--to {one.last} --sink "$TRACKER_SINK"',
+            f'{replay} --from {one.first} --to {one.last} --sink "$TRACKER_SINK"',
         )
     left = found.ranges[MAX_FINDINGS:]
-    if left or not found.complete:
+    if not found.complete:
+        yield failure(
+            f"{stream}: more entries may be skipped, which were not examined",
+            f'{replay} --from {found.ranges[0].first} --sink "$TRACKER_SINK"',
+        )
+    elif left:
         count = sum(one.entries for one in left)
         yield failure(
-            f"{stream}: {plural(count, 'more skipped entry', 'more skipped entries')}"
-            + ("" if found.complete else " at least"),
+            f"{stream}: {plural(count, 'more skipped entry', 'more skipped entries')}",
             f"tracker-admin skipped list --stream {shlex.quote(stream)}",
         )
 
