@@ -295,6 +295,15 @@ async def test_wrong_counter_is_repaired_without_moving_the_group(
 
 
 @ensureDeferred
+async def test_new_group_gets_a_counter_without_a_correction_of_its_lag(
+    redis: RedisServer, connected: Connected
+) -> None:
+    redis.client.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+    assert await repair_lag(connected.connection, STREAM) == {}
+    assert redis.client.xinfo_groups(STREAM)[0]["entries-read"] == 0
+
+
+@ensureDeferred
 async def test_lag_of_a_missing_stream_needs_no_repair(
     redis: RedisServer, connected: Connected
 ) -> None:

@@ -111,8 +111,8 @@ return {redis.call('TIME'), counts, groups}
 
 # Corrects the counter of each group whose lag is provably wrong, or not known because the counter
 # is. The last delivered entry stays the same. Deleted entries make the lag unknown whatever the
-# counter is; its correction would be undone by the next one. Returns the names of the groups, and
-# their lags before and after. ARGV: the number of groups to read.
+# counter is; its correction would be undone by the next one. Returns the names of the groups whose
+# lags have changed, and the lags before and after. ARGV: the number of groups to read.
 _REPAIR: Final = Script(
     f"""\
 local repaired = {{}}
@@ -129,7 +129,7 @@ for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     if complete and wrong then
       local done = redis.pcall('XGROUP', 'SETID', KEYS[1], group.name,
         group['last-delivered-id'], 'ENTRIESREAD', about['entries-added'] - counted)
-      if not done.err then
+      if not done.err and group.lag ~= counted then
         repaired[#repaired + 1] = {group.name, group.lag or false, counted}
       end
     end
@@ -242,8 +242,8 @@ async def stream_lag(redis: RedisConnection, stream: str) -> StreamLag | None:
 async def repair_lag(redis: RedisConnection, stream: str) -> dict[str, tuple[int | None, int]]:
     """Correct the lags that Redis reports wrongly and that can be counted.
 
-    :return: group → the lag that Redis reported (None: none), and the number of undelivered
-        entries, which it reports now.
+    :return: group whose lag has changed → the lag that Redis reported (None: none), and the
+        number of undelivered entries, which it reports now.
     :raises Unavailable: if Redis is down.
     :raises Refused: if the key is not a stream.
     """
