@@ -367,6 +367,7 @@ def test_measurement_is_not_an_error(naming: Naming) -> None:
         *((25, 2, raw, "FMB120") for raw in (12_501, 0xF05F)),
         *((86, 2, 1001, "FMB120"), (113, 1, 255, "FMB120"), (201, 2, 0xFFFF, "FMB120")),
         *((87, 4, 0xFFFFFFFF, "FMB640"), (1066, 8, 101, "TFT100"), (1166, 8, 246, "TFT100")),
+        *((10816, 1, 0x7F, "FMB120"), (10832, 2, 0x7FFF, "FMB120")),
     ],
 )
 def test_value_out_of_range_is_an_error(
