@@ -1,4 +1,4 @@
-"""A lag that nothing can tell."""
+"""A lag that cannot be determined."""
 
 from __future__ import annotations
 

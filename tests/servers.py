@@ -75,8 +75,8 @@ REDIS_70: Final = "redis-7.0"
 def redis_70() -> str | None:
     """Return the path of a Redis 7.0, as in Debian 12; None if this machine has none.
 
-    Debian's package redis-tools has it without a service: redis-check-rdb is the server, which
-    behaves as its name says.
+    Debian's package redis-tools has it without a service: its redis-check-rdb is the program of the
+    server, which is a server if it is called by another name.
     """
     for name in ("redis-server", "redis-check-rdb"):
         if path := shutil.which(name):

@@ -2,7 +2,7 @@
 
 A record says when it was taken; the log says when it arrived. A time after the arrival, or one
 that is years older, is not the time of the record. Such a record is stored with its own time and a
-mark, and moves neither the track's end nor the last position of its device.
+mark; it is not part of the track of its device, and does not become the last position.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ClockRule:
 DEFAULT_CLOCKS: Final = ClockRule()
 
 
-@lru_cache(maxsize=64)  # few different minutes arrive at a time
+@lru_cache(maxsize=64)  # few minutes occur at a time
 def _right_times(minute: str, clock_tolerance: int, oldest: int) -> tuple[str, str]:
     """Return the earliest and the latest time that are right for every arrival in a minute.
 

@@ -1,4 +1,4 @@
-"""A key of a wrong type at each name, with each reader: nothing else is lost."""
+"""A key of a wrong type at each name affects nothing else, for each reader."""
 
 from __future__ import annotations
 

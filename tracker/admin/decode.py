@@ -31,7 +31,8 @@ _NOT_HEX = re.compile(r"[^0-9a-fA-F\s:]")
 )
 @click.option(
     "--model",
-    help="Model of the device, such as FMB920, for --names.  [default: what all models agree on]",
+    help="Model of the device, such as FMB920, for --names.  "
+    "[default: only names on which all models agree]",
 )
 def decode(digits: tuple[str, ...], kind: Kind | None, names: bool, model: str | None) -> None:
     r"""Decode the bytes of a Teltonika device to JSON.

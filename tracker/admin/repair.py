@@ -66,7 +66,7 @@ def repair(
     give it the same options as the processors.
 
     Processors may run meanwhile. If the command is interrupted, run it again with the same
-    options: it continues. To run it twice changes nothing more.
+    options: it continues. A second repair changes nothing.
 
     \b
     Example:

@@ -159,7 +159,7 @@ class _Settlement:
 async def _settlement(
     redis: RedisConnection, stream: str, sink: IPositionSink
 ) -> _Settlement | None:
-    """Return the settlement of skipped entries; None without any that may be settled."""
+    """Return the settlement of skipped entries; None if none may be settled."""
     try:
         before = await find_skipped(redis, stream)
     except Refused as error:

@@ -76,10 +76,10 @@ def list_(*, url: str | None, streams: tuple[str, ...], output: str) -> None:
 @click.argument("stream", metavar="STREAM")
 @yes_option
 def discard(*, url: str | None, stream: str, yes: bool) -> None:
-    r"""Give up the skipped entries of a stream.
+    r"""Discard the skipped entries of a stream.
 
-    The janitor then trims them like stored ones. Replay them first: only what cannot be stored
-    remains.
+    The janitor then trims them like stored ones. Replay them first; then only entries that cannot
+    be stored remain.
 
     \b
     Example:

@@ -59,7 +59,7 @@ def list_(*, url: str | None, output: str) -> None:
 
     STATE is "read" if a processor reads the stream, "not read" if only a processor with this
     environment would read it, "stranded" if no processor would, "finished" if no processor reads
-    it and none of its entries is left to process, or "dead letters". OLDEST AGE is the age of the
+    it and all its entries are processed, or "dead letters". OLDEST AGE is the age of the
     first unprocessed entry (or dead letter) in seconds.
     """
 
@@ -145,7 +145,7 @@ def adopt(*, url: str | None, stream: str, target: str | None) -> None:
         except Refused as error:
             raise RunFailed(
                 f"Redis refused an entry: {error}. Entries moved: {moved:,}. The others are still "
-                f"in {shown(stream)}. Repeat the command when the cause is removed."
+                f"in {shown(stream)}. Remove the cause and repeat the command."
             ) from None
         reason = await delete_empty(redis, stream, PROCESSOR_GROUP)
         rest = f"not deleted: {reason}" if reason else "deleted"

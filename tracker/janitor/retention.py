@@ -176,7 +176,7 @@ class StreamTrimmer:
         )
         if alarm.admit() is not None:
             self._log.error(
-                "{stream}: entries skipped, which are neither pending nor proven to be stored: "
+                "{stream}: entries skipped, neither pending nor recorded as stored: "
                 "{count} from {first} to {last}; they are kept until they are replayed or "
                 "discarded: tracker-admin skipped list",
                 stream=shown(stream),
@@ -187,6 +187,8 @@ class StreamTrimmer:
 
     async def _repair_lag(self, stream: str) -> None:
         for group, (before, after) in (await repair_lag(self._redis, stream)).items():
+            if before == after:
+                continue  # Redis only lacked the counter
             self._log.info(
                 "{stream}: lag of group {group} corrected from {before} to {after}",
                 stream=shown(stream),

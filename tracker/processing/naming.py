@@ -25,7 +25,7 @@ from tracker.untrusted import MAX_SHOWN, shown
 #: Seconds between two reads of the devices' models.
 REFRESH_INTERVAL: Final = 60
 
-#: Models that were checked; further ones are used, and not checked.
+#: Maximum number of models that are checked; further ones are used without a check.
 _MAX_REPORTED: Final = 1000
 
 

@@ -63,7 +63,7 @@ def test_stream_without_a_checkpoint_is_named(redis: RedisServer) -> None:
     assert f"{STREAM}: no processor has published a checkpoint" in ended.stderr
 
 
-def test_key_that_is_no_checkpoint_is_an_error(redis: RedisServer, skipped: list[str]) -> None:
+def test_key_that_is_not_a_checkpoint_is_an_error(redis: RedisServer, skipped: list[str]) -> None:
     redis.client.delete(KEY)
     redis.client.set(KEY, "text")
     assert "not a sorted set" in admin(redis, "skipped", "list", code=1)

@@ -363,7 +363,7 @@ async def test_entries_are_acknowledged_even_if_the_checkpoint_is_refused(
 
 
 @ensureDeferred
-async def test_members_that_are_no_runs_are_passed_over(
+async def test_members_other_than_runs_are_ignored(
     redis: RedisServer, connected: Connected
 ) -> None:
     append(redis, 1, 10)
@@ -468,7 +468,7 @@ class Model:
 
 @pytest.mark.parametrize("seed", range(8))
 @ensureDeferred
-async def test_random_processing_skips_nothing_and_foul_play_is_found(
+async def test_random_processing_skips_nothing_and_manual_skips_are_found(
     redis: RedisServer, connected: Connected, seed: int
 ) -> None:
     model = Model(redis, connected, seed)

@@ -103,7 +103,7 @@ def test_names_option_adds_names_and_scaled_values() -> None:
         ),
     ],
 )
-def test_model_needs_names_and_a_list(options: tuple[str, ...], error: str) -> None:
+def test_model_requires_names_and_must_be_in_a_list(options: tuple[str, ...], error: str) -> None:
     assert error_of(admin("decode", *options, PANIC.frame.hex())) == error
 
 

@@ -101,7 +101,7 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
             [
                 *[
                     "s: 1 entry skipped, 1000-0 (1970-01-01T00:00:01.000Z) to 2000-1 "
-                    "(1970-01-01T00:00:02.000Z): neither pending nor proven to be stored"
+                    "(1970-01-01T00:00:02.000Z): neither pending nor recorded as stored"
                 ]
                 * 5,
                 "s: more entries may be skipped, which were not examined",

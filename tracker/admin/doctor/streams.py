@@ -383,7 +383,7 @@ def judge_skipped(stream: str, found: Skipped) -> Iterator[Finding]:
         first, last = one.times
         yield failure(
             f"{stream}: {entries} skipped, {one.first} ({first}) to {one.last} ({last}): neither "
-            "pending nor proven to be stored",
+            "pending nor recorded as stored",
             f'{replay} --from {one.first} --to {one.last} --sink "$TRACKER_SINK"',
         )
     left = found.ranges[MAX_FINDINGS:]

@@ -1,11 +1,10 @@
 """The checkpoint of a stream: which entries the processors have finished.
 
 It is a sorted set of *runs*. A run is a range of IDs all of whose entries are finished: they are in
-the sink, dead letters, deleted, or given up. The run that starts at the beginning of the stream
+the sink, dead letters, deleted, or discarded. The run that starts at the beginning of the stream
 ends at the committed checkpoint, which the janitor never trims past. A processor records what it
 has stored before it acknowledges it. An entry that is neither in a run nor pending nor undelivered
-is therefore *skipped*: its group or consumer was changed by hand, and nothing proves that it is
-stored.
+is therefore *skipped*: its group or consumer was changed by hand, and it is not recorded as stored.
 
 Runs merge when the stream has no entry between them. Each entry that is not finished separates two
 runs, so that their number stays small. A run is one member, "first:last" with IDs of fixed width,
@@ -25,20 +24,20 @@ from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
 
-#: Maximum number of runs of a stream. Beyond it nothing is recorded that lengthens no run, which
-#: only holds the checkpoint back.
+#: Maximum number of runs of a stream. Beyond it, only entries that extend a run are recorded; the
+#: checkpoint then stays behind, which is harmless.
 MAX_RUNS: Final = 10_000
 #: Maximum number of runs that one call records, so that Redis is not blocked for long.
 MAX_RECORDED: Final = 1000
 #: Maximum number of pending entries that are read at once.
 _MAX_PENDING: Final = 20_000
-#: Maximum number of entries that a search examines, and in one call of Redis; and the bytes of one.
+#: Maximum number of entries that a search examines, and of entries and bytes in one call of Redis.
 MAX_EXAMINED: Final = 10_000
 _STEP: Final = 500
 _STEP_BYTES: Final = 1 << 20
 
 _WIDTH: Final = 41
-#: Maximum number of members that are no runs and that a search passes over.
+#: Maximum number of members other than runs that a search ignores.
 _MAX_STRANGE: Final = 100
 
 # IDs of fixed width, which Redis reads as well, can be compared as text.
@@ -48,7 +47,7 @@ local function wide(id)
   return ('0'):rep(20 - #ms) .. ms .. '-' .. ('0'):rep(20 - #seq) .. seq
 end
 local BEGINNING = wide('0-0')
--- The ends of the first run that a search returns, and its member. Other members are passed over.
+-- The ends of the first run that a search returns, and its member. Other members are ignored.
 local function ends(command, key, low, high)
   for _ = 1, {_MAX_STRANGE} do
     local found = redis.pcall(command, key, low, high, 'LIMIT', 0, 1)

@@ -25,7 +25,7 @@ LAG_INTERVAL: Final = 5
 #: seconds.
 LIVE_TIMEOUT: Final = 60.0
 
-#: Seconds since the last read after which the figures are unknown, not yet late.
+#: Maximum age of the figures in seconds; older ones are unknown.
 MAX_FIGURES_AGE: Final = 30.0
 
 #: Maximum numbers of groups of a stream, and of consumers of a group, that have metrics.

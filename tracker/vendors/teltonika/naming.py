@@ -1,9 +1,9 @@
 """Names of the attributes of positions, with units, signed and scaled values, states and errors.
 
-A value gets a name only where the device's model, the id and the size on the wire agree. If the
-model is unknown, all families that have this id in this size have to agree, or its companions in
-the record have to show the family. If the size is unknown (entries of earlier versions), all sizes
-have to agree that the id has and that the value fits.
+A value gets a name only where the device's model, the id and the width (the size of the value on
+the wire) agree. If the model is unknown, all families that have this id in this width have to
+agree, or its companions in the record have to show the family. If the width is unknown (entries of
+earlier versions), all widths that the id has, and that the value fits, have to agree.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tracker.vendors.teltonika.dictionary import (
 _MODEL: Final = re.compile(r"(?:TELTONIKA[ _-]*)?([A-Z]{2,3})[ _-]?([0-9][0-9A-Z]*)")
 _MODEL_LENGTH: Final = 6
 
-#: Different texts in ``devices:models`` whose names are kept; after that they are looked up again.
+#: Maximum number of texts in ``devices:models`` whose names are cached.
 _MAX_CACHED: Final = 4096
 
 _VARIABLE: Final = 0

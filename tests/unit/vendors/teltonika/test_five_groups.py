@@ -89,7 +89,7 @@ def test_fifth_group_of_another_codec_is_rejected(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("golden", golden_8, ids=lambda golden: golden.name)
-def test_packet_that_can_be_read_with_four_groups_is(golden: Golden) -> None:
+def test_packet_that_can_be_read_with_four_groups_has_four(golden: Golden) -> None:
     outcome = decode_packet(golden.data)
     assert isinstance(outcome, Decoded)
     assert outcome.value.codec is CODEC_8

@@ -310,7 +310,7 @@ def test_malformed_message_is_skipped_and_reported(online: Conversation, data: b
     assert [entries[0].codec for entries, _ in online.gateway.published] == ["8"]
 
 
-def test_frame_without_messages_is_a_sign_of_life(online: Conversation) -> None:
+def test_frame_without_messages_is_ignored(online: Conversation) -> None:
     online.send(encode_frame(b"\x0c\x00\x00") + frame(1))
     assert not online.closed
     assert online.gateway.kinds == []
