@@ -187,8 +187,6 @@ class StreamTrimmer:
 
     async def _repair_lag(self, stream: str) -> None:
         for group, (before, after) in (await repair_lag(self._redis, stream)).items():
-            if before == after:
-                continue  # Redis only lacked the counter
             self._log.info(
                 "{stream}: lag of group {group} corrected from {before} to {after}",
                 stream=shown(stream),
