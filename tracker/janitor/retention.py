@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
 from typing import Any, Final
 
 from attrs import frozen
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import Metric
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -16,6 +17,7 @@ from tracker.log.redis.checkpoint import Skipped, advance_checkpoint, find_skipp
 from tracker.log.redis.heartbeats import read_advertised
 from tracker.log.redis.lag import repair_lag
 from tracker.log.redis.trim import TrimResult, remove_idle_consumers, trim, trim_dead
+from tracker.observe.figures import gauge
 from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
@@ -77,7 +79,7 @@ class StreamTrimmer:
         self._retention = retention
         self._alarms: dict[tuple[str, str], RateLimit] = {}
         self._malformed_keys = MalformedKeyLog(clock, self._log)
-        self._metrics = _Metrics(self._streams, metrics_registry)
+        self._metrics = _Metrics(redis, self._streams, metrics_registry)
 
     async def trim_all(self, may_continue: Callable[[], bool]) -> list[str]:
         """Trim all streams once, and return the reasons why some exceed their limits.
@@ -261,24 +263,15 @@ class StreamTrimmer:
 
 
 class _Metrics:
-    def __init__(self, streams: Iterable[str], metrics_registry: CollectorRegistry) -> None:
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(name, text, ["stream"], registry=metrics_registry)
+    """Metrics of streams. Without a connection to Redis, its figures have no values."""
 
-        self._measured: set[str] = set()
-        self._checked: set[str] = set()
-        self._bytes = gauge(
-            "tracker_stream_bytes", "Memory that the stream uses, estimated from a sample."
-        )
-        self._held = gauge(
-            "tracker_stream_retention_exceeded",
-            "1 while the stream exceeds a limit because its entries are not processed; else 0.",
-        )
-        self._skipped = gauge(
-            "tracker_skipped_entries",
-            "Entries that the processors skipped: delivered, but neither pending nor recorded as "
-            "stored; absent without a checkpoint.",
-        )
+    def __init__(
+        self, redis: RedisConnection, streams: Iterable[str], metrics_registry: CollectorRegistry
+    ) -> None:
+        self._redis = redis
+        self._measured: dict[str, TrimResult] = {}
+        self._skipped: dict[str, int] = {}
+        metrics_registry.register(self)
         self.trimmed = Counter(
             "tracker_stream_trimmed_entries",
             "Entries trimmed from the stream.",
@@ -316,34 +309,45 @@ class _Metrics:
     def measured(self, stream: str, done: TrimResult | None) -> None:
         """Set the metrics of a stream; None: it does not exist."""
         if done is None:
-            self._forget(stream)
+            self._measured.pop(stream, None)
         elif self._label(stream) == stream:
-            self._measured.add(stream)
-            self._bytes.labels(stream).set(done.bytes)
-            self._held.labels(stream).set(bool(done.exceeded))
+            self._measured[stream] = done
 
     def skipped(self, stream: str, skipped: Skipped | None) -> None:
         """Set the number of skipped entries of a stream; None: it is not known."""
         if skipped is None or skipped.committed is None:
-            self._forget_skipped(stream)
+            self._skipped.pop(stream, None)
         elif self._label(stream) == stream:
-            self._checked.add(stream)
-            self._skipped.labels(stream).set(skipped.entries)
+            self._skipped[stream] = skipped.entries
 
     def forget_all_but(self, streams: Set[str]) -> None:
         """Remove the metrics of other streams, which would keep their last values."""
-        for stream in self._measured - streams:
-            self._forget(stream)
-        for stream in self._checked - streams:
-            self._forget_skipped(stream)
+        for values in (self._measured, self._skipped):
+            for stream in values.keys() - streams:
+                del values[stream]
 
-    def _forget_skipped(self, stream: str) -> None:
-        if stream in self._checked:
-            self._checked.remove(stream)
-            self._skipped.remove(stream)
-
-    def _forget(self, stream: str) -> None:
-        if stream in self._measured:
-            self._measured.remove(stream)
-            self._bytes.remove(stream)
-            self._held.remove(stream)
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics; called by Prometheus' client at each scrape."""
+        size = gauge(
+            "tracker_stream_bytes",
+            "Memory that the stream uses, estimated from a sample.",
+            "stream",
+        )
+        held = gauge(
+            "tracker_stream_retention_exceeded",
+            "1 while the stream exceeds a limit because its entries are not processed; else 0.",
+            "stream",
+        )
+        skipped = gauge(
+            "tracker_skipped_entries",
+            "Entries that the processors skipped: delivered, but neither pending nor recorded as "
+            "stored; absent without a checkpoint.",
+            "stream",
+        )
+        if self._redis.connected:
+            for stream, done in self._measured.copy().items():
+                size.add_metric([stream], done.bytes)
+                held.add_metric([stream], bool(done.exceeded))
+            for stream, entries in self._skipped.copy().items():
+                skipped.add_metric([stream], entries)
+        yield from (size, held, skipped)

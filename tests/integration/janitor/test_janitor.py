@@ -358,20 +358,35 @@ async def test_cleanup_after_a_dead_instance_is_counted_and_logged(
 
 
 @ensureDeferred
-async def test_number_of_waiting_devices_is_unknown_during_an_outage(
-    redis: RedisServer, janitor: Start
+async def test_figures_of_redis_are_unknown_during_an_outage(
+    redis: RedisServer, janitor: Start, connected: Connected
 ) -> None:
     device = "356307042441013"
     redis.client.sadd("commands:waiting", device)
     redis.client.xadd(f"commands:waiting:{device}", fields("c1", device, expires_in=3600))
+    append(redis, 60)
+    redis.client.xgroup_create(STREAM, "processor", "0")
+    await create_checkpoint(connected.connection, STREAM)
+    redis.client.xadd("telemtry:teltonika", position(1))
     running = janitor(Retention())
-    await running.round()
-    assert running.number("tracker_commands_waiting_devices") == 1
+
+    def figures() -> set[float | None]:
+        return {
+            running.number("tracker_commands_waiting_devices"),
+            running.number("tracker_living_instances"),
+            running.number("tracker_stranded_streams"),
+            running.value("tracker_stranded_entries", "telemtry:teltonika"),
+            running.value("tracker_stranded_oldest_age_seconds", "telemtry:teltonika"),
+            running.value("tracker_stream_bytes"),
+            running.value("tracker_stream_retention_exceeded"),
+            running.value("tracker_skipped_entries"),
+        }
+
+    await until(lambda: None not in figures(), "all figures are known")
     redis.kill()
-    await until(
-        lambda: running.number("tracker_commands_waiting_devices") is None, "it has no value"
-    )
+    await until(lambda: figures() == {None}, "all figures are unknown")
     redis.start()
+    await until(lambda: None not in figures(), "all figures are known again")
 
 
 @ensureDeferred

@@ -234,7 +234,7 @@ def has_live_consumer(group: GroupLag) -> bool:
 class StrandedStreams(RedisTimer):
     """Service that searches for stranded streams every minute.
 
-    While Redis is down, the last result is kept.
+    While Redis is down, the last result is kept, and the metrics have no values.
 
     :param configured: streams that processors with this configuration read.
     :param metrics_registry: the registry to which the metrics are added; None: no metrics, and
@@ -301,7 +301,7 @@ class StrandedStreams(RedisTimer):
             "stream",
         )
         streams = self.streams
-        if streams is not None:
+        if streams is not None and self._redis.connected:
             count.add_metric([], len(streams))
             for one in streams[:MAX_LABELLED]:
                 if one.entries is not None:
