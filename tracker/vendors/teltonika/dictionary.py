@@ -156,16 +156,19 @@ class Groups:
     """Groups of models that have a list in common."""
 
     members: Mapping[str, Sequence[str]]
-    """Group → its models; an ``x`` in a model stands for any digit."""
+    """Group → its models; an ``x`` in a model stands for any digit, and for itself."""
     partial: frozenset[str]
     """Groups whose whole list is not known."""
 
     def of(self, model: str) -> list[str]:
-        """Return the groups to which a model belongs."""
+        """Return the groups to which a model belongs.
+
+        :param model: in upper case.
+        """
         return [
             group
             for group, members in self.members.items()
-            if any(re.fullmatch(member.replace("x", "[0-9]"), model) for member in members)
+            if any(re.fullmatch(member.replace("x", "[0-9X]"), model) for member in members)
         ]
 
 

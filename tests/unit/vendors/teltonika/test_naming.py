@@ -63,7 +63,7 @@ def by_id(named: dict[str, Any]) -> dict[int, tuple[str, Any]]:
 # Frames.
 
 
-@pytest.mark.parametrize("model", ["FMB640", "FMC650", "FM6320"])
+@pytest.mark.parametrize("model", ["FMB640", "FMC650", "FM6320", "FM63xx"])
 def test_frame_of_a_professional_model_gets_the_names_of_its_list(
     naming: Naming, model: str
 ) -> None:
