@@ -144,7 +144,7 @@ class _Settlement:
         """Print on standard error how many entries are settled, and how many are left."""
         after = await find_skipped(self.redis, self.stream)
         if not self.before.complete:
-            # The search ends before all are found; the numbers have no meaningful difference.
+            # The search ends before all are found, so the difference of the numbers says nothing.
             click.echo(
                 f"Skipped entries that were stored are settled; {after.count} left", err=True
             )

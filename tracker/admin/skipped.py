@@ -91,7 +91,9 @@ def discard(*, url: str | None, stream: str, yes: bool) -> None:
         found = await _find(redis, stream)
         name = shown(stream)
         if found.committed is None:
-            raise RunFailed(f"No processor has published a checkpoint of {name}.")
+            raise RunFailed(
+                f"No processor has published a checkpoint of {name}. Start one of this version."
+            )
         if not found.ranges:
             click.echo(f"{name}: no skipped entries")
             return ExitCode.DONE
@@ -104,7 +106,10 @@ def discard(*, url: str | None, stream: str, yes: bool) -> None:
         while found.ranges:
             runs = [(one.first, one.last) for one in found.ranges]
             if await record_finished(redis, stream, runs) != 0:
-                raise RunFailed(f"The checkpoint of {name} has too many ranges, or was deleted.")
+                raise RunFailed(
+                    f"The checkpoint of {name} cannot record the entries: it has too many ranges, "
+                    "or was deleted. Repeat the command later."
+                )
             discarded += found.entries
             if found.complete:
                 break
