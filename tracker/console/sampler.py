@@ -51,6 +51,7 @@ UP_TO_DATE: Final = "up to date"
 BEHIND: Final = "behind"
 FAR_BEHIND: Final = "far behind"
 NOT_READ: Final = "not read"
+SKIPPED: Final = "skipped"
 
 #: Fields of a stream that no group reads.
 _NO_GROUP: Final = {
@@ -221,6 +222,8 @@ class Sampler(TimerService):
         for row in lags:
             if row["group"] == PROCESSOR_GROUP:
                 row["skipped"] = snapshot.skipped.get(row["stream"], 0)
+                if row["skipped"]:
+                    row["state"] = SKIPPED
         lags += map(_stranded, snapshot.stranded)
         figures: dict[str, float | None] = {**rates, "connected": snapshot.connected}
         for row in lags:

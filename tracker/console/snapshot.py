@@ -87,8 +87,8 @@ class Snapshot:
     """Error of the first command that Redis refused for another reason than a key's type."""
     stranded: Sequence[StrandedStream] = ()
     """Streams that no processor reads and no instance writes; at most :data:`MAX_STREAMS`."""
-    skipped: Mapping[str, int] = field(factory=dict)
-    """Stream → number of its entries that processors skipped, if any."""
+    skipped: Mapping[str, int | None] = field(factory=dict)
+    """Stream → number of its entries that processors skipped; None: it is not known."""
 
 
 async def take_snapshot(
@@ -115,12 +115,11 @@ async def take_snapshot(
         reader.unknown[Part.LAG] = "stranded streams are not known yet"
     others = [one for one in stranded or () if one.name not in advertised]
     lags, dead = [], []
-    skipped: dict[str, int] = {}
+    skipped: dict[str, int | None] = {}
     for stream in sorted(streams[:MAX_STREAMS]):
         if (lag := await reader.lag(Part.LAG, stream)) is not None:
             lags.append(lag)
-            if count := await reader.skipped(stream):
-                skipped[stream] = count
+            skipped[stream] = await reader.skipped(stream)
         if (letters := await reader.dead(stream)) is not None:
             dead.append(letters)
     if (letters := await reader.dead(RESPONSES)) is not None:
@@ -172,14 +171,15 @@ class _SnapshotReader:
     async def lag(self, part: Part, stream: str) -> StreamLag | None:
         return await self._read(part, stream, stream_lag(self.redis, stream), "a stream")
 
-    async def skipped(self, stream: str) -> int:
+    async def skipped(self, stream: str) -> int | None:
         # The lag is known even if the checkpoint cannot be read, which doctor reports.
         try:
-            return (await find_skipped(self.redis, stream, thorough=False)).entries
+            found = await find_skipped(self.redis, stream, thorough=False)
         except Refused as error:
             if is_wrong_type(error):
                 self.malformed[shown(checkpoint(stream))] = "not a sorted set"
-            return 0
+            return None
+        return None if found.committed is None else found.entries
 
     async def size(self, part: Part, command: str, key: str, kind: str) -> int | None:
         return await self._read(part, key, self.redis.execute(command, key), kind)

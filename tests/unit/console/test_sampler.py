@@ -84,7 +84,15 @@ def test_skipped_entries_are_shown_at_the_group_of_processors(server: Server) ->
     lags = [StreamLag(STREAM, 1, 1, groups)]
     server.snapshot = Snapshot(lags, None, [], 0, 0, 0, [], [], skipped={STREAM: 18})
     first, second = sample(server)["lag"]
-    assert (first["skipped"], second.get("skipped")) == (18, None)
+    assert (first["skipped"], first["state"]) == (18, "skipped")
+    assert ("skipped" in second, second["state"]) == (False, "up to date")
+
+
+def test_skipped_entries_that_cannot_be_read_are_unknown(server: Server) -> None:
+    lags = [StreamLag(STREAM, 1, 1, [GroupLag("processor", 0, 0, 0.0, [])])]
+    server.snapshot = Snapshot(lags, None, [], 0, 0, 0, [], [], skipped={STREAM: None})
+    (row,) = sample(server)["lag"]
+    assert (row["skipped"], row["state"]) == (None, "up to date")
 
 
 def test_lag_that_redis_does_not_report_is_unknown(server: Server) -> None:

@@ -11,7 +11,7 @@ import { Overview } from "./overview.js";
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
 const who = document.getElementById("who");
-const SEVERITY = ["up to date", "behind", "far behind", "not read"];
+const SEVERITY = ["up to date", "behind", "far behind", "skipped", "not read"];
 
 let view = null;
 const live = new Live({

@@ -201,11 +201,14 @@ function outageText(reason, live) {
 }
 
 function detail(lag) {
-  if (lag.stranded) return `No processor reads this stream. Run tracker-admin streams adopt ${lag.stream}.`;
+  // doctor quotes other names for a shell.
+  const adopt = /^\w[\w:.-]*$/.test(lag.stream) ? `streams adopt ${lag.stream}` : "doctor";
+  if (lag.stranded) return `No processor reads this stream. Run tracker-admin ${adopt}.`;
   if (lag.group === null) return "No consumer group reads this stream. Start a processor for it.";
   const undelivered = lag.undelivered === null ? "Undelivered entries unknown" : `${number(lag.undelivered)} not delivered`;
   const consumers = lag.consumer_count === 1 ? "1 consumer" : `${number(lag.consumer_count)} consumers`;
-  const skipped = lag.skipped ? `. ${number(lag.skipped)} skipped: run tracker-admin skipped list.` : "";
+  const skipped = lag.skipped ? `. ${number(lag.skipped)} skipped: run tracker-admin skipped list.`
+    : lag.skipped === null ? ". Skipped entries unknown: run tracker-admin doctor." : "";
   return `${undelivered}, ${number(lag.pending)} pending at ${consumers}${skipped}`;
 }
 
