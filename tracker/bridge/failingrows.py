@@ -26,6 +26,8 @@ MAX_ROWS: Final = 1000
 #: suspects there is a delay after the first failure, too, so that other rows get their turn.
 FIRST_DELAY: Final = 10.0
 MAX_DELAY: Final = 300.0
+#: Further failures, some minutes, after which a row is blamed that fails with 403.
+FORBIDDEN_PATIENCE: Final = 3
 
 _TOO_MANY_REQUESTS: Final = 429
 #: Responses to any request: Directus asks to wait, or does not accept the token.
@@ -50,15 +52,18 @@ class FailingRows:
     """The rows that Directus has failed to change.
 
     :param patience: failures of a row after which it is blamed without proof.
+    :param may_forbid: blame a row without proof after failures with 403, too. A missing permission
+        mostly concerns all rows, so this takes :data:`FORBIDDEN_PATIENCE` more of them.
     """
 
-    def __init__(self, clock: IReactorTime, patience: int = 3) -> None:
+    def __init__(self, clock: IReactorTime, patience: int = 3, *, may_forbid: bool = True) -> None:
         self.successes = 0
         """Number of rows that were changed."""
         self.failures = 0
         """Number of failures since then."""
         self._clock = clock
         self._patience = patience
+        self._may_forbid = may_forbid
         self._rows: OrderedDict[str, _Row] = OrderedDict()
 
     @property
@@ -134,10 +139,11 @@ class FailingRows:
     def _is_at_fault(self, row: _Row, suspects: int) -> bool:
         if self._is_explained(row):
             return True
-        # Without proof, the row must be one of few, and must fail repeatedly. Missing permissions
-        # (403) mostly concern all rows; therefore a proof is required.
-        if suspects > MAX_SUSPECTS or row.error.status in (*_OF_DIRECTUS, FORBIDDEN):
+        # Without proof, the row must be one of few, and must fail repeatedly.
+        if suspects > MAX_SUSPECTS or row.error.status in _OF_DIRECTUS:
             return False
+        if row.error.status == FORBIDDEN:
+            return self._may_forbid and row.attempts >= self._patience + FORBIDDEN_PATIENCE
         return row.attempts >= self._patience
 
     def _is_explained(self, row: _Row) -> bool:

@@ -146,7 +146,7 @@ class ResponseWriter(Service):
         self._claims = RedisTimer(clock, reader, CLAIM_AFTER / 3, self._keep_claims)
         self._writing: Mapping[str, _Unwritten] = {}
         self._held: dict[str, _Unwritten] = {}
-        self._failing_rows = FailingRows(clock, MAX_ATTEMPTS)
+        self._failing_rows = FailingRows(clock, MAX_ATTEMPTS, may_forbid=False)
         self._released = False  # true if new responses are read before released ones are claimed
         self._rejections = LimitedLog(clock, self._log)
 

@@ -250,6 +250,17 @@ def test_directus_that_changes_no_row_is_reported_until_it_recovers(
     assert (bench.pending, bench.reports[-1]) == (0, None)
 
 
+@pytest.mark.parametrize("status", [403, 500])
+def test_row_that_is_alone_and_always_fails_is_set_aside(bench: Bench, status: int) -> None:
+    reject(bench, [bench.row()], status)
+    bench.start()
+    bench.pass_(2)
+    assert str(status) in str(bench.reports[-1])
+    bench.pass_(600)
+    assert bench.reports[-1] is None
+    assert bench.pending == 1
+
+
 def test_failing_row_that_was_deleted_is_no_longer_reported(bench: Bench) -> None:
     bad = bench.row()
     reject(bench, [bad], 403)
