@@ -204,8 +204,11 @@ def test_row_that_always_fails_delays_neither_others_nor_readiness(
 
 
 @pytest.mark.parametrize("status", [403, 500, 504])
-def test_rows_behind_hundreds_of_failing_ones_are_sent(bench: Bench, status: int) -> None:
-    bad = [bench.row(imei=device(number), date_created=stamp(900)) for number in range(250)]
+def test_rows_behind_pages_of_failing_ones_are_sent(
+    bench: Bench, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.bridge.pending.PAGE_SIZE", 10)
+    bad = [bench.row(imei=device(number), date_created=stamp(900)) for number in range(25)]
     reject(bench, bad, status)
     good = bench.row(imei=device(999), date_created=stamp(1))
     bench.start()
@@ -215,8 +218,11 @@ def test_rows_behind_hundreds_of_failing_ones_are_sent(bench: Bench, status: int
     assert bench.reports[-1] is None
 
 
-def test_newest_command_of_a_device_is_sent_behind_failing_ones(bench: Bench) -> None:
-    reject(bench, [bench.row(date_created=stamp(number)) for number in range(150)], 500)
+def test_newest_command_of_a_device_is_sent_behind_failing_ones(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.bridge.pending.PAGE_SIZE", 10)
+    reject(bench, [bench.row(date_created=stamp(number)) for number in range(25)], 500)
     bench.row(imei=device(1), date_created=stamp(901))
     newest = bench.row(date_created=stamp(900))
     bench.start()

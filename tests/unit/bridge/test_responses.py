@@ -313,15 +313,21 @@ def test_lone_command_that_always_fails_is_blamed_after_many_attempts(writing: W
     assert list(writing.stream.pending) == [entry]
 
 
-def test_responses_behind_hundreds_of_failing_ones_are_written(writing: Writing) -> None:
-    *bad, good = writing.rows(MAX_HELD + BATCH_SIZE + 50)
+def test_responses_behind_more_failing_ones_than_are_held_are_written(
+    writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    max_held = 10  # each failing response costs hundreds of requests
+    monkeypatch.setattr("tracker.bridge.responses.MAX_HELD", max_held)
+    monkeypatch.setattr("tracker.bridge.responses.BATCH_SIZE", max_held)
+    writing.stream.batch = max_held
+    *bad, good = writing.rows(2 * max_held + 5)
     reject(writing, bad, 403)
     for key in (*bad, good):
         writing.respond(key, "responded")
     writing.writer.startService()
     writing.pass_time(60)
     assert writing.reports[-1] is not None
-    assert len(writing.stream.pending) < MAX_HELD + BATCH_SIZE
+    assert len(writing.stream.pending) <= 2 * max_held
     writing.pass_time(400)
     assert writing.status(good) == "responded"
     writing.stream.idle = True  # the released entries can be claimed
