@@ -11,7 +11,9 @@ import pytest
 import valkey
 
 from tests.acl import OPS, ROLES, AclRedisServer
-from tests.servers import free_port
+from tests.admin import admin
+from tests.servers import REDIS_70, VALKEY, RedisServer, free_port
+from tests.system.processes import environment
 from tracker.redis.embedded import find_server
 from tracker.redis.rights import commands
 
@@ -145,6 +147,16 @@ def test_server_grants_all_listed_permissions(server: AclRedisServer, role: str)
     for command in commands(role, ["telemetry:teltonika"]):
         reply = server.client.execute_command("ACL", "DRYRUN", f"tracker-{role}", *command)
         assert reply in (True, b"OK"), command
+
+
+@pytest.mark.parametrize("redis_program", [VALKEY, REDIS_70])
+@pytest.mark.parametrize("right", ["-xinfo|groups", "-evalsha", "%W~*"])
+def test_exit_code_says_that_rights_are_missing(redis: RedisServer, right: str) -> None:
+    redis.client.xgroup_create("telemetry:teltonika", "processor", mkstream=True)
+    keys = () if right.startswith("-") else ("resetkeys",)
+    redis.client.execute_command("ACL", "SETUSER", "weak", "on", ">x", "~*", "+@all", *keys, right)
+    url = f"redis://weak:x@127.0.0.1:{redis.port}/0"
+    assert admin("lag", env=environment(REDIS_URL=url)).returncode == 4
 
 
 def test_login_requires_the_password_of_the_user(

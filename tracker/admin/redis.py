@@ -19,6 +19,7 @@ from tracker.observe.health import Condition
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress, redis_address
 from tracker.redis.connection import RedisConnection
+from tracker.redis.protocol import is_not_permitted
 from tracker.runtime.run import RunFailed, run
 
 
@@ -52,8 +53,7 @@ def run_with_redis(
                 raise RunFailed(_not_usable(address, reason), ExitCode.UNREACHABLE)
             return await request(reactor, redis)
         except Refused as error:
-            denied = str(error).startswith("NOPERM")
-            code = ExitCode.NOT_PERMITTED if denied else ExitCode.FAILED
+            code = ExitCode.NOT_PERMITTED if is_not_permitted(error) else ExitCode.FAILED
             raise RunFailed(f"Redis refused the request: {error}.", code) from None
         except Unavailable as error:
             raise RunFailed(f"Redis does not reply: {error}.", ExitCode.UNREACHABLE) from None

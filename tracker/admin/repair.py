@@ -99,7 +99,9 @@ def repair(
         counts = work.run()
     except SinkDown as error:
         reason = shown(error, MAX_LINE)
-        raise RunFailed(f"The database failed: {reason}. Run the command again.") from None
+        raise RunFailed(
+            f"The database failed: {reason}. Run the command again when the cause is removed."
+        ) from None
     finally:
         progress.end()
         database.close()

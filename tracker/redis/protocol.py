@@ -20,6 +20,9 @@ _QUOTED_ARGUMENTS = ", with args beginning with"
 #: steadily. Requests ask for at most 16 MiB by default, which takes 60 s at 2.3 Mbit/s.
 MAX_REPLY_TIME: Final = 60.0
 
+#: Beginnings of errors; the last two are those of scripts, since Redis 7.2 and before.
+_NOT_PERMITTED: Final = ("NOPERM", "ERR ACL failure in script", "ERR The user executing the script")
+
 #: Reason for closing a connection to a server that is not the master.
 READ_ONLY: Final = "a read-only replica"
 
@@ -27,6 +30,11 @@ READ_ONLY: Final = "a read-only replica"
 def is_wrong_type(error: Exception) -> bool:
     """Return True if Redis refused a command because the key holds another type of value."""
     return "WRONGTYPE" in str(error)
+
+
+def is_not_permitted(error: Exception) -> bool:
+    """Return True if Redis refused a command, or one of a script, because of the user's rights."""
+    return str(error).startswith(_NOT_PERMITTED)
 
 
 def is_foreign_key(error: Exception) -> bool:
