@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha1
-from typing import Any
+from typing import Any, Final
 
 from attrs import Factory, field, frozen
 
 from tracker.errors import Refused
 from tracker.redis.connection import RedisConnection
+
+#: A Lua function that returns alternating names and values, as of XINFO, as a table by name.
+NAMED: Final = """\
+local function named(facts)
+  local found = {}
+  for fact = 1, #facts, 2 do found[facts[fact]] = facts[fact + 1] end
+  return found
+end
+"""
 
 
 @frozen

@@ -22,7 +22,7 @@ from tracker.keys import PROCESSOR_GROUP, checkpoint
 from tracker.log.entries import BEGINNING
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
 from tracker.redis.connection import RedisConnection
-from tracker.redis.script import Script
+from tracker.redis.script import NAMED, Script
 
 #: Maximum number of runs of a stream. Beyond it, only entries that extend a run are recorded; the
 #: checkpoint then stays behind, which is harmless.
@@ -72,11 +72,7 @@ local function committed(key)
   local _, last = run_before(key, BEGINNING)
   return last
 end
-local function named(facts)
-  local found = {{}}
-  for fact = 1, #facts, 2 do found[facts[fact]] = facts[fact + 1] end
-  return found
-end
+{NAMED}\
 local function find_group(stream, name)
   for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local group = named(facts)
@@ -90,7 +86,8 @@ local function first_entry(stream, low, high)
 end
 """
 
-#: Lua functions, among them ``committed``: returns the committed checkpoint of a key, or false.
+#: Lua functions, among them :data:`~tracker.redis.script.NAMED`, and ``committed``: returns the
+#: committed checkpoint of a key, or false.
 FUNCTIONS: Final = _RUNS
 
 # KEYS: the stream, its checkpoint. ARGV: first and last ID of each run. The first write can only

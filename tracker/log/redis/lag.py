@@ -10,7 +10,7 @@ from attrs import Factory, field, frozen
 from tracker.keys import PROCESSOR_GROUP
 from tracker.redis.connection import RedisConnection
 from tracker.redis.replies import mapping
-from tracker.redis.script import Script
+from tracker.redis.script import NAMED, Script
 from tracker.untrusted import shown
 
 #: Maximum number of undelivered entries that are counted, and of their bytes; see :data:`_COUNT`.
@@ -25,11 +25,7 @@ _COUNT_STEP: Final = 20
 # returns the contents of entries, hence in small steps. Redis refuses a range after the largest ID,
 # hence pcall.
 _COUNT: Final = f"""\
-local function named(facts)
-  local found = {{}}
-  for fact = 1, #facts, 2 do found[facts[fact]] = facts[fact + 1] end
-  return found
-end
+{NAMED}\
 local about = named(redis.call('XINFO', 'STREAM', KEYS[1]))
 local countable, countable_bytes = {MAX_COUNTED}, {MAX_COUNTED_BYTES}
 -- The number of entries after the last delivered one, true if these are all, and the first one.

@@ -13,7 +13,7 @@ from tracker.extra import ARRIVED, NO_EXTRA, read_extra
 from tracker.log.redis.ranges import read_range
 from tracker.position import MAX_TIMESTAMP_MS, BadEntry, iso_milliseconds
 from tracker.redis.connection import RedisConnection
-from tracker.redis.script import Script
+from tracker.redis.script import NAMED, Script
 from tracker.untrusted import shown
 
 #: Maximum number of entries that are moved at once; that blocks Redis for a millisecond.
@@ -48,18 +48,19 @@ return results
 
 # KEYS: a stream. ARGV: a group. Deletes the stream if it is empty and has no other group. Returns
 # '' if it does not exist afterwards, else the reason.
-_DELETE_EMPTY: Final = Script("""\
+_DELETE_EMPTY: Final = Script(
+    NAMED
+    + """\
 if redis.call('EXISTS', KEYS[1]) == 0 then return '' end
 if redis.call('XLEN', KEYS[1]) > 0 then return 'it has new entries' end
 for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  for fact = 1, #facts, 2 do
-    if facts[fact] == 'name' and facts[fact + 1] ~= ARGV[1] then return 'it has other groups' end
-  end
+  if named(facts).name ~= ARGV[1] then return 'it has other groups' end
 end
 local deleted = redis.pcall('DEL', KEYS[1])
 if type(deleted) == 'table' and deleted.err then return deleted.err end
 return ''
-""")
+"""
+)
 
 #: Maximum number of bytes that are read at once.
 _READ_BYTES: Final = 4 << 20

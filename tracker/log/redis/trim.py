@@ -13,7 +13,7 @@ from attrs import frozen
 from tracker.keys import checkpoint
 from tracker.log.redis.checkpoint import FUNCTIONS
 from tracker.redis.connection import RedisConnection
-from tracker.redis.script import Script
+from tracker.redis.script import NAMED, Script
 from tracker.untrusted import shown
 
 #: Maximum number of entries removed by one call, so that Redis is not blocked for long.
@@ -54,8 +54,7 @@ end
 if redis.call('EXISTS', stream) == 0 then return false end
 local groups = redis.call('XINFO', 'GROUPS', stream)
 for _, facts in ipairs(groups) do
-  local group = {}
-  for fact = 1, #facts, 2 do group[facts[fact]] = facts[fact + 1] end
+  local group = named(facts)
   keep(redis.call('XPENDING', stream, group.name)[2], group.name)
   local after = redis.pcall('XRANGE', stream,
     '(' .. group['last-delivered-id'], '+', 'COUNT', 1)
@@ -106,16 +105,15 @@ return {
 
 # KEYS: the stream. ARGV: the group, milliseconds. XGROUP DELCONSUMER drops the consumer's pending
 # entries; no entry may therefore become pending between the check and the deletion.
-_REMOVE_IDLE: Final = Script("""\
+_REMOVE_IDLE: Final = Script(
+    NAMED
+    + """\
 local removed_names = {}
 if redis.call('EXISTS', KEYS[1]) == 0 then return removed_names end
 for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  local group = {}
-  for fact = 1, #facts, 2 do group[facts[fact]] = facts[fact + 1] end
-  if group.name == ARGV[1] then
+  if named(facts).name == ARGV[1] then
     for _, its in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
-      local consumer = {}
-      for fact = 1, #its, 2 do consumer[its[fact]] = its[fact + 1] end
+      local consumer = named(its)
       if consumer.pending == 0 and consumer.idle > tonumber(ARGV[2]) then
         redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
         removed_names[#removed_names + 1] = consumer.name
@@ -124,7 +122,8 @@ for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   end
 end
 return removed_names
-""")
+"""
+)
 
 
 @frozen
