@@ -82,7 +82,7 @@ def lag(
     The figures come from Redis, or from an instance if its control port is given. If both are
     given, the command line precedes the environment, and the environment precedes the
     configuration file; in the same place, Redis precedes the control port. An instance does not
-    report the names of consumers, nor stranded streams.
+    report the names of consumers, stranded streams or skipped entries.
 
     \b
     Examples:
@@ -254,8 +254,13 @@ def _consumers(group: Group) -> str:
     named = [
         f"{name} ({one['pending']}, {one['idle']:.1f}s)" for name, one in group["consumers"].items()
     ]
-    named += ["stranded"] if group["stranded"] else []
-    return ", ".join(named) or "-"
+    return ", ".join(named + _marks(group)) or "-"
+
+
+def _marks(group: Group) -> list[str]:
+    """Return what is wrong with a group beside its lag."""
+    marks = ["stranded"] if group["stranded"] else []
+    return marks + ([f"{group['skipped']} skipped"] if group["skipped"] else [])
 
 
 async def _follow(
@@ -305,5 +310,5 @@ def _echo_lines(found: list[Group]) -> None:
         click.echo(
             f"{at} {group['stream']} {group['group'] or '-'} lag={_lag(group)} "
             f"pending={group['pending']} oldest={group['oldest_unprocessed_age']:.1f}s "
-            f"consumers={group['consumer_count']}{' stranded' if group['stranded'] else ''}"
+            f"consumers={group['consumer_count']}{''.join(f' {mark}' for mark in _marks(group))}"
         )

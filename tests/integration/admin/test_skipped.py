@@ -6,13 +6,14 @@ import json
 import shlex
 import sqlite3
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import pytest
 
 from tests.admin import admin as tracker_admin
 from tests.integration.admin.test_streams import STREAM, admin, append
 from tests.servers import RedisServer
-from tests.system.processes import environment, stored
+from tests.system.processes import BIN, environment, stored
 from tracker.keys import checkpoint
 
 KEY = checkpoint(STREAM)
@@ -146,6 +147,7 @@ def test_lag_reports_skipped_entries(redis: RedisServer, skipped: list[str]) -> 
     assert f"Streams with skipped entries: {STREAM}." in ended.stderr
     (row,) = json.loads(admin(redis, "lag", "-o", "json"))
     assert row["skipped"] == 18
+    assert admin(redis, "lag").splitlines()[1].endswith(" 18 skipped")
     redis.client.delete(KEY)
     (row,) = json.loads(admin(redis, "lag", "-o", "json"))
     assert row["skipped"] is None
@@ -182,3 +184,12 @@ def test_all_entries_are_discarded_or_settled_however_many(
     ended = tracker_admin(*command[1:], env=environment(REDIS_URL=redis.url))
     assert ended.returncode == 0
     assert ranges(redis) == []
+
+
+def test_lag_that_follows_reports_skipped_entries(redis: RedisServer, skipped: list[str]) -> None:
+    command = [str(BIN / "tracker-admin"), "lag", "--follow"]
+    variables = environment(REDIS_URL=redis.url)
+    with Popen(command, stdout=PIPE, text=True, env=variables) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().endswith(" consumers=0 18 skipped\n")
+        process.terminate()
