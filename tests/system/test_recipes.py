@@ -16,6 +16,7 @@ from tests.system.processes import Key, Simulation, stored, wait_until_stored
 from tests.system.raw import STREAM
 from tests.system.recipes import Machine, block, commands
 from tests.waiting import wait_for
+from tracker.keys import PROCESSOR_GROUP
 
 PAGE = "operations"
 ROLES = ("tracker-process@1", "tracker-janitor", "tracker-ingest@1")
@@ -230,3 +231,26 @@ def test_recipe_adopts_a_stream_without_a_processor(site: Site) -> None:
     assert "stranded" in machine.follow(PAGE, "stranded-look").split()
     assert "positions deleted" in machine.follow(PAGE, "stranded-adopt")
     check_stored(machine, fleet.acknowledged())
+
+
+def test_recipe_replays_and_discards_skipped_entries(site: Site) -> None:
+    machine = site.running("vm1")
+    fleet = site.fleet()
+    fleet.wait_for_more(100)
+    machine.run("systemctl stop tracker-process@1")
+    fleet.wait_for_more(100)
+    fleet.park()
+    machine.redis.client.xadd(STREAM, {"payload": "{"})
+    machine.redis.client.xgroup_setid(STREAM, PROCESSOR_GROUP, "$")
+    machine.run("systemctl start tracker-process@1")
+    (look,) = commands(PAGE, "skipped-look")
+    (skipped,) = json.loads(machine.run(f"{look} -o json", exit_code=1))
+    assert skipped["entries"] >= 100
+    # The last one is malformed.
+    machine.replaced |= {"1795575516746-0": skipped["first"], "1795575518046-0": skipped["last"]}
+    (replay,) = commands(PAGE, "skipped-replay")
+    assert "1 left" in machine.run(replay, exit_code=1)
+    check_stored(machine, fleet.acknowledged())
+    (discard,) = commands(PAGE, "skipped-discard")
+    assert "1 entry discarded" in machine.run(f"{discard} --yes")
+    assert json.loads(machine.run(f"{look} -o json")) == []
