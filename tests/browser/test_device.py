@@ -14,7 +14,9 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import DEVICES, Plane
 from tests.browser.tabs import TIMEOUT, Visit
 from tests.servers import free_port
+from tests.system.raw import STREAM
 from tests.waiting import wait_for
+from tracker.position import Position
 
 Open = Callable[..., Visit]
 #: IMEI of a simulated device.
@@ -60,6 +62,19 @@ def test_device_page_shows_track_and_io(plane: Plane, visit: Open) -> None:
     expect(page.locator(".map .when").first).to_have_text(re.compile(r"\d\d:\d\d"))
     table = page.get_by_role("table", name="Latest IO elements")
     expect(table.get_by_role("row", name="External Voltage")).to_contain_text("V")
+    tab.check()
+
+
+def test_device_page_shows_a_wrong_time_that_is_no_place(plane: Plane, visit: Open) -> None:
+    device = "356307042441013"
+    record = Position(
+        device, "2080-01-06T00:00:00.000Z", 41.3, 19.8, 110, 0, 0, 9, 0, 0, {"66": 12}
+    )
+    plane.redis.client.xadd(STREAM, record.to_entry("8")._asdict())
+    tab = visit(plane.url)
+    facts = tab.open(f"#/devices/{device}").locator(".facts").first
+    expect(facts).to_contain_text("Last wrong time2080-01-06 00:00 UTC (ahead)", timeout=TIMEOUT)
+    expect(facts).to_contain_text("Positionnone yet")
     tab.check()
 
 

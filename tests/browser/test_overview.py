@@ -12,6 +12,8 @@ from tests.browser.conftest import DEVICES, Plane
 from tests.browser.tabs import STATE, TIMEOUT, Visit, whole
 from tests.integration.poison import position
 from tests.servers import free_port
+from tests.system.processes import run
+from tests.system.raw import STREAM
 from tests.waiting import wait_for
 
 Open = Callable[..., Visit]
@@ -112,6 +114,19 @@ def test_stranded_stream_is_shown_with_entries_and_age(plane: Plane, visit: Open
     finally:
         console.kill()
         plane.redis.client.delete("telemtry")
+
+
+def test_skipped_entries_are_shown(plane: Plane, visit: Open) -> None:
+    client = plane.redis.client
+    card = visit(plane.url).open().get_by_role("article", name="Lag of telemetry:teltonika")
+    # A consumer that is deleted takes along what was delivered to it.
+    client.xreadgroup("processor", "gone", {STREAM: ">"}, count=1, block=30_000)
+    assert client.xgroup_delconsumer(STREAM, "processor", "gone") == 1
+    try:
+        expect(card).to_contain_text("1 skipped: run tracker-admin skipped list", timeout=TIMEOUT)
+    finally:
+        run("tracker-admin", "skipped", "discard", "--redis", plane.redis.url, STREAM, "--yes")
+    expect(card).not_to_contain_text("skipped", timeout=TIMEOUT)
 
 
 def test_dead_letter_is_shown_as_text(plane: Plane, visit: Open) -> None:

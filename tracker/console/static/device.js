@@ -127,7 +127,7 @@ function factsOf(device) {
   if (row) {
     const contact = ago(row.last_contact);
     rows.push(["Last contact", contact.text, contact.title]);
-    rows.push(["Position", row.ts ? coordinates(row) : "no fix yet"]);
+    rows.push(["Position", row.ts ? coordinates(row) : "none yet"]);
     if (row.ts) rows.push(["Position time", moment(row.ts).text, row.ts]);
     if (Date.parse(row.last_contact) - Date.parse(row.received_at) > NEWER_PLACE) {
       rows.push(["Newer position", "none: later data has no fix, has a wrong time, or is older"]);
