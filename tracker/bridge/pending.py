@@ -174,6 +174,7 @@ class PendingRows:
 
 
 _STATUS: Final = {"status": {"_eq": PENDING}}
+_UNTIMED: Final = {"date_created": {"_null": True}}
 
 
 class PageCursor:
@@ -183,17 +184,23 @@ class PageCursor:
     therefore begins at the creation time of the last row of the previous page, behind the rows with
     that time that are still pending. If some of these change meanwhile, the next poll finds the
     rows that are skipped.
+
+    Rows without a creation time come first or last, which depends on the database.
     """
 
     def __init__(self) -> None:
         self._before: str | None = None
+        self._untimed_last: bool | None = None  # None: no page was read
         self.offset = 0
         """Number of rows to skip."""
 
     @property
     def filter(self) -> Filter:
         """The filter of the remaining rows."""
-        return {} if self._before is None else {"date_created": {"_lte": self._before}}
+        if self._before is None:
+            return _UNTIMED if self._untimed_last else {}
+        timed = {"date_created": {"_lte": self._before}}
+        return {"_or": [timed, _UNTIMED]} if self._untimed_last else timed
 
     def advance(self, page: Sequence[Row], left: set[str]) -> bool:
         """Advance past a page that was processed.
@@ -201,12 +208,12 @@ class PageCursor:
         :param left: the IDs of its rows that are still pending.
         :return: True if more rows may follow.
         """
-        last = page[-1]["date_created"]  # None if unknown: the database sorts it anywhere
+        if self._untimed_last is None:  # or there are none
+            self._untimed_last = page[0]["date_created"] is not None
+        last = page[-1]["date_created"]
         if last != self._before:
             self._before, self.offset = last, 0
         self.offset += sum(row["date_created"] == last and row["id"] in left for row in page)
-        if last is None and page[0]["date_created"] is not None:
-            return False  # no time sorts last, and the filter does not find such rows
         return len(page) == PAGE_SIZE
 
 

@@ -90,6 +90,8 @@ class Table:
     """Maximum number of rows in a request (``QUERY_LIMIT_MAX``); None: unlimited."""
     rejections: dict[str, Callable[[Row], RequestError | None]] = field(factory=dict)
     """Key → function that returns the error of a change of this row, or None."""
+    null_is_least: bool = False
+    """NULL sorts before all values, as in MySQL and SQLite; else after them, as in PostgreSQL."""
     unreadable: set[str] = field(factory=set)
     """Keys of rows with a value that causes an internal error (500) when it is read."""
 
@@ -333,7 +335,8 @@ class _Access:
             filter(accepts, self.table.rows.values()), key=lambda row: row[self.table.key]
         )
         for name in reversed(sort):
-            rows.sort(key=order(name.removeprefix("-")), reverse=name.startswith("-"))
+            key = order(name.removeprefix("-"), self.table.null_is_least)
+            rows.sort(key=key, reverse=name.startswith("-"))
         names = sorted(self.fields("read")) if "*" in query.get("fields", ["*"]) else fields
         end = None if limit < 0 else offset + limit
         found = {row[self.table.key] for row in rows[offset:end]}

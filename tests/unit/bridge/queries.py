@@ -82,13 +82,13 @@ def condition(name: str, operator: str, value: Any, kind: str) -> Callable[[Row]
     return lambda row: holds(row[name], value)
 
 
-def order(name: str) -> Any:
-    """Return a sort key for an ascending order with NULL last, as in PostgreSQL."""
+def order(name: str, null_is_least: bool) -> Any:
+    """Return a sort key for an ascending order."""
 
     def compare(one: Row, other: Row) -> int:
         a, b = one[name], other[name]
         if a is None or b is None:
-            return (a is None) - (b is None)
+            return ((a is None) - (b is None)) * (-1 if null_is_least else 1)
         return int(a > b) - int(a < b)
 
     return cmp_to_key(compare)

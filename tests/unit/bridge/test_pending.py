@@ -50,10 +50,15 @@ def test_rows_with_the_same_time_across_pages_are_tried_once_each(bench: Bench) 
     assert send_to_failing_instances(bench) == Counter(keys)
 
 
-def test_rows_without_a_creation_time_are_tried_once_each(bench: Bench) -> None:
-    """The database may sort them first, as the double does; they must not hide other rows."""
+@pytest.mark.parametrize("are_last", [False, True])
+@pytest.mark.parametrize("count", [30, PAGE_SIZE, 2 * PAGE_SIZE + 30])
+def test_rows_without_a_creation_time_are_tried_once_each(
+    bench: Bench, are_last: bool, count: int
+) -> None:
+    """The database may sort them first or last; they and the others must not hide each other."""
+    bench.double.tables["commands"].null_is_least = are_last
     soon = "2026-11-18T11:30:00.000Z"
-    moments = [None] * (PAGE_SIZE + 30) + [stamp(n) for n in range(2 * PAGE_SIZE)]
+    moments = [None] * count + [stamp(n) for n in range(2 * PAGE_SIZE)]
     keys = [
         bench.row(imei=device(n), date_created=at, expires_at=soon) for n, at in enumerate(moments)
     ]
