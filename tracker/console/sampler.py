@@ -195,36 +195,11 @@ class Sampler(TimerService):
 
     async def _overview(self) -> dict[str, Any]:
         snapshot = await self._take_snapshot()
-        malformed, unknown = dict(snapshot.malformed), dict(snapshot.unknown)
-        refused = snapshot.refused
-        try:
-            await self._commands.update(snapshot.entries)
-        except Refused as error:
-            if is_wrong_type(error):
-                malformed[RESPONSES] = "not a stream"
-            else:
-                refused = refused or str(error)
-            unknown[Part.COMMANDS] = unknown_reason(error, RESPONSES, "a stream")
-        if refused != self._refused:
-            self._refused = refused
-            if refused:
-                self._log.warn("sample is incomplete: Redis refused: {error}", error=refused)
-        for key, why in malformed.items():
-            self._malformed_keys.report(
-                key, why, "Rename or delete the key, or stop what writes it."
-            )
+        malformed, unknown = await self._faults(snapshot)
         self._ports.keep(snapshot.heartbeats[:MAX_INSTANCES])
         now = self._clock.seconds()
         rates = self._rates(now, snapshot.lags)
-        lags = [row for lag in snapshot.lags for row in self._groups(lag)]
-        if snapshot.responses is not None and snapshot.responses.groups:
-            lags += self._groups(snapshot.responses)
-        for row in lags:
-            if row["group"] == PROCESSOR_GROUP:
-                row["skipped"] = snapshot.skipped.get(row["stream"], 0)
-                if row["skipped"]:
-                    row["state"] = SKIPPED
-        lags += map(_stranded, snapshot.stranded)
+        lags = self._lags(snapshot)
         figures: dict[str, float | None] = {**rates, "connected": snapshot.connected}
         for row in lags:
             figures[f"entries {row['stream']} {row['group']}"] = row["total"]
@@ -263,6 +238,42 @@ class Sampler(TimerService):
             "can_send": self._ports.permission == "operate",
             "point": self._history.add(now, figures),
         }
+
+    async def _faults(self, snapshot: Snapshot) -> tuple[dict[str, str], dict[Part, str]]:
+        """Read the latest commands, and log the faults of a sample.
+
+        :return: malformed key → what is wrong with it, and unknown part → the reason.
+        """
+        malformed, unknown = dict(snapshot.malformed), dict(snapshot.unknown)
+        refused = snapshot.refused
+        try:
+            await self._commands.update(snapshot.entries)
+        except Refused as error:
+            if is_wrong_type(error):
+                malformed[RESPONSES] = "not a stream"
+            else:
+                refused = refused or str(error)
+            unknown[Part.COMMANDS] = unknown_reason(error, RESPONSES, "a stream")
+        if refused != self._refused:
+            self._refused = refused
+            if refused:
+                self._log.warn("sample is incomplete: Redis refused: {error}", error=refused)
+        for key, why in malformed.items():
+            self._malformed_keys.report(
+                key, why, "Rename or delete the key, or stop what writes it."
+            )
+        return malformed, unknown
+
+    def _lags(self, snapshot: Snapshot) -> list[dict[str, Any]]:
+        lags = [row for lag in snapshot.lags for row in self._groups(lag)]
+        if snapshot.responses is not None and snapshot.responses.groups:
+            lags += self._groups(snapshot.responses)
+        for row in lags:
+            if row["group"] == PROCESSOR_GROUP:
+                row["skipped"] = snapshot.skipped.get(row["stream"], 0)
+                if row["skipped"]:
+                    row["state"] = SKIPPED
+        return [*lags, *map(_stranded, snapshot.stranded)]
 
     def _groups(self, lag: StreamLag) -> list[dict[str, Any]]:
         about = {"stream": lag.stream, "stream_entries": lag.entries}

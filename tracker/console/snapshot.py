@@ -130,20 +130,20 @@ async def take_snapshot(
         queued += count
         entries += these
     return Snapshot(
-        lags,
-        await reader.lag(Part.COMMANDS, RESPONSES),
-        living,
-        await reader.size(Part.CONNECTED, "HLEN", CONNECTIONS, "a hash"),
-        await reader.size(Part.WAITING, "SCARD", WAITING, "a set"),
-        None if Part.QUEUED in reader.unknown else queued,
-        entries,
-        dead,
-        max(0, len(streams) - MAX_STREAMS) + max(0, len(others) - MAX_STREAMS),
-        reader.malformed,
-        reader.unknown,
-        reader.refused,
-        others[:MAX_STREAMS],
-        skipped,
+        lags=lags,
+        responses=await reader.lag(Part.COMMANDS, RESPONSES),
+        heartbeats=living,
+        connected=await reader.size(Part.CONNECTED, "HLEN", CONNECTIONS, "a hash"),
+        waiting=await reader.size(Part.WAITING, "SCARD", WAITING, "a set"),
+        queued=None if Part.QUEUED in reader.unknown else queued,
+        entries=entries,
+        dead=dead,
+        left_out=max(0, len(streams) - MAX_STREAMS) + max(0, len(others) - MAX_STREAMS),
+        malformed=reader.malformed,
+        unknown=reader.unknown,
+        refused=reader.refused,
+        stranded=others[:MAX_STREAMS],
+        skipped=skipped,
     )
 
 
