@@ -190,7 +190,7 @@ class PageCursor:
 
     def __init__(self) -> None:
         self._before: str | None = None
-        self._untimed_last: bool | None = None  # None: no page was read
+        self._untimed_last: bool | None = None  # also if none exist; None: no page was read
         self.offset = 0
         """Number of rows to skip."""
 
@@ -208,7 +208,7 @@ class PageCursor:
         :param left: the IDs of its rows that are still pending.
         :return: True if more rows may follow.
         """
-        if self._untimed_last is None:  # or there are none
+        if self._untimed_last is None:
             self._untimed_last = page[0]["date_created"] is not None
         last = page[-1]["date_created"]
         if last != self._before:

@@ -111,6 +111,67 @@ class _Unwritten:
         return {name: last[name] for name in last if name not in _STATUS_FIELDS}
 
 
+class _Held:
+    """The commands whose responses Directus has not accepted yet."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.commands: dict[str, _Unwritten] = {}
+        """Row ID → its responses."""
+        self.failing_rows = FailingRows(clock, MAX_ATTEMPTS, may_forbid=False)
+        self._clock = clock
+
+    @property
+    def is_full(self) -> bool:
+        """True if so many commands are held that reading pauses."""
+        return len(self.blamed) >= MAX_HELD
+
+    @property
+    def blamed(self) -> dict[str, _Unwritten]:
+        """The commands that are not set aside: Directus may be at fault."""
+        return {key: one for key, one in self.commands.items() if one.set_aside is None}
+
+    @property
+    def due(self) -> dict[str, _Unwritten]:
+        """The commands of the next attempt."""
+        due = (item for item in self.commands.items() if not item[1].backoff.left)
+        return dict(islice(due, BATCH_SIZE))
+
+    @property
+    def left(self) -> float:
+        """Seconds until a command is due, at most :data:`READ_WAIT`."""
+        return min((one.backoff.left for one in self.commands.values()), default=READ_WAIT)
+
+    def release(self) -> bool:
+        """Forget some commands, so that those behind them are tried; return True if done.
+
+        Their entries stay pending, and are claimed later. Otherwise no response behind many that
+        Directus fails with would ever be read, and none could show that Directus accepts others.
+        """
+        tired = [key for key, one in self.blamed.items() if one.backoff.failures >= MAX_ATTEMPTS]
+        if len(tired) < MAX_HELD:
+            return False
+        for key in tired[:BATCH_SIZE]:
+            del self.commands[key]
+        return True
+
+    def set_aside(self) -> None:
+        """Set those commands aside with which Directus fails although it accepts others."""
+        for key in self.failing_rows.at_fault:
+            one = self.commands.get(key)
+            if one is not None and one.set_aside is None:
+                one.set_aside = self._clock.seconds()
+
+    def outdated(self) -> list[str]:
+        """Return the commands that were set aside for long, or are too many, oldest first."""
+        aside = {
+            key: one.set_aside for key, one in self.commands.items() if one.set_aside is not None
+        }
+        oldest = sorted(aside, key=aside.__getitem__)
+        expired = self._clock.seconds() - SET_ASIDE_TIMEOUT
+        number = max(len(oldest) - MAX_SET_ASIDE, sum(at <= expired for at in aside.values()))
+        return oldest[: max(0, number)]
+
+
 class ResponseWriter(Service):
     """A service that writes responses into the rows of their commands.
 
@@ -145,8 +206,7 @@ class ResponseWriter(Service):
         self._waits = Waits(clock)
         self._claims = RedisTimer(clock, reader, CLAIM_AFTER / 3, self._keep_claims)
         self._writing: Mapping[str, _Unwritten] = {}
-        self._held: dict[str, _Unwritten] = {}
-        self._failing_rows = FailingRows(clock, MAX_ATTEMPTS, may_forbid=False)
+        self._held = _Held(clock)
         self._released = False  # true if new responses are read before released ones are claimed
         self._rejections = LimitedLog(clock, self._log)
 
@@ -185,51 +245,29 @@ class ResponseWriter(Service):
         await self._reader.when_connected()
         self._watchdog.reset()
         await self._reader.join(RESPONSES)
-        self._held.clear()  # their entries are pending, and are read again
+        self._held.commands.clear()  # their entries are pending, and are read again
         self._writing = {}
         self._report_health()
         async for entries in self._reader.unfinished([RESPONSES]):
             await self._process(entries)
         while True:
-            due = (item for item in self._held.items() if not item[1].backoff.left)
-            await self._write(dict(islice(due, BATCH_SIZE)))
-            soonest = min((one.backoff.left for one in self._held.values()), default=READ_WAIT)
-            if self._is_full and not self._release():
-                self._watchdog.suspend()
-                await deferLater(self._clock, soonest)
-                continue
+            await self._write(self._held.due)
+            soonest = self._held.left
+            if self._held.is_full:
+                if not self._held.release():
+                    self._watchdog.suspend()
+                    await deferLater(self._clock, soonest)
+                    continue
+                self._released = True
             if not self._released:
                 async for claimed in self._reader.claim_idle(RESPONSES, CLAIM_AFTER):
                     await self._process(claimed)
-                    if self._is_full:
+                    if self._held.is_full:
                         break
             wait = min(READ_WAIT, soonest + 0.001)
             new = self._reader.allowance([RESPONSES])
             self._released = False
             await self._process(await self._reader.read(new, wait))
-
-    @property
-    def _is_full(self) -> bool:
-        """True if so many commands are held that reading pauses."""
-        return sum(one.set_aside is None for one in self._held.values()) >= MAX_HELD
-
-    def _release(self) -> bool:
-        """Forget some held commands, so that those behind them are tried; return True if done.
-
-        Their entries stay pending, and are claimed later. Otherwise no response behind many that
-        Directus fails with would ever be read, and none could show that Directus accepts others.
-        """
-        tired = [
-            key
-            for key, one in self._held.items()
-            if one.set_aside is None and one.backoff.failures >= MAX_ATTEMPTS
-        ]
-        if len(tired) < MAX_HELD:
-            return False
-        for key in tired[:BATCH_SIZE]:
-            del self._held[key]
-        self._released = True
-        return True
 
     async def _process(self, entries: Sequence[StreamEntry]) -> None:
         """Write these responses; those of a held command wait behind its held responses."""
@@ -241,7 +279,9 @@ class ResponseWriter(Service):
             if fields is None:
                 done.append(entry.id)
                 continue
-            one = self._held.get(key) or unwritten.setdefault(key, _Unwritten(self._new_backoff()))
+            one = self._held.commands.get(key) or unwritten.setdefault(
+                key, _Unwritten(self._new_backoff())
+            )
             one.responses[entry.id] = _Response(entry, fields)
         await self._acknowledge(done)
         await self._write(unwritten)
@@ -271,7 +311,7 @@ class ResponseWriter(Service):
         if not unwritten:
             return
         self._writing = unwritten
-        successes = self._failing_rows.successes
+        successes = self._held.failing_rows.successes
         updates = {key: one.fields for key, one in unwritten.items()}
         results = await self._until_executed(lambda: self._table.write(updates))
         done: list[str] = []
@@ -283,7 +323,7 @@ class ResponseWriter(Service):
             if isinstance(result, DirectusError):
                 failed[key] = result
                 continue
-            self._failing_rows.succeeded(key)
+            self._held.failing_rows.succeeded(key)
             if not result:
                 self._log.info(
                     "command {id}: status {status} not written: the row was deleted, or has this "
@@ -294,7 +334,7 @@ class ResponseWriter(Service):
             self._metrics.responses.labels("written" if result else "no_row").inc(
                 len(one.responses)
             )
-            self._held.pop(key, None)
+            self._held.commands.pop(key, None)
             done += one.responses
         await self._acknowledge(done)
         for key, error in failed.items():  # after the others, which show that Directus works
@@ -348,11 +388,11 @@ class ResponseWriter(Service):
         return True
 
     def _hold(self, key: str, one: _Unwritten, error: DirectusError, successes: int) -> None:
-        self._held[key] = one
+        self._held.commands[key] = one
         if isinstance(error, NotTried):
             return  # it is due at once
         seconds = one.backoff.failed(getattr(error, "retry_after", None))
-        self._failing_rows.failed(key, error, successes)
+        self._held.failing_rows.failed(key, error, successes)
         self._metrics.responses.labels("held").inc()
         code = _error_code(error)
         if code != one.error:
@@ -364,19 +404,11 @@ class ResponseWriter(Service):
                 error=code,
                 seconds=seconds,
             )
-        if one.set_aside is None and self._failing_rows.is_at_fault(key):
-            one.set_aside = self._clock.seconds()
 
     async def _discard_old(self) -> None:
         """Turn responses into dead letters that were set aside for long, or are too many."""
-        aside = {key: one for key, one in self._held.items() if one.set_aside is not None}
-        expired = self._clock.seconds() - SET_ASIDE_TIMEOUT
-        oldest = sorted(aside, key=lambda key: aside[key].set_aside or 0.0)
-        for number, key in enumerate(oldest):
-            one = aside[key]
-            is_old = (one.set_aside or 0.0) <= expired
-            if not is_old and len(oldest) - number <= MAX_SET_ASIDE:
-                break
+        for key in self._held.outdated():
+            one = self._held.commands[key]
             self._log.error(
                 "command {id}: Directus does not accept status {status} ({error}); "
                 "response moved to {stream}",
@@ -388,15 +420,13 @@ class ResponseWriter(Service):
             for response in one.in_order:
                 await self._reader.dead_letter(response.entry, f"Directus: {one.error}")
             self._metrics.responses.labels("dead_letter").inc(len(one.responses))
-            del self._held[key]
-            self._failing_rows.forget(key)
+            del self._held.commands[key]
+            self._held.failing_rows.forget(key)
 
     def _report_health(self) -> None:
-        for key, one in self._held.items():
-            if one.set_aside is None and self._failing_rows.is_at_fault(key):
-                one.set_aside = self._clock.seconds()
-        blamed = {key: one for key, one in self._held.items() if one.set_aside is None}
-        self._metrics.set_aside("responses", len(self._held) - len(blamed))
+        self._held.set_aside()
+        blamed = self._held.blamed
+        self._metrics.set_aside("responses", len(self._held.commands) - len(blamed))
         if not blamed:
             self._condition.met()
             return
@@ -412,7 +442,7 @@ class ResponseWriter(Service):
 
     async def _keep_claims(self) -> None:
         """Keep other bridges from claiming the entries that this one holds."""
-        unwritten = [*self._held.values(), *self._writing.values()]
+        unwritten = [*self._held.commands.values(), *self._writing.values()]
         entry_ids = [entry_id for one in unwritten for entry_id in one.responses]
         if not entry_ids:
             return
