@@ -180,6 +180,18 @@ async def test_checkpoint_of_a_group_that_was_set_back_covers_only_delivered_ent
 
 
 @ensureDeferred
+async def test_entries_that_a_group_after_the_end_never_reads_are_skipped(
+    redis: RedisServer, connected: Connected
+) -> None:
+    append(redis, 1, 10)
+    redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "1000-0")
+    for first in (11, 31):
+        assert await create_checkpoint(connected.connection, STREAM) is (first == 11)
+        append(redis, first, first + 19)
+        assert await skipped(connected) == (10, [(11, first + 19, first + 9)])
+
+
+@ensureDeferred
 async def test_checkpoint_of_a_finished_group_is_its_last_entry(
     redis: RedisServer, connected: Connected
 ) -> None:

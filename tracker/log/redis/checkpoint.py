@@ -155,6 +155,8 @@ local generated = wide(about['last-generated-id'])
 if known and latest and latest <= generated then return 0 end
 redis.call('DEL', key)
 local delivered = wide(group['last-delivered-id'])
+-- A group may have been set to an ID after the end; it has not finished what is yet to be appended.
+if delivered > generated then delivered = generated end
 local first, last = BEGINNING, BEGINNING
 local pending = redis.call('XPENDING', stream, ARGV[1], '-', '+', {_MAX_PENDING})
 for _, one in ipairs(pending) do
