@@ -32,11 +32,13 @@ def free_port() -> int:
     """Return a TCP port on 127.0.0.1 that nothing listens on.
 
     The kernel gives none of these ports to outgoing connections, one of which would otherwise
-    take the port of a server that a test restarts. No port is returned twice: the first one to
-    get it may not listen yet.
+    take the port of a server that a test restarts. No port is returned twice, not even to another
+    process of pytest-xdist: the first one to get it may not listen yet.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        port = random.randrange(15_000, 32_768)
+        port = random.randrange(15_000 + worker, 32_768, workers)
         if port in _returned:
             continue
         _returned.add(port)
