@@ -1,4 +1,4 @@
-"""Errors that the Redis client and every engine of the log raise."""
+"""Errors that several packages raise."""
 
 from __future__ import annotations
 
@@ -13,3 +13,11 @@ class Unanswered(Unavailable):
 
 class Refused(Exception):
     """The server has replied with an error, and has not carried out the request."""
+
+
+class RunFailed(Exception):
+    """Failure of a command line's command; the message is the reason in one line."""
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code

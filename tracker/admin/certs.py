@@ -34,7 +34,7 @@ from tracker.admin.issuing import (
     utc_now,
 )
 from tracker.control.addresses import is_loopback
-from tracker.runtime.run import RunFailed
+from tracker.errors import RunFailed
 
 AUTHORITY: Final = "ca"
 SERVER: Final = "server"

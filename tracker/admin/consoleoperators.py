@@ -22,7 +22,7 @@ from tracker.console.operators import (
     read_operators,
     write_operators,
 )
-from tracker.runtime.run import RunFailed
+from tracker.errors import RunFailed
 
 _file = click.option(
     "--file",

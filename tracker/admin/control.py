@@ -27,8 +27,9 @@ from tracker.control.commands import (
     NotPermitted,
 )
 from tracker.control.connection import NotConnected, reason_of
+from tracker.errors import RunFailed
 from tracker.reactor import Reactor
-from tracker.runtime.run import RunFailed, run
+from tracker.runtime.run import run
 
 #: Name of this program in an instance's log.
 NAME: Final = "tracker-admin"

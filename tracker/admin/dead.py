@@ -12,12 +12,12 @@ import click
 from tracker.admin.options import output_option, redis_option
 from tracker.admin.output import echo_pairs, echo_table, only_first
 from tracker.admin.redis import run_with_redis
+from tracker.errors import RunFailed
 from tracker.keys import dead_letters, telemetry_stream
 from tracker.log.entries import exclusive_start
 from tracker.log.redis.dead import DeadLetter, RetryResult, drop_dead, read_dead, retry_dead
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
-from tracker.runtime.run import RunFailed
 from tracker.untrusted import listed, shown
 
 _HEADING: Final = ("ID", "ORIGINAL ID", "ATTEMPTS", "REASON")

@@ -12,8 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from tracker.admin.exitcodes import ExitCode
-from tracker.admin.output import printable, sentence
-from tracker.runtime.run import RunFailed
+from tracker.errors import RunFailed
 
 #: Raised by click since 8.2 for a group without a command; it shows the help.
 _NoCommand: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -95,11 +94,11 @@ class AdminGroup(click.Group):
             return ExitCode.BAD_USAGE
         except click.UsageError as error:
             hint = "" if error.ctx is None else f" See {error.ctx.command_path} --help."
-            return _print_error(sentence(_usage_message(error)) + hint, ExitCode.BAD_USAGE)
+            return _print_sentence(_usage_message(error), ExitCode.BAD_USAGE, hint)
         except click.ClickException as error:  # an offset in the input, and its fault
             return _print_error(error.format_message(), error.exit_code)
         except RunFailed as error:
-            return _print_error(sentence(str(error)), error.exit_code)
+            return _print_sentence(str(error), error.exit_code)
         except click.Abort:
             return ExitCode.INTERRUPTED
         return result if isinstance(result, int) else ExitCode.DONE
@@ -133,6 +132,15 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _print_sentence(text: str, exit_code: int, hint: str = "") -> int:
+    from tracker.admin.output import sentence
+
+    return _print_error(sentence(text) + hint, exit_code)
+
+
 def _print_error(text: str, exit_code: int) -> int:
+    # Only here, since --version and completion must not wait for the import of rich.
+    from tracker.admin.output import printable
+
     click.echo(f"tracker-admin: {printable(' '.join(text.split()))}", err=True)
     return exit_code

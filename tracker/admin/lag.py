@@ -20,7 +20,7 @@ from tracker.admin.redis import configured_streams, known_streams, run_with_redi
 from tracker.control.client import ControlClient
 from tracker.control.commands import RedisUnavailable
 from tracker.control.connection import NotConnected
-from tracker.errors import Refused, Unavailable
+from tracker.errors import Refused, RunFailed, Unavailable
 from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.checkpoint import find_skipped
 from tracker.log.redis.lag import StreamLag, stream_lag
@@ -34,7 +34,6 @@ from tracker.log.redis.stranded import (
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
-from tracker.runtime.run import RunFailed
 from tracker.untrusted import listed, shown
 
 Group = dict[str, Any]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from tracker.errors import RunFailed
 from tracker.interfaces import SinkUnusable
-from tracker.runtime.run import RunFailed
 from tracker.storage.sinks import KINDS, migrate_sink
 
 

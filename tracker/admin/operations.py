@@ -14,10 +14,10 @@ from tracker.admin.output import Column, Kind, show_record
 from tracker.control.client import ControlClient
 from tracker.control.commands import NoSuchDevice
 from tracker.control.operations import MAX_DRAIN_SECONDS
+from tracker.errors import RunFailed
 from tracker.observe.levels import LEVELS
 from tracker.observe.wording import plural
 from tracker.reactor import Reactor
-from tracker.runtime.run import RunFailed
 
 DROPPED: Final = (Column("device_id"), Column("address"))
 DRAINED: Final = (

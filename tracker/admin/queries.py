@@ -11,8 +11,8 @@ from tracker.admin.options import Imei, output_option
 from tracker.admin.output import Column, Kind, show_record, show_rows
 from tracker.control.client import ControlClient
 from tracker.control.commands import NoSuchDevice
+from tracker.errors import RunFailed
 from tracker.reactor import Reactor
-from tracker.runtime.run import RunFailed
 
 _NUMBER: Final = Kind.NUMBER
 _TIME: Final = Kind.TIME

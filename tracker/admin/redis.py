@@ -12,7 +12,7 @@ from twisted.plugin import getPlugins
 from tracker import config
 from tracker.admin.exitcodes import ExitCode
 from tracker.config import ConfigError
-from tracker.errors import Refused, Unavailable
+from tracker.errors import Refused, RunFailed, Unavailable
 from tracker.interfaces import IVendor
 from tracker.log.redis.heartbeats import advertised_streams
 from tracker.observe.health import Condition
@@ -20,7 +20,7 @@ from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress, redis_address
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_not_permitted
-from tracker.runtime.run import RunFailed, run
+from tracker.runtime.run import run
 
 
 def run_with_redis(

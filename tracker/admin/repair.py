@@ -16,12 +16,13 @@ from tracker.admin.options import clock_options, redis_option
 from tracker.admin.redis import run_with_redis
 from tracker.clock import ClockRule
 from tracker.config import ConfigError
+from tracker.errors import RunFailed
 from tracker.interfaces import SinkDown, SinkUnusable
 from tracker.observe.wording import plural
 from tracker.processing.naming import namings_of, read_models
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
-from tracker.runtime.run import PLAIN_INTERVAL, RunFailed
+from tracker.runtime.run import PLAIN_INTERVAL
 from tracker.storage.repair import TABLES, Counts, Names, Repair, State
 from tracker.storage.sinks import open_repair
 from tracker.untrusted import MAX_LINE, shown

@@ -16,7 +16,7 @@ from tracker import config
 from tracker.admin.options import clock_options, redis_option
 from tracker.admin.redis import configured_streams, run_with_redis
 from tracker.clock import DEFAULT_CLOCKS, ClockRule
-from tracker.errors import Refused
+from tracker.errors import Refused, RunFailed
 from tracker.interfaces import (
     Batch,
     BatchRefused,
@@ -34,7 +34,6 @@ from tracker.position import LAST_TIME, BadEntry, iso_milliseconds
 from tracker.processing.decoding import stored_position
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
-from tracker.runtime.run import RunFailed
 from tracker.storage.sinks import KINDS, make_sink
 from tracker.untrusted import MAX_LINE, shown
 

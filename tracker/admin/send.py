@@ -16,8 +16,8 @@ from tracker.command import Status
 from tracker.control.client import ControlClient
 from tracker.control.commands import NoSuchCommand, RedisUnavailable
 from tracker.control.connection import NotConnected
+from tracker.errors import RunFailed
 from tracker.reactor import Reactor
-from tracker.runtime.run import RunFailed
 
 STATUS: Final = (
     Column("command_id"),

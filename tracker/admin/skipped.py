@@ -11,14 +11,13 @@ from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import output_option, redis_option
 from tracker.admin.output import Column, Kind, show_rows
 from tracker.admin.redis import known_streams, run_with_redis
-from tracker.errors import Refused
+from tracker.errors import Refused, RunFailed
 from tracker.keys import checkpoint
 from tracker.log.redis.checkpoint import Skipped, find_skipped, record_finished
 from tracker.observe.wording import plural
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
-from tracker.runtime.run import RunFailed
 from tracker.untrusted import shown
 
 _COLUMNS: Final = (

@@ -12,7 +12,7 @@ from tracker import config
 from tracker.admin.options import output_option, redis_option
 from tracker.admin.output import Column, Kind, show_rows
 from tracker.admin.redis import configured_streams, run_with_redis
-from tracker.errors import Refused
+from tracker.errors import Refused, RunFailed
 from tracker.keys import PROCESSOR_GROUP, dead_letters
 from tracker.log.redis.heartbeats import advertised_streams, is_stream_name
 from tracker.log.redis.lag import stream_lag
@@ -27,7 +27,6 @@ from tracker.log.redis.stranded import (
 from tracker.observe.wording import plural
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
-from tracker.runtime.run import RunFailed
 from tracker.untrusted import listed, shown
 
 #: Maximum seconds of the search for streams.

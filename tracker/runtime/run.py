@@ -19,14 +19,6 @@ from tracker.runtime.waits import Waits
 PLAIN_INTERVAL: Final = 5.0
 
 
-class RunFailed(Exception):
-    """Failure of a command; the message is the reason in one line."""
-
-    def __init__(self, text: str, exit_code: int = 1) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code
-
-
 def run(main: Callable[[Any], Awaitable[int]]) -> None:
     """Run ``main(reactor)``, and exit with the code that it returns.
 

@@ -19,7 +19,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from tracker.errors import Refused, Unavailable
+from tracker.errors import Refused, RunFailed, Unavailable
 from tracker.keys import PROCESSOR_GROUP, telemetry_stream
 from tracker.log.redis.lag import stream_lag
 from tracker.net.ports import BACKLOG
@@ -28,7 +28,7 @@ from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 from tracker.redis.embedded import find_server, socket_address
-from tracker.runtime.run import Progress, RunFailed, until_interrupted
+from tracker.runtime.run import Progress, until_interrupted
 from tracker.runtime.waits import Waits
 from tracker.simulator.device import Behaviour
 from tracker.simulator.fleet import Fleet

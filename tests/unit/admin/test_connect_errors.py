@@ -20,8 +20,8 @@ from tracker.control.commands import (
     RedisUnavailable,
 )
 from tracker.control.connection import NotConnected, reason_of
+from tracker.errors import RunFailed
 from tracker.redis.address import RedisAddress
-from tracker.runtime.run import RunFailed
 
 CLOSED = reason_of(ConnectionDone())
 SSL = "ssl:localhost:5099:privateKey=a.key:certKey=a.pem"

@@ -15,7 +15,7 @@ from tests.admin import admin as run_admin
 from tracker.admin.cli import main
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.group import AdminGroup
-from tracker.runtime.run import RunFailed
+from tracker.errors import RunFailed
 
 
 def admin(*arguments: str) -> Result:

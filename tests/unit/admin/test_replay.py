@@ -13,10 +13,10 @@ from twisted.python.failure import Failure
 from tests.unit.fakes import FakeSink
 from tracker.admin.cli import main
 from tracker.admin.replay import Replay
+from tracker.errors import RunFailed
 from tracker.interfaces import Batch, SinkTimedOut
 from tracker.log.entries import StreamEntry
 from tracker.position import Position
-from tracker.runtime.run import RunFailed
 
 
 @define(eq=False)

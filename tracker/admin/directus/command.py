@@ -25,9 +25,10 @@ from tracker.bridge.rest import (
     checked_url,
 )
 from tracker.bridge.setup import Change, SetupOptions, apply, plan
+from tracker.errors import RunFailed
 from tracker.observe.wording import plural
 from tracker.reactor import Reactor
-from tracker.runtime.run import RunFailed, run
+from tracker.runtime.run import run
 
 DEFAULT_BRIDGE: Final = "http://127.0.0.1:9130/commands"
 #: Seconds for each response. Directus is slow to change tables, and slower under load.
