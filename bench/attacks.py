@@ -16,7 +16,8 @@ from typing import Any, Final
 from attrs import evolve, frozen
 
 from bench.devices import log_in
-from bench.frames import imei, packet, record
+from bench.frames import packet, record
+from tracker.simulator.fleet import simulated_imei
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Record, encode_packet
 from tracker.vendors.teltonika.datagram import Datagram, encode_datagram
 from tracker.vendors.teltonika.envelope import encode_frame
@@ -151,7 +152,7 @@ def _garbage() -> Iterator[bytes]:
         yield noise[number % 64]
         yield b""
         yield encode_datagram(
-            Datagram(number % 65536, 1, imei(_FIRST_DEVICE + number % 999), noise[0])
+            Datagram(number % 65536, 1, simulated_imei(_FIRST_DEVICE + number % 999), noise[0])
         )
 
 
@@ -159,7 +160,7 @@ def _records_of_one() -> Iterator[bytes]:
     data = [packet(start, 1) for start in range(1_000_000, 1_000_512)]
     for number in count():
         datagram = Datagram(
-            number % 65536, number // 65536 % 256, imei(_FIRST_DEVICE), data[number % 512]
+            number % 65536, number // 65536 % 256, simulated_imei(_FIRST_DEVICE), data[number % 512]
         )
         yield encode_datagram(datagram)
 
@@ -170,7 +171,7 @@ def _reconnections(target: Target, stopped: Callable[[], bool]) -> int:
     bad_frame[-1] ^= 1
     sends = [
         *(b"GET / HTTP/1.1\r\n\r\n", b"\x00\x0f12345678901234x"),
-        encode_login(imei(_FIRST_DEVICE)) + bad_frame,
+        encode_login(simulated_imei(_FIRST_DEVICE)) + bad_frame,
     ]
     sent = 0
     while not stopped():
@@ -187,7 +188,9 @@ def _unread_messages(target: Target, stopped: Callable[[], bool]) -> int:
     records = encode_frame(encode_packet(CODEC_8, [record(1, 0)]))
     message = _message(b"x")
     sends = [
-        encode_login(imei(_FIRST_DEVICE + number)) + records + message * (60_000 // len(message))
+        encode_login(simulated_imei(_FIRST_DEVICE + number))
+        + records
+        + message * (60_000 // len(message))
         for number in range(200)
     ]
     sent = 0

@@ -20,9 +20,10 @@ from types import MappingProxyType
 from typing import Final
 
 from bench.common import Column, Report, numbers, parser
-from bench.frames import ELEMENTS, MAX_ELEMENTS, ignore_repeated_id, imei, packet, stream_entries
+from bench.frames import ELEMENTS, MAX_ELEMENTS, ignore_repeated_id, packet, stream_entries
 from tracker.outcomes import Rejected
 from tracker.position import Entry
+from tracker.simulator.fleet import simulated_imei
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.reader import EntryReader
 
@@ -64,7 +65,7 @@ def microseconds(
     :param seconds: approximate duration of one round.
     """
     packets = [packet(n * records, records, elements, layouts) for n in range(_PACKETS)]
-    device_id = imei(1)
+    device_id = simulated_imei(1)
 
     def once() -> float:
         start = time.perf_counter()

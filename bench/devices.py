@@ -21,7 +21,8 @@ from typing import Any, Final
 from attrs import frozen
 
 from bench.common import Usage, Window, percentile
-from bench.frames import device_frames, imei
+from bench.frames import device_frames
+from tracker.simulator.fleet import simulated_imei
 from tracker.vendors.teltonika.login import ACCEPT, encode_login
 
 #: Name of the process of the devices in :attr:`Phase.window`.
@@ -78,7 +79,7 @@ def log_in(port: int, first: int, count: int) -> list[socket.socket]:
         some = numbers[start : start + _LOGIN_BATCH]
         opened = [_connect(port, number) for number in some]
         for number, connection in zip(some, opened, strict=True):
-            connection.sendall(encode_login(imei(number)))
+            connection.sendall(encode_login(simulated_imei(number)))
         for connection in opened:
             if (answer := connection.recv(8)) != ACCEPT:
                 raise ContractViolation(f"unexpected reply to a login: {answer!r}")

@@ -12,6 +12,7 @@ from attrs import evolve
 
 from tracker.outcomes import Decoded
 from tracker.position import Entry
+from tracker.simulator.fleet import simulated_imei
 from tracker.vendors.teltonika.avl import CODEC_8E, Record, encode_packet
 from tracker.vendors.teltonika.content import decode_data
 from tracker.vendors.teltonika.envelope import encode_frame
@@ -40,11 +41,6 @@ _ELEMENTS: Final = (
 )
 #: Maximum number of elements of :func:`record`.
 MAX_ELEMENTS: Final = len(_ELEMENTS)
-
-
-def imei(number: int) -> str:
-    """Return the IMEI of a device."""
-    return f"35{number:013d}"
 
 
 def record(number: int, elements: int = ELEMENTS, layouts: int = 1) -> Record:
@@ -106,7 +102,7 @@ def fleet_entries(devices: int, records: int, total: int) -> Iterator[Entry]:
             )
             for each in range(records)
         ]
-        yield from stream_entries(encode_packet(CODEC_8E, packet_), imei(device))
+        yield from stream_entries(encode_packet(CODEC_8E, packet_), simulated_imei(device))
 
 
 def stream_entries(data: bytes, device_id: str) -> Sequence[Entry]:

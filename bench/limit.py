@@ -17,9 +17,10 @@ from typing import Final
 from attrs import frozen
 
 from bench.common import STREAM, Usage, Window, redis_pid
-from bench.frames import imei, packet, stream_entries
+from bench.frames import packet, stream_entries
 from tests.servers import RedisServer
 from tracker.position import Entry
+from tracker.simulator.fleet import simulated_imei
 
 #: The default of redis-benchmark.
 CONNECTIONS: Final = 50
@@ -54,7 +55,7 @@ class Limit:
 
 def sample() -> Sequence[Entry]:
     """Return the entries of one pipeline, each of another device."""
-    return [stream_entries(packet(n, 1), imei(n))[0] for n in range(DEPTH)]
+    return [stream_entries(packet(n, 1), simulated_imei(n))[0] for n in range(DEPTH)]
 
 
 def measure(redis: RedisServer, warm_up: float, seconds: float, own_writer: bool) -> Limit:

@@ -15,7 +15,8 @@ from attrs import frozen
 
 from bench.common import Usage, Window
 from bench.devices import log_in
-from bench.frames import imei, packet, record
+from bench.frames import packet, record
+from tracker.simulator.fleet import simulated_imei
 from tracker.vendors.teltonika.envelope import encode_frame
 
 #: Seconds between two queries while a record is not stored yet.
@@ -78,7 +79,7 @@ class Probes:
         :param url: URL of the database.
         """
         self._sockets = log_in(port, first, _DEVICES)
-        self._names = [imei(first + number) for number in range(_DEVICES)]
+        self._names = [simulated_imei(first + number) for number in range(_DEVICES)]
         for connection in self._sockets:
             connection.setblocking(False)
         self._database = psycopg.connect(url, autocommit=True)

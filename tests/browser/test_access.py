@@ -14,6 +14,7 @@ from tests.browser.tabs import TIMEOUT, Visit
 from tests.certificates import certify, key_of
 from tests.servers import free_port
 from tests.system.processes import BIN, Daemon, environment
+from tracker.simulator.fleet import simulated_imei
 
 Open = Callable[..., Visit]
 PASSWORD = "correct horse battery"
@@ -109,7 +110,7 @@ def test_operator_with_permission_read_cannot_send(guarded: str, visit: Open) ->
     page = visit(guarded).open(wait_for="form.login")
     log_in(page, "ben", PASSWORD)
     expect(page.locator("#live.good")).to_be_visible(timeout=TIMEOUT)
-    page.goto(f"{guarded}#/devices/000000000000018")
+    page.goto(f"{guarded}#/devices/{simulated_imei(1)}")
     expect(page.get_by_text("You have read-only access.")).to_be_visible(timeout=TIMEOUT)
     expect(page.get_by_role("button", name="Send …")).to_be_hidden()
 

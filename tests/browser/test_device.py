@@ -17,10 +17,11 @@ from tests.servers import free_port
 from tests.system.raw import STREAM
 from tests.waiting import wait_for
 from tracker.position import Position
+from tracker.simulator.fleet import simulated_imei
 
 Open = Callable[..., Visit]
 #: IMEI of a simulated device.
-DEVICE = "000000000000018"
+DEVICE = simulated_imei(2)
 SEND = "Send this command"
 
 

@@ -26,7 +26,13 @@ from tracker.vendors.teltonika.positions import position
 #: Centre of the drives, in degrees: Tirana.
 HOME = (41.3275, 19.8187)
 
-#: Number of simulated IMEIs.
+#: Type allocation code of the simulated devices, which no network device has. TACs that begin
+#: with 00 are for test equipment; those from 00100100 to 00101799 are allotted by the CTIA.
+#: Source: GSMA TS.06, "IMEI Allocation and Approval Process", version 17.0, annex A and the list
+#: of allocating bodies for test IMEIs.
+TEST_TAC: Final = "00101700"
+
+#: Number of simulated IMEIs: a serial number has six digits (3GPP TS 23.003, 6.2.1).
 IMEI_COUNT: Final = 1_000_000
 
 
@@ -81,14 +87,14 @@ class Fleet(MultiService):
 
 
 def simulated_imei(number: int) -> str:
-    """Return an IMEI with a valid check digit, from a range that real devices do not use.
+    """Return the IMEI of a simulated device: :data:`TEST_TAC`, serial number, check digit.
 
-    :param number: 0 … 999,999.
+    :param number: the serial number, 0 … 999,999.
     :raises ValueError: for other numbers.
     """
     if not 0 <= number < IMEI_COUNT:
         raise ValueError(f"no simulated IMEI {number}: they are numbered 0 to {IMEI_COUNT - 1}")
-    digits = f"00000000{number:06}"
+    digits = f"{TEST_TAC}{number:06}"
     return digits + check_digit(digits)
 
 

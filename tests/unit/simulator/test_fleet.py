@@ -88,8 +88,14 @@ def test_simulated_imeis_are_valid_and_distinct() -> None:
     assert len(set(imeis)) == len(imeis)
 
 
-def test_simulated_imeis_have_an_unassigned_type_allocation_code() -> None:
-    assert {simulated_imei(number)[:8] for number in (0, 500_000, 999_999)} == {"00000000"}
+def test_simulated_imeis_have_a_type_allocation_code_for_test_equipment() -> None:
+    assert {simulated_imei(number)[:8] for number in (0, 500_000, 999_999)} == {"00101700"}
+
+
+@pytest.mark.parametrize("number", [-1, IMEI_COUNT])
+def test_serial_number_of_more_than_six_digits_is_rejected(number: int) -> None:
+    with pytest.raises(ValueError, match="numbered 0 to 999999"):
+        simulated_imei(number)
 
 
 def test_each_device_of_a_fleet_logs_in_with_its_own_imei() -> None:
