@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from tracker.admin.options import output_option
-from tracker.admin.output import echo_table
+from tracker.admin.output import Column, show_rows
 from tracker.console.operators import (
     PERMISSIONS,
     InvalidOperatorsFile,
@@ -23,6 +22,8 @@ from tracker.console.operators import (
     write_operators,
 )
 from tracker.errors import RunFailed
+
+OPERATOR: Final = (Column("name"), Column("permission"))
 
 _file = click.option(
     "--file",
@@ -106,14 +107,8 @@ def remove(path: Path, name: str) -> None:
 def list_(path: Path, output: str) -> None:
     """List the operators."""
     operators = sorted(_read(path).values(), key=lambda one: one.name)
-    if output == "json":
-        click.echo(
-            json.dumps(
-                [{"name": one.name, "permission": one.permission} for one in operators], indent=2
-            )
-        )
-    else:
-        echo_table([("NAME", "PERMISSION"), *((one.name, one.permission) for one in operators)])
+    rows = [{"name": one.name, "permission": one.permission} for one in operators]
+    show_rows(OPERATOR, rows, output, empty=f"No operators in {path}.")
 
 
 def _password() -> str:

@@ -5,22 +5,32 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import wraps
 from typing import Any, Final
 
 import click
 
+from tracker import config
+from tracker.admin.confirmation import confirm, require_terminal, yes_option
 from tracker.admin.options import output_option, redis_option
-from tracker.admin.output import echo_pairs, echo_table, only_first
-from tracker.admin.redis import run_with_redis
+from tracker.admin.output import Column, Kind, echo_pairs, only_first, show_rows
+from tracker.admin.redis import configured_streams, no_such_stream, run_with_redis
+from tracker.admin.vendors import check_vendor
 from tracker.errors import RunFailed
-from tracker.keys import dead_letters, telemetry_stream
+from tracker.keys import RESPONSES, dead_letters
 from tracker.log.entries import exclusive_start
 from tracker.log.redis.dead import DeadLetter, RetryResult, drop_dead, read_dead, retry_dead
+from tracker.observe.wording import plural
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.untrusted import listed, shown
 
-_HEADING: Final = ("ID", "ORIGINAL ID", "ATTEMPTS", "REASON")
+DEAD_LETTER: Final = (
+    Column("id"),
+    Column("original_id", optional=True),
+    Column("attempts", Kind.NUMBER),
+    Column("reason", Kind.PROSE),
+)
 _ID: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _PAGE: Final = 500
 
@@ -35,7 +45,14 @@ class _EntryId(click.ParamType):  # type: ignore[type-arg]
 
 
 def _stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that select the stream."""
+    """Add the options that select the stream, which is passed as ``stream``."""
+
+    @wraps(command)
+    def with_stream(*, vendor: str, stream: str | None, **others: Any) -> None:
+        name = (stream or _stream_of(vendor)).removesuffix(dead_letters(""))
+        command(stream=name, **others)
+
+    decorated: Callable[..., Any] = with_stream
     for option in (
         click.option(
             "--stream", metavar="NAME", help="Stream of the entries, instead of --vendor."
@@ -43,14 +60,28 @@ def _stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--vendor",
             metavar="NAME",
-            default="teltonika",
+            default=config.PINNED_VENDOR,
             show_default=True,
             help="Vendor whose stream is used.",
         ),
         redis_option,
     ):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
+
+
+def _stream_of(vendor: str) -> str:
+    """Return the stream that processors with this environment read for a vendor.
+
+    :raises click.UsageError: if the vendor is unknown, or has several streams.
+    """
+    check_vendor(vendor)
+    names = [name for name, its in configured_streams().items() if its == vendor]
+    if len(names) > 1:
+        raise click.UsageError(
+            f"REDIS_TELEMETRY_STREAM names several streams. Add --stream: {listed(names)}."
+        )
+    return names[0]
 
 
 _ids = click.argument("ids", metavar="[ID]...", type=_EntryId(), nargs=-1)
@@ -73,28 +104,24 @@ def dead() -> None:
     "--after", type=_EntryId(), help="Only dead letters after this one, to get the next page."
 )
 @output_option
-def list_(
-    *, url: str | None, vendor: str, stream: str | None, limit: int, after: str | None, output: str
-) -> None:
+def list_(*, url: str | None, stream: str, limit: int, after: str | None, output: str) -> None:
     """List dead letters, oldest first.
 
     Long reasons are cut; "dead show" prints them whole.
     """
-    name = _stream(stream, vendor)
 
     async def request(reactor: Reactor, redis: RedisConnection) -> int:
         first = "-" if after is None else exclusive_start(after)
         letters: list[dict[str, Any]] = []
         while (left := limit + 1 - len(letters)) and first is not None:
-            if not (page := await read_dead(redis, name, first, count=left)):
+            if not (page := await read_dead(redis, stream, first, count=left)):
                 break
             letters += map(_brief, page)
             first = exclusive_start(page[-1].id)
         more, letters = len(letters) > limit, letters[:limit]
-        if output == "json":
-            click.echo(json.dumps(letters, indent=2))
-        else:
-            echo_table([_HEADING, *map(_row, letters)])
+        if not letters:
+            await _require(redis, stream)
+        show_rows(DEAD_LETTER, letters, output, empty=_none(stream))
         if more:
             next_page = f"Next page: --after {letters[-1]['id']}"
             click.echo(f"{only_first(limit)}. {next_page}", err=True)
@@ -107,14 +134,14 @@ def list_(
 @_stream_options
 @click.argument("entry_id", metavar="ID", type=_EntryId())
 @output_option
-def show(*, url: str | None, vendor: str, stream: str | None, entry_id: str, output: str) -> None:
+def show(*, url: str | None, stream: str, entry_id: str, output: str) -> None:
     """Show a dead letter with all its fields."""
-    name = _stream(stream, vendor)
 
     async def request(reactor: Reactor, redis: RedisConnection) -> int:
-        found = await read_dead(redis, name, entry_id, entry_id)
+        found = await read_dead(redis, stream, entry_id, entry_id)
         if not found:
-            raise RunFailed(f"Entry {entry_id} not found in {dead_letters(name)}.")
+            await _require(redis, stream)
+            raise RunFailed(f"Entry {entry_id} not found in {shown(dead_letters(stream))}.")
         (letter,) = found
         if output == "json":
             # A list of pairs, since a name may occur twice.
@@ -131,9 +158,7 @@ def show(*, url: str | None, vendor: str, stream: str | None, entry_id: str, out
 @_stream_options
 @_ids
 @_all
-def retry(
-    *, url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
-) -> None:
+def retry(*, url: str | None, stream: str, ids: tuple[str, ...], everything: bool) -> None:
     """Append dead letters to their stream again.
 
     Entries that still cannot be stored become dead letters again. An entry that cannot be
@@ -141,29 +166,31 @@ def retry(
 
     The exit code is 1 if an entry could not be appended or was not found.
     """
-    _apply(
-        url,
-        _stream(stream, vendor),
-        ids=ids,
-        everything=everything,
-        change=retry_dead,
-        done="retried",
-    )
+    _apply(url, stream, ids=ids, everything=everything, change=retry_dead, done="retried")
 
 
 @dead.command()
 @_stream_options
 @_ids
 @_all
+@yes_option
 def drop(
-    *, url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
+    *, url: str | None, stream: str, ids: tuple[str, ...], everything: bool, yes: bool
 ) -> None:
     """Delete dead letters for good.
+
+    With --all, you are asked for confirmation.
 
     The exit code is 1 if an ID was not found.
     """
     _apply(
-        url, _stream(stream, vendor), ids=ids, everything=everything, change=_drop, done="deleted"
+        url,
+        stream,
+        ids=ids,
+        everything=everything,
+        change=_drop,
+        done="deleted",
+        ask=everything and not yes,
     )
 
 
@@ -177,16 +204,26 @@ def _apply(
     *,
     ids: Sequence[str],
     everything: bool,
+    ask: bool = False,
     change: Callable[[RedisConnection, str, Sequence[str]], Coroutine[Any, Any, RetryResult]],
     done: str,
 ) -> None:
     if bool(ids) == everything:
         raise click.UsageError("Give one or more IDs, or --all.")
+    require_terminal(not ask)
 
     async def request(reactor: Reactor, redis: RedisConnection) -> int:
         requested, changed, failed = 0, 0, 0
         by_reason: dict[str, list[str]] = {}
-        async for page in _pages(redis, stream, ids):
+        # Stop at the entry that is the last one now: entries that fail again are appended after it.
+        newest = await redis.execute("XREVRANGE", dead_letters(stream), "+", "-", "COUNT", 1)
+        if not newest:
+            await _require(redis, stream)
+        elif ask:
+            letters = plural(await redis.execute("XLEN", dead_letters(stream)), "dead letter")
+            if not confirm(f"Delete {letters} of {shown(stream)} for good?"):
+                raise RunFailed("Cancelled; nothing was deleted.")
+        async for page in _pages(redis, stream, ids, newest[0][0].decode() if newest else ""):
             requested += len(page)
             result = await change(redis, stream, page)
             changed += result.moved
@@ -206,27 +243,36 @@ def _apply(
 
 
 async def _pages(
-    redis: RedisConnection, stream: str, ids: Sequence[str]
+    redis: RedisConnection, stream: str, ids: Sequence[str], newest: str
 ) -> AsyncIterator[Sequence[str]]:
-    """Yield the given IDs, or those of all dead letters that exist now."""
+    """Yield the given IDs, or those of all dead letters up to the newest one."""
     if ids:
         unique = list(dict.fromkeys(ids))
         for start in range(0, len(unique), _PAGE):
             yield unique[start : start + _PAGE]
         return
-    newest = await redis.execute("XREVRANGE", dead_letters(stream), "+", "-", "COUNT", 1)
     first: str | None = "-"
-    # Stop at the entry that is the last one now: entries that fail again are appended after it.
     while newest and first is not None:
-        page = await read_dead(redis, stream, first, newest[0][0].decode(), count=_PAGE)
+        page = await read_dead(redis, stream, first, newest, count=_PAGE)
         if not page:
             return
         yield [letter.id for letter in page]
         first = exclusive_start(page[-1].id)
 
 
-def _stream(stream: str | None, vendor: str) -> str:
-    return (stream or telemetry_stream(vendor)).removesuffix(dead_letters(""))
+async def _require(redis: RedisConnection, stream: str) -> None:
+    """Check that a stream without dead letters exists, or that processors would read it.
+
+    :raises RunFailed: if not, since its name is a mistake then.
+    """
+    if stream not in {*configured_streams(), RESPONSES} and not await redis.execute(
+        "EXISTS", stream
+    ):
+        raise await no_such_stream(redis, stream)
+
+
+def _none(stream: str) -> str:
+    return f"No dead letters in {shown(dead_letters(stream))}."
 
 
 def _summary(letter: DeadLetter) -> dict[str, Any]:
@@ -242,8 +288,3 @@ def _brief(letter: DeadLetter) -> dict[str, Any]:
     """Return the summary for a list, with long texts cut."""
     texts = {"original_id": shown(letter.original_id), "reason": shown(letter.reason)}
     return _summary(letter) | texts
-
-
-def _row(letter: dict[str, Any]) -> tuple[str, ...]:
-    attempts = "?" if letter["attempts"] is None else str(letter["attempts"])
-    return letter["id"], letter["original_id"] or "?", attempts, letter["reason"]

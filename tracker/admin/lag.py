@@ -10,13 +10,29 @@ from typing import Any, Final
 
 import click
 from click.core import ParameterSource
+from rich.console import RenderableType
 from rich.live import Live
+from rich.text import Text
 from twisted.internet.task import deferLater
 
 from tracker.admin.control import run_with_control_port
 from tracker.admin.options import Duration, options, output_option, redis_option
-from tracker.admin.output import echo_table, iso, on_terminal, terminal, terminal_table
-from tracker.admin.redis import configured_streams, known_streams, run_with_redis
+from tracker.admin.output import (
+    Column,
+    Kind,
+    iso,
+    on_terminal,
+    show_rows,
+    terminal,
+    terminal_table,
+)
+from tracker.admin.redis import (
+    configured_streams,
+    known_streams,
+    no_such_stream,
+    run_with_redis,
+    stream_not_found,
+)
 from tracker.control.client import ControlClient
 from tracker.control.commands import RedisUnavailable
 from tracker.control.connection import NotConnected
@@ -40,8 +56,15 @@ Group = dict[str, Any]
 #: Returns the groups and their lag now.
 Read = Callable[[], Awaitable[list[Group]]]
 
-_HEADING = ("STREAM", "GROUP", "LAG", "PENDING", "OLDEST", "CONSUMERS (PENDING, IDLE)")
-_NUMBERS: Final = (2, 3, 4)
+LAG: Final = (
+    Column("stream"),
+    Column("group"),
+    Column("lag", Kind.NUMBER),
+    Column("pending", Kind.NUMBER),
+    Column("oldest", Kind.DURATION),
+    Column("consumers", Kind.LIST, heading="CONSUMERS (PENDING, IDLE)"),
+)
+_EMPTY: Final = "No streams of positions: no ingest instance has appended a record."
 _FIELDS: Final = (
     *("stream", "entries", "group", "lag", "pending", "oldest_unprocessed_age"),
     *("consumers", "consumer_count", "stranded", "skipped"),
@@ -93,11 +116,13 @@ def lag(
     async def show(reactor: Reactor, read: Read) -> int:
         found = await read()
         if follow:
+            if not (found or on_terminal()):
+                click.echo(_EMPTY, err=True)
             await _follow(reactor, read, found, interval=interval, output=output)
         elif output == "json":
             click.echo(json.dumps(found, indent=2))
         else:
-            echo_table(_rows(found), _NUMBERS)
+            show_rows(LAG, map(_row, found), output, empty=_EMPTY)
         if not follow and (names := [one["stream"] for one in found if one["skipped"]]):
             click.echo(
                 f"Streams with skipped entries: {listed(names)}. Run tracker-admin skipped list.",
@@ -166,7 +191,7 @@ async def _from_redis(
                 for one in rows
             ]
         elif streams:
-            raise RunFailed(f"Stream {shown(stream)} not found.")
+            raise await no_such_stream(redis, stream)
     return found
 
 
@@ -206,7 +231,7 @@ async def _from_control(client: ControlClient, streams: Sequence[str]) -> list[G
     found = {group["stream"] for group in groups}
     for stream in streams:
         if stream not in found:
-            raise RunFailed(f"Stream {stream} not found.")
+            raise stream_not_found(stream, {one["stream"] for one in await client.lag(None)})
     return [
         _complete({**group, "consumers": None, "consumer_count": group["consumers"]})
         for group in groups
@@ -227,33 +252,30 @@ def _complete(group: Group) -> Group:
     return {name: group.get(name) for name in _FIELDS} | {"stranded": group.get("stranded", False)}
 
 
-def _rows(found: Sequence[Group]) -> list[tuple[str, ...]]:
-    return [_HEADING, *((group["stream"], *_row(group)) for group in found)]
-
-
-def _row(group: Group) -> tuple[str, ...]:
+def _row(group: Group) -> dict[str, Any]:
     if group["group"] is None and not group["stranded"]:
-        return "-", "", "", "", ""
-    return (
-        group["group"] or "-",
-        _lag(group),
-        str(group["pending"]),
-        f"{group['oldest_unprocessed_age']:.1f}s",
-        _consumers(group),
-    )
+        return {"stream": group["stream"]}
+    return {
+        "stream": group["stream"],
+        "group": group["group"],
+        "lag": _lag(group),
+        "pending": group["pending"],
+        "oldest": group["oldest_unprocessed_age"],
+        "consumers": _consumers(group),
+    }
 
 
 def _lag(group: Group) -> str:
     return "?" if group["lag"] is None else str(group["lag"])
 
 
-def _consumers(group: Group) -> str:
+def _consumers(group: Group) -> list[str]:
     if group["consumers"] is None:
-        return str(group["consumer_count"])
+        return [str(group["consumer_count"])]
     named = [
         f"{name} ({one['pending']}, {one['idle']:.1f}s)" for name, one in group["consumers"].items()
     ]
-    return ", ".join(named + _marks(group)) or "-"
+    return named + _marks(group)
 
 
 def _marks(group: Group) -> list[str]:
@@ -291,7 +313,11 @@ def _output(output: str) -> Iterator[Callable[[list[Group]], None]]:
         yield _echo_lines
     else:
         with Live(console=terminal(), auto_refresh=False) as live:
-            yield lambda found: live.update(terminal_table(_rows(found), _NUMBERS), refresh=True)
+            yield lambda found: live.update(_drawn(found, live.console.width), refresh=True)
+
+
+def _drawn(found: list[Group], width: int) -> RenderableType:
+    return terminal_table(LAG, map(_row, found), width)[0] if found else Text(_EMPTY)
 
 
 def _echo_objects(found: list[Group]) -> None:

@@ -9,6 +9,7 @@ import click
 from tracker.admin.control import first_rows, limit_option, page_size, run_with_control_port
 from tracker.admin.options import Imei, output_option
 from tracker.admin.output import Column, Kind, show_record, show_rows
+from tracker.admin.vendors import check_vendor
 from tracker.control.client import ControlClient
 from tracker.control.commands import NoSuchDevice
 from tracker.errors import RunFailed
@@ -33,11 +34,16 @@ INFO: Final = (
 _FACTS: Final = (
     Column("since", _TIME),
     Column("last_heard", _TIME),
-    Column("codec"),
+    Column("codec", optional=True),
     Column("records", _NUMBER),
-    Column("bytes", _NUMBER),
+    Column("bytes", Kind.SIZE),
 )
-CONNECTION: Final = (Column("device_id"), Column("vendor"), Column("address"), *_FACTS)
+CONNECTION: Final = (
+    Column("device_id"),
+    Column("vendor", optional=True),
+    Column("address"),
+    *_FACTS,
+)
 DEVICE: Final = (
     Column("device_id"),
     Column("instance_id"),
@@ -49,7 +55,11 @@ DEVICE: Final = (
     Column("outstanding"),
     Column("waiting", _NUMBER),
 )
-REGISTRATION: Final = (Column("device_id"), Column("instance_id"), Column("vendor"))
+REGISTRATION: Final = (
+    Column("device_id"),
+    Column("instance_id"),
+    Column("vendor", optional=True),
+)
 
 _prefix_option = click.option(
     "--prefix", default="", help="Only IMEIs that begin with these digits."
@@ -97,8 +107,11 @@ def connections(prefix: str, vendor: str | None, limit: int | None, output: str)
     """
 
     async def request(reactor: Reactor, client: ControlClient) -> int:
-        rows = client.connections(prefix, vendor, page_size(limit))
-        show_rows(CONNECTION, await first_rows(rows, limit), output)
+        rows = await first_rows(client.connections(prefix, vendor, page_size(limit)), limit)
+        if vendor and not rows:
+            check_vendor(vendor)
+        instance = client.greeting.get("instance_id", "")
+        show_rows(CONNECTION, rows, output, empty=_no_devices(prefix, vendor, instance))
         return 0
 
     run_with_control_port(request)
@@ -154,10 +167,21 @@ def device_registry(
     """
 
     async def request(reactor: Reactor, client: ControlClient) -> int:
-        rows = client.device_registry(
+        found = client.device_registry(
             prefix, vendor=vendor, limit=page_size(limit), instance_id=instance_id
         )
-        show_rows(REGISTRATION, await first_rows(rows, limit), output)
+        rows = await first_rows(found, limit)
+        if vendor and not rows:
+            check_vendor(vendor)
+        empty = _no_devices(prefix, vendor, instance_id or "any instance")
+        show_rows(REGISTRATION, rows, output, empty=empty)
         return 0
 
     run_with_control_port(request)
+
+
+def _no_devices(prefix: str, vendor: str | None, instance: str) -> str:
+    """Return the sentence that says that no device is connected."""
+    devices = f"{vendor} devices" if vendor else "devices"
+    which = f"{devices} with the prefix {prefix}" if prefix else devices
+    return f"No {which} are connected to {instance}."

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import click
-from twisted.plugin import getPlugins
 
 from tracker import config
 from tracker.admin.exitcodes import ExitCode
+from tracker.admin.vendors import vendor_names
 from tracker.config import ConfigError
 from tracker.errors import Refused, RunFailed, Unavailable
-from tracker.interfaces import IVendor
 from tracker.log.redis.heartbeats import advertised_streams
 from tracker.observe.health import Condition
 from tracker.reactor import Reactor
@@ -21,6 +20,7 @@ from tracker.redis.address import RedisAddress, redis_address
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_not_permitted
 from tracker.runtime.run import run
+from tracker.untrusted import listed, shown
 
 
 def run_with_redis(
@@ -73,7 +73,7 @@ def _not_usable(address: RedisAddress, reason: str) -> str:
 def configured_streams() -> dict[str, str]:
     """Return stream → vendor of the streams that a processor with this environment reads."""
     try:
-        return config.process_streams(os.environ, [vendor.name for vendor in getPlugins(IVendor)])
+        return config.process_streams(os.environ, vendor_names())
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
 
@@ -81,3 +81,16 @@ def configured_streams() -> dict[str, str]:
 async def known_streams(redis: RedisConnection) -> list[str]:
     """Return the configured streams and those that heartbeats of ingest instances name."""
     return sorted(configured_streams().keys() | await advertised_streams(redis))
+
+
+async def no_such_stream(redis: RedisConnection, stream: str) -> RunFailed:
+    """Return the exception that ends a command whose stream does not exist."""
+    return stream_not_found(stream, await known_streams(redis))
+
+
+def stream_not_found(stream: str, known: Iterable[str]) -> RunFailed:
+    """Return the exception that ends a command whose stream is not among the known ones."""
+    others = listed(known)
+    return RunFailed(
+        f"Stream {shown(stream)} not found. {f'Known: {others}.' if others else ''}".rstrip()
+    )

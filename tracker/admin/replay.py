@@ -14,7 +14,7 @@ from attrs import define, field
 
 from tracker import config
 from tracker.admin.options import clock_options, redis_option
-from tracker.admin.redis import configured_streams, run_with_redis
+from tracker.admin.redis import configured_streams, no_such_stream, run_with_redis
 from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.errors import Refused, RunFailed
 from tracker.interfaces import (
@@ -280,7 +280,7 @@ async def _ends(
 ) -> tuple[str, str] | None:
     """Return the IDs of the first and last entry of the range; None if it is empty."""
     if not await redis.execute("EXISTS", stream):
-        raise RunFailed(f"Stream {stream} not found.")
+        raise await no_such_stream(redis, stream)
     ends = [
         await redis.execute("XRANGE", stream, first, last or "+", "COUNT", 1),
         await redis.execute("XREVRANGE", stream, last or "+", first, "COUNT", 1),

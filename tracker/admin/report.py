@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import click
 
-from tracker.admin.output import printable, table
+from tracker.admin.output import on_terminal, printable, table, terminal
 from tracker.observe.findings import Finding, Status
 from tracker.observe.wording import plural
 
@@ -42,11 +43,14 @@ _COLOURS: Final = {
 def as_table(findings: Sequence[Finding]) -> str:
     """Return a coloured line for each finding, and below it its fix.
 
+    A line is wrapped at the width of a terminal; a fix is not, so that it can be copied whole.
     ``click.echo`` removes the colours if it does not write to a terminal.
     """
     heading, *lines = table(
         [_HEADING, *((one.status, one.check, " ".join(one.seen.split())) for one in findings)]
     ).splitlines()
+    if on_terminal():
+        lines = [_wrapped(line, heading.index(_HEADING[-1]), terminal().width) for line in lines]
     shown = [heading]
     for one, line in zip(findings, lines, strict=True):
         word = click.style(one.status, fg=_COLOURS[one.status], bold=one.status is Status.FAILURE)
@@ -61,3 +65,10 @@ def as_table(findings: Sequence[Finding]) -> str:
         f"{counts[Status.OK]} ok, {warnings}, {failures}, {counts[Status.SKIPPED]} skipped"
     )
     return "\n".join(shown)
+
+
+def _wrapped(line: str, indent: int, width: int) -> str:
+    """Wrap the last cell of a line below its beginning."""
+    if width < 2 * indent:  # too narrow for that
+        return line
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_on_hyphens=False)

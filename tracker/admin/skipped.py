@@ -10,7 +10,7 @@ from tracker.admin.confirmation import confirm, require_terminal, yes_option
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import output_option, redis_option
 from tracker.admin.output import Column, Kind, show_rows
-from tracker.admin.redis import known_streams, run_with_redis
+from tracker.admin.redis import known_streams, no_such_stream, run_with_redis
 from tracker.errors import Refused, RunFailed
 from tracker.keys import checkpoint
 from tracker.log.redis.checkpoint import Skipped, find_skipped, record_finished
@@ -18,15 +18,15 @@ from tracker.observe.wording import plural
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
-from tracker.untrusted import shown
+from tracker.untrusted import listed, shown
 
-_COLUMNS: Final = (
+SKIPPED: Final = (
     Column("stream"),
     Column("entries", Kind.NUMBER),
     Column("first"),
     Column("last"),
-    Column("first_time", Kind.TIME),
-    Column("last_time", Kind.TIME),
+    Column("first_time", Kind.TIME, optional=True),
+    Column("last_time", Kind.TIME, optional=True),
 )
 
 
@@ -54,7 +54,7 @@ def list_(*, url: str | None, streams: tuple[str, ...], output: str) -> None:
     """
 
     async def request(reactor: Reactor, redis: RedisConnection) -> int:
-        rows, unknown = [], []
+        rows, without, unknown = [], [], []
         for stream in streams or await known_streams(redis):
             found = await _find(redis, stream, may_be_missing=not streams)
             rows += [{"stream": shown(stream), **one.as_json()} for one in found.ranges]
@@ -62,9 +62,12 @@ def list_(*, url: str | None, streams: tuple[str, ...], output: str) -> None:
                 click.echo(f"{shown(stream)}: more entries not examined", err=True)
             if found.committed is None:
                 unknown.append(stream)
-        show_rows(_COLUMNS, rows, output)
+            elif not found.ranges:
+                without.append(stream)
         for stream in unknown:
             click.echo(f"{shown(stream)}: no processor has published a checkpoint", err=True)
+        known = f" in {listed(without)}" if without else " are known"
+        show_rows(SKIPPED, rows, output, empty=f"No skipped entries{known}.")
         return ExitCode.FAILED if rows else ExitCode.DONE
 
     run_with_redis(url, request)
@@ -132,7 +135,7 @@ async def _find(redis: RedisConnection, stream: str, *, may_be_missing: bool = F
     if kind == "none":
         if may_be_missing:
             return Skipped(None)
-        raise RunFailed(f"Stream {shown(stream)} not found.")
+        raise await no_such_stream(redis, stream)
     if kind != "stream":
         raise RunFailed(f"Key {shown(stream)} is a {kind}, not a stream.")
     try:

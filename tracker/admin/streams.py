@@ -32,12 +32,12 @@ from tracker.untrusted import listed, shown
 #: Maximum seconds of the search for streams.
 MAX_SEARCH: Final = 60.0
 
-_COLUMNS: Final = (
+STREAM: Final = (
     Column("stream"),
     Column("state"),
     Column("entries", Kind.NUMBER),
     Column("unprocessed", Kind.NUMBER),
-    Column("oldest_age", Kind.NUMBER),
+    Column("oldest_age", Kind.DURATION),
 )
 
 
@@ -59,7 +59,7 @@ def list_(*, url: str | None, output: str) -> None:
     STATE is "read" if a processor reads the stream, "not read" if only a processor with this
     environment would read it, "stranded" if no processor would, "finished" if no processor reads
     it and all its entries are processed, or "dead letters". OLDEST AGE is the age of the
-    first unprocessed entry (or dead letter) in seconds.
+    first unprocessed entry (or dead letter).
     """
 
     async def request(reactor: Reactor, redis: RedisConnection) -> int:
@@ -68,7 +68,7 @@ def list_(*, url: str | None, output: str) -> None:
         complete = await search.proceed(MAX_SEARCH)
         found = sorted(search.streams.values(), key=lambda one: one.name)
         rows = [await _row(redis, one, configured) for one in found]
-        show_rows(_COLUMNS, rows, output)
+        show_rows(STREAM, rows, output, empty="No streams of positions in Redis.")
         if not complete:
             click.echo(f"Not all keys were examined within {MAX_SEARCH:.0f} s.", err=True)
         if search.left_out:
@@ -163,7 +163,7 @@ async def _adoptable(redis: RedisConnection, stream: str) -> int:
     """
     name = shown(stream)
     if not await redis.execute("EXISTS", stream):
-        raise RunFailed(f"Stream {name} not found.")
+        raise RunFailed(f"Stream {name} not found. Run tracker-admin streams list.")
     found = await examine(redis, stream.encode())
     if found is None:
         raise RunFailed(f"Key {name} is not a stream of positions, or is empty.")

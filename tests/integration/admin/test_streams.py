@@ -16,6 +16,7 @@ from tests.admin import admin as tracker_admin
 from tests.lags import make_lag_unknown
 from tests.servers import RedisServer, free_port
 from tests.system.processes import BIN, environment, stored
+from tests.system.terminal import Terminal, on_terminal
 from tracker.admin.output import table
 from tracker.position import Position, iso_milliseconds
 
@@ -59,7 +60,7 @@ def append_dead(redis: RedisServer, count: int) -> list[str]:
 
 def test_lag_is_shown_as_a_table(redis: RedisServer) -> None:
     append(redis, 100, 50, 10)
-    assert re.search(rf"^{STREAM} +-$", admin(redis, "lag"), re.MULTILINE)
+    assert re.search(rf"^{STREAM}( +-){{5}}$", admin(redis, "lag"), re.MULTILINE)
     redis.client.xgroup_create(STREAM, "processor", "0")
     redis.client.xreadgroup("processor", "host-1", {STREAM: ">"}, count=1)
     heading, row = admin(redis, "lag").splitlines()
@@ -102,7 +103,32 @@ def test_dead_letters_are_listed_in_pages(redis: RedisServer) -> None:
     assert rest[0] == {
         "id": ids[2], "original_id": "1-2", "attempts": 2, "reason": "reason 2",
     }  # fmt: skip
-    assert json.loads(admin(redis, "dead", "list", "--stream", "other", "-o", "json")) == []
+
+
+def test_list_without_dead_letters_names_their_stream(redis: RedisServer) -> None:
+    listed = tracker_admin("dead", "list", "--redis", redis.url)
+    assert listed.returncode == 0
+    assert listed.stderr == f"No dead letters in {DEAD}.\n"
+    assert admin(redis, "dead", "list", "--stream", "commands:responses", "-o", "json") == "[]\n"
+
+
+@pytest.mark.parametrize("command", [("list",), ("show", "1-1"), ("retry", "--all")])
+def test_mistake_in_the_name_of_a_stream_or_vendor_of_dead_letters_is_an_error(
+    redis: RedisServer, command: tuple[str, ...]
+) -> None:
+    output = admin(redis, "dead", *command, "--stream", "other", code=1)
+    assert f"Stream other not found. Known: {STREAM}." in output
+    output = admin(redis, "dead", *command, "--vendor", "other", code=2)
+    assert "Unknown vendor 'other'. Known: teltonika." in output
+
+
+def test_dead_letters_are_those_of_the_stream_that_processors_read(redis: RedisServer) -> None:
+    append_dead(redis, 1)
+    variables = environment(REDIS_URL=redis.url, REDIS_TELEMETRY_STREAM="pinned")
+    assert "pinned:dead" in tracker_admin("dead", "list", env=variables).stderr
+    variables["REDIS_TELEMETRY_STREAM"] = f"pinned,{STREAM}"
+    ended = tracker_admin("dead", "list", env=variables)
+    assert (ended.returncode, "Add --stream: pinned, " in ended.stderr) == (2, True)
 
 
 def test_dead_letters_larger_than_one_read_are_all_listed_and_retried(
@@ -307,9 +333,22 @@ def test_dropped_dead_letters_are_deleted(redis: RedisServer) -> None:
     ids = append_dead(redis, 1200)
     assert admin(redis, "dead", "drop", *ids[:3]) == "3 deleted\n"
     assert "0 deleted, 1 not found\n" in admin(redis, "dead", "drop", ids[0], code=1)
-    assert admin(redis, "dead", "drop", "--all", "--vendor", "other") == "0 deleted\n"
-    assert admin(redis, "dead", "drop", "--all") == "1197 deleted\n"
+    assert admin(redis, "dead", "drop", "--all", "--yes") == "1197 deleted\n"
     assert redis.client.xlen(DEAD) == 0
+    assert admin(redis, "dead", "drop", "--all", "--yes") == "0 deleted\n"
+
+
+def test_all_dead_letters_are_deleted_only_after_confirmation(redis: RedisServer) -> None:
+    append_dead(redis, 2)
+    assert "Add --yes to proceed." in admin(redis, "dead", "drop", "--all", code=2)
+    command = ("tracker-admin", "dead", "drop", "--redis", redis.url, "--all")
+    for answer, code, left in (("n", 1, 2), ("y", 0, 0)):
+        terminal = Terminal(*command)
+        terminal.read_until(rf"Delete 2 dead letters of {STREAM} for good\? \[y/N\]: ")
+        terminal.type(f"{answer}\n")
+        assert terminal.end() == code
+        assert redis.client.xlen(DEAD) == left
+    assert on_terminal(*command) == (0, "0 deleted\n")
 
 
 def test_retried_dead_letter_is_stored(redis: RedisServer, tmp_path: Path) -> None:

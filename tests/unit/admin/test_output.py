@@ -56,7 +56,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> TerminalOutput:
 
 
 def test_rows_written_to_a_pipe_are_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    show_rows(COLUMNS, [{**ROW, "here": True}, {"device_id": "1"}], "table")
+    show_rows(COLUMNS, [{**ROW, "here": True}, {"device_id": "1"}], "table", empty="None.")
     assert capsys.readouterr().out == (
         "DEVICE ID        LAST HEARD                RECORDS  HERE\n"
         "356307042441013  2026-11-22T10:00:00.500Z  7        yes\n"
@@ -65,7 +65,7 @@ def test_rows_written_to_a_pipe_are_aligned_columns(capsys: pytest.CaptureFixtur
 
 
 def test_json_rows_are_objects_with_all_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    show_rows(COLUMNS, [ROW], "json")
+    show_rows(COLUMNS, [ROW], "json", empty="None.")
     (row,) = json.loads(capsys.readouterr().out)
     assert list(row.items()) == [
         ("device_id", "356307042441013"),
@@ -73,8 +73,18 @@ def test_json_rows_are_objects_with_all_columns(capsys: pytest.CaptureFixture[st
         ("records", 7),
         ("here", None),
     ]
-    show_rows(COLUMNS, [], "json")
-    assert capsys.readouterr().out == "[]\n"
+
+
+def test_empty_list_says_so_on_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_rows(COLUMNS, [], "json", empty="No devices.")
+    assert capsys.readouterr() == ("[]\n", "")
+    show_rows(COLUMNS, [], "table", empty="No devices.")
+    assert capsys.readouterr() == ("DEVICE ID  LAST HEARD  RECORDS  HERE\n", "No devices.\n")
+    written = on_terminal(monkeypatch)
+    show_rows(COLUMNS, [], "table", empty="No devices.")
+    assert (written.getvalue(), capsys.readouterr().err) == ("", "No devices.\n")
 
 
 def test_single_row_is_shown_with_one_line_for_each_column(
@@ -95,30 +105,60 @@ def test_time_on_a_terminal_has_its_age(monkeypatch: pytest.MonkeyPatch) -> None
     written = on_terminal(monkeypatch)
     monkeypatch.setattr(time, "time", lambda: 1795341612.9)
     show_record(COLUMNS, ROW, "table")
-    assert "2026-11-22T10:00:00Z (12 s ago)" in written.getvalue()
-    show_rows(COLUMNS, [ROW], "table")
-    assert "2026-11-22T10:00:00Z (12s)" in written.getvalue()
+    assert "2026-11-22T10:00:00Z (12s ago)" in written.getvalue()
+    show_rows(COLUMNS, [ROW], "table", empty="None.")
+    assert "  12s ago  " in written.getvalue()
     show_record(COLUMNS, ROW, "json")
     assert "2026-11-22T10:00:00.500Z" in written.getvalue()
 
 
-def test_terminal_table_does_not_wrap_the_first_column_and_numbers(
+def test_terminal_table_wraps_prose_before_names_and_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written = on_terminal(monkeypatch)
-    monkeypatch.setenv("COLUMNS", "60")
-    rows = [("DEVICE", "TEXT", "N"), ("356307042441013", "word " * 30, "12345678")]
-    terminal().print(terminal_table(rows, [2]))
+    columns = (Column("device"), Column("text", Kind.PROSE), Column("n", Kind.NUMBER))
+    row = {"device": "356307042441013", "text": "word " * 30, "n": 12345678}
+    terminal().print(terminal_table(columns, [row], 60)[0])
     lines = written.getvalue().splitlines()
-    assert max(map(len, lines[2:])) <= 60
-    assert "356307042441013" in lines[2]
-    assert "12345678" in lines[2]
-    assert len(lines) > 4
+    assert max(map(len, lines[1:])) <= 60
+    assert "356307042441013" in lines[1]
+    assert "12345678" in lines[1]
+    assert len(lines) > 3
+
+
+def test_terminal_table_has_a_line_for_each_text_of_a_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns, row = (Column("a", Kind.LIST), Column("b")), {"a": ["x y", "z"], "b": "1"}
+    show_rows(columns, [row], "table", empty="None.")
+    assert capsys.readouterr().out == "A       B\nx y, z  1\n"
+    written = on_terminal(monkeypatch)
+    show_rows(columns, [row], "table", empty="None.")
+    assert [line.split() for line in written.getvalue().splitlines()[1:]] == [
+        ["x", "y", "1"],
+        ["z"],
+    ]
+
+
+def test_durations_and_sizes_on_a_terminal_have_units(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = (Column("a", Kind.DURATION), Column("b", Kind.SIZE))
+    rows = [{"a": 0.44, "b": 999}, {"a": 7200.0, "b": 2_345_678}]
+    show_rows(columns, rows, "table", empty="None.")
+    assert capsys.readouterr().out == "A        B\n0.4s     999\n7200.0s  2345678\n"
+    written = on_terminal(monkeypatch)
+    show_rows(columns, rows, "table", empty="None.")
+    assert [line.split() for line in written.getvalue().splitlines()[1:]] == [
+        ["0.4s", "999"],
+        ["2h", "2.3", "MB"],
+    ]
 
 
 def test_markup_and_escape_sequences_are_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     written = on_terminal(monkeypatch)
-    terminal().print(terminal_table([("A",), ("[red]:smile:[/]",), ("\x1b[2J",)]))
+    rows = [{"a": "[red]:smile:[/]"}, {"a": "\x1b[2J"}]
+    terminal().print(terminal_table((Column("a"),), rows, 80)[0])
     assert "[red]:smile:[/]" in written.getvalue()
     assert "\\x1b[2J" in written.getvalue()
 
@@ -130,7 +170,7 @@ def test_variable_no_color_disables_colours(
     written = on_terminal(monkeypatch)
     if variable:
         monkeypatch.setenv("NO_COLOR", variable)
-    terminal().print(terminal_table([("STATUS",), ("failed",)]))
+    terminal().print(terminal_table((Column("status"),), [{"status": "failed"}], 80)[0])
     assert ("\x1b[31m" in written.getvalue()) is coloured
 
 
@@ -155,7 +195,7 @@ def test_only_unprintable_characters_are_escaped() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(-5, "0 s"), (0.9, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h"), (200_000, "2 d")],
+    [(-5, "0s"), (0.9, "0s"), (59.9, "59s"), (60, "1m"), (3600, "1h"), (200_000, "2d")],
 )
 def test_age_is_shown_in_the_largest_whole_unit(seconds: float, shown: str) -> None:
     assert age(seconds) == shown
