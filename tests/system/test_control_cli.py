@@ -45,16 +45,15 @@ def test_command_that_is_not_utf8_is_a_usage_error(site: Site) -> None:
     )
 
 
-def test_table_on_a_terminal_has_its_width_and_colours(site: Site) -> None:
+def test_table_on_a_terminal_fits_its_width_and_has_colours(site: Site) -> None:
     _devices = [online(site.one, imei()) for _ in range(3)]
-    for columns in (60, 120):
+    for columns in (60, 80, 120):
         command = ("tracker-admin", "--control", site.socket("one"), "connections")
         status, shown = on_terminal(*command, columns=columns)
         assert status == 0
         assert max(widths(shown)) <= columns
-        assert "─" * 20 in shown
         assert "\x1b[1m" in shown
-    assert re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ +\(\d+s\)", ESCAPE.sub("", shown))
+        assert re.search(r" \d+s ago ", ESCAPE.sub("", shown))
     status, shown = on_terminal(*command[:-1], "info", columns=columns)
     assert "\x1b[32moperate" in shown
     status, shown = on_terminal(*command[:-1], "info", columns=columns, env={"NO_COLOR": "1"})

@@ -44,7 +44,10 @@ def test_connections_lists_devices_of_the_instance(site: Site) -> None:
     assert re.fullmatch(TIME, row["since"])
     assert re.fullmatch(TIME, row["last_heard"])
     assert [one["device_id"] for one in site.json("connections", "--prefix", ids[1])] == [ids[1]]
-    assert site.json("connections", "--vendor", "other") == []
+    none = site.admin("connections", "--prefix", "0", "--vendor", "teltonika").stderr
+    assert none == "No teltonika devices with the prefix 0 are connected to one.\n"
+    unknown = site.admin("connections", "--vendor", "other", exit_code=2).stderr
+    assert "Unknown vendor 'other'. Known: teltonika." in unknown
     some = site.admin("connections", "--prefix", ids[0][:12], "--limit", "2")
     heading, *rows = some.stdout.splitlines()
     assert heading.split()[:4] == ["DEVICE", "ID", "VENDOR", "ADDRESS"]
