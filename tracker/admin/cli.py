@@ -59,6 +59,7 @@ main.add_sections(
             "status": "tracker.admin.send",
             "watch": "tracker.admin.watch",
             "lag": "tracker.admin.lag",
+            "positions": "tracker.admin.positions",
             "doctor": "tracker.admin.doctor.command",
         },
         "Operate": {

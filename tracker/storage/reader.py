@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -123,6 +123,19 @@ class PositionReader(Service, ABC):
         :raises QueryFailed: if the database cannot be queried.
         """
         return list(map(_presentable, await self._query(self._devices, search)))
+
+    async def all_devices(self, page: int = MAX_DEVICES) -> AsyncIterator[dict[str, Any]]:
+        """Yield the rows of :meth:`devices` of all devices, by device ID.
+
+        :param page: number of rows that are read at a time.
+        :raises QueryFailed: if the database cannot be queried.
+        """
+        search = Search(limit=page)
+        while rows := await self._query(self._devices, search):
+            # The ID as it is stored: what is shown of a strange one may sort elsewhere.
+            search = evolve(search, after=("", rows[-1]["device_id"]))
+            for row in rows:
+                yield _presentable(row)
 
     async def device(self, device_id: str) -> dict[str, Any] | None:
         """Return a device's row of ``last_positions``, with :data:`DOCUMENTS`, or None.

@@ -118,6 +118,19 @@ async def test_device_without_coordinates_is_found(stored_in: Database) -> None:
 
 
 @ensureDeferred
+async def test_all_devices_are_read_by_id_in_pages_of_any_size(stored_in: Database) -> None:
+    records = devices(7)
+    strange = ("\u0101" * 90, "a'b", "\x1b[2J")  # as shown, some sort before themselves
+    records += [stored(1, device_id) for device_id in strange]
+    await stored_in.store(*records)
+    wanted = [row["device_id"] for row in await stored_in.positions.devices(Search(limit=100))]
+    assert len(wanted) == len(records)
+    for size in (1, 3, 10, 100):
+        found = [row["device_id"] async for row in stored_in.positions.all_devices(size)]
+        assert found == wanted
+
+
+@ensureDeferred
 async def test_devices_are_read_in_pages(stored_in: Database) -> None:
     records = devices(25)
     await stored_in.store(*records)

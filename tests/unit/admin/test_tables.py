@@ -64,6 +64,15 @@ TABLES: Final[dict[str, dict[str, Any]]] = {
         "oldest": 35_999.0,
         "consumers": [f"{HOST[:14]}-{i} (1000, 0.1s)" for i in range(8)] + ["18 skipped"],
     },
+    "positions.POSITION": {
+        "device_id": IMEI,
+        "last_contact": LONG_AGO,
+        "ts": LONG_AGO,
+        "latitude": -34.6037123,
+        "longitude": -179.9999999,
+        "speed": 255,
+        "satellites": 255,
+    },
     "queries.CONNECTION": _CONNECTION,
     "queries.REGISTRATION": {"device_id": IMEI, "instance_id": HOST, "vendor": "teltonika"},
     "skipped.SKIPPED": {
