@@ -52,7 +52,7 @@ help:
 	@echo "make docs           build the documentation into docs/_build"
 	@echo "make bench          measure decoding, memory and throughput (BENCH_OPTIONS=--quick)"
 	@echo "make install        install into PREFIX (/opt/tracker), with units in SYSTEM (/usr/local), all below DESTDIR"
-	@echo "make deb            build dist/tracker_*.deb (DEB_VERSION=1.2.3)"
+	@echo "make deb            build dist/tracker-plane_*.deb (DEB_VERSION=1.2.3)"
 	@echo "make clean          remove all generated files"
 
 demo: $(VENV)/.embedded

@@ -39,6 +39,8 @@ tar -c --exclude=__pycache__ --exclude=dropin.cache \
     setup.cfg pyproject.toml README.rst LICENSE tracker twisted | tar -x -C "$source"
 
 "$PYTHON" -m venv "$venv"
+# The name of the distribution in earlier installations, which pip would leave beside this one.
+"$venv/bin/pip" uninstall --quiet --quiet --yes tracker
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-compile --upgrade \
     "${source}[postgresql]"
 

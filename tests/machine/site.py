@@ -122,11 +122,29 @@ def build_successor(package: Path, folder: Path) -> Path:
         bytecode.unlink()
     settings = tree / "usr/share/tracker/etc/ingest.env"
     settings.write_text(f"# Delivered with the next version.\n{settings.read_text()}")
-    successor = folder / package.name.replace("_", "_next-", 1)
-    build = ("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build")
-    subprocess.run([*build, str(tree), str(successor)], check=True, stdout=subprocess.DEVNULL)
+    successor = _build(tree, folder / package.name.replace("_", "_next-", 1))
     shutil.rmtree(tree)
     return successor
+
+
+def build_earlier(package: Path, folder: Path) -> Path:
+    """Return a package with the name and epoch of before, and a module that is gone since."""
+    tree = folder / "earlier"
+    subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(tree)], check=True)
+    _edit(tree / "DEBIAN/control", r"(?m)^Package: .*$", "Package: tracker")
+    _edit(tree / "DEBIAN/control", r"(?m)^Version: (.*)$", r"Version: 1:\1")
+    _edit(tree / "DEBIAN/control", r"(?m)^Replaces: .*\n", "")
+    (code,) = tree.glob("opt/tracker/lib/python3.*/site-packages/tracker")
+    (code / "gone.py").touch()
+    earlier = _build(tree, folder / package.name.replace("tracker-plane_", "tracker_", 1))
+    shutil.rmtree(tree)
+    return earlier
+
+
+def _build(tree: Path, package: Path) -> Path:
+    build = ("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build")
+    subprocess.run([*build, str(tree), str(package)], check=True, stdout=subprocess.DEVNULL)
+    return package
 
 
 def _edit(file: Path, pattern: str, replacement: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.machine.documented import commands
 from tests.machine.fleet import DEVICES, INTERVAL
-from tests.machine.site import Site, build_successor
+from tests.machine.site import Site, build_earlier, build_successor
 from tests.system.processes import run
 from tests.system.recipes import block
 from tests.waiting import wait_for
@@ -71,7 +71,7 @@ def test_package_is_installed_without_starting_services(site: Site, package: Pat
     assert {f"{re.sub('@.', '@', service)}.service" for service in SERVICES} <= states.keys()
     assert set(states.values()) <= {"disabled", "static"}
     assert "usage" in site.machine.run("tracker-admin", "--help").lower()
-    version = site.machine.run("dpkg-query", "--show", "--showformat=${Version}", "tracker")
+    version = site.machine.run("dpkg-query", "--show", "--showformat=${Version}", "tracker-plane")
     site.note(f"installed {version} with {install!r}: no service started or enabled")
 
 
@@ -292,6 +292,32 @@ def test_recipe_serves_the_control_port_over_tls(site: Site) -> None:
     )
 
 
+def test_earlier_package_is_replaced_while_its_services_run(
+    site: Site, package: Path, tmp_path: Path
+) -> None:
+    root = site.machine.root
+    site.machine.run("apt-get", "remove", "--yes", "tracker-plane")
+    site.machine.run("apt-get", "install", site.put(build_earlier(package, tmp_path)))
+    site.machine.run("systemctl", "start", "tracker.target")
+    kept = {path: path.read_bytes() for path in (root / "etc/tracker").rglob("*.*")}
+    enabled = site.machine.run("systemctl", "list-unit-files", "--state=enabled", "tracker*")
+    old = {service: site.machine.show(service, "MainPID") for service in SERVICES}
+    assert "0" not in old.values()
+    output = site.machine.run("sh", "-c", f"apt-get install {site.put(package)} 2>&1")
+    assert "run apt purge tracker to remove its entry" in output
+    assert list(root.glob("opt/tracker/lib/python3.*/site-packages/tracker/gone.py")) == []
+    new = {service: site.machine.show(service, "MainPID") for service in SERVICES}
+    assert all(new[service] not in ("0", old[service]) for service in SERVICES)
+    site.machine.run("apt-get", "purge", "--yes", "tracker")
+    assert not site.machine.succeeds("dpkg-query", "--status", "tracker")
+    assert new == {service: site.machine.show(service, "MainPID") for service in SERVICES}
+    assert site.machine.run("dpkg", "--verify", "tracker-plane") == ""
+    assert kept == {path: path.read_bytes() for path in kept}
+    listed = ("systemctl", "list-unit-files", "--state=enabled", "tracker*")
+    assert enabled == site.machine.run(*listed)
+    site.note("replaced the earlier package tracker: settings and units kept, services restarted")
+
+
 def test_logs_contain_no_traceback(site: Site) -> None:
     journal = site.machine.run("journalctl", "--unit", "tracker-*")
     assert "ready" in journal
@@ -300,11 +326,11 @@ def test_logs_contain_no_traceback(site: Site) -> None:
 
 
 def test_removal_keeps_settings_and_purge_removes_all(site: Site) -> None:
-    site.machine.run("apt-get", "remove", "--yes", "tracker")
+    site.machine.run("apt-get", "remove", "--yes", "tracker-plane")
     assert tracker_processes(site) == ""
     assert (site.machine.root / "etc/tracker/ingest.env").exists()
     assert not (site.machine.root / "opt/tracker").exists()
-    site.machine.run("apt-get", "purge", "--yes", "tracker")
+    site.machine.run("apt-get", "purge", "--yes", "tracker-plane")
     site.machine.run("sh", "-c", "rm -r /srv/* /etc/systemd/system/tracker-*.service.d")
     assert set(tracker_files(site)) == REDIS_FILES
     assert site.machine.run("systemctl", "list-units", "--all", "--no-legend", "tracker*") == ""

