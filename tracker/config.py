@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
@@ -23,7 +22,6 @@ DEFAULT_STANDALONE_LISTEN: Final = "teltonika=tcp:5027:interface=127.0.0.1"
 DEFAULT_DATA: Final = "tracker-data"
 DEFAULT_WEBHOOK: Final = "tcp:9130"
 DEFAULT_CONSOLE: Final = "tcp:9120"
-DEFAULT_RUNTIME: Final = "/run/tracker"
 DEFAULT_RETAIN: Final = "24h"
 DEFAULT_RETAIN_BYTES: Final = "1G"
 
@@ -225,19 +223,6 @@ def _stream(pinned: str, vendor: str) -> str:
     if "{vendor}" in pinned:
         return telemetry_stream(vendor, pinned)
     return pinned if pinned and vendor == PINNED_VENDOR else telemetry_stream(vendor)
-
-
-def control_address(given: str | None, environ: Environment, instance_id: str) -> str | None:
-    """Return the endpoint of the control port: ``--control``, else a socket in the runtime folder.
-
-    :return: None if ``none`` is given, or the runtime folder is not writable.
-    """
-    if given is not None:
-        return None if given == "none" else given
-    folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or DEFAULT_RUNTIME
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return None
-    return f"unix:{folder}/control-{instance_id}.sock"
 
 
 def secret(option: str, given: str | None, environ: Environment, variable: str) -> str:

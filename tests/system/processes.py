@@ -70,7 +70,9 @@ class Daemon(OwnProcess):
             *(arguments[0], "--http", f"tcp:{self._http}", *arguments[1:]),
         ]
         self._folder = folder
-        self._environment: Mapping[str, str] = environment(**(variables or {}))
+        # The folder of the control socket; the default is shared with other processes.
+        runtime = {"RUNTIME_DIRECTORY": str(folder)}
+        self._environment: Mapping[str, str] = environment(**(runtime | dict(variables or {})))
 
     def start(self, ready: bool = True) -> None:
         """Start the process, and wait until it is ready unless ``ready`` is False."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ class Ingest:
         *options: str,
         endpoint: str = "tcp:{port}",
         files: int | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.port = free_port()
         self.redis = redis
@@ -122,6 +124,7 @@ class Ingest:
             *(folder, "ingest", "ingest", "--redis", redis.url, "--listen", listen),
             *options,
             files=files,
+            variables=variables,
         )
 
     def connect(self, tls: ssl.SSLContext | None = None) -> RawDevice:

@@ -6,6 +6,7 @@ All other tests assert the type of an error, and a name or a value in its messag
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,8 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from tracker import __version__
-from tracker.admin.options import Duration, HexBytes, Imei, Options, read_file
+from tracker.admin import control
+from tracker.admin.options import Duration, HexBytes, Imei, Options, Origin, Setting, read_file
 from tracker.bridge.rest import checked_token, checked_url
 from tracker.config import (
     choice,
@@ -31,6 +33,7 @@ from tracker.console.sessions import session_key
 from tracker.control.access import Permissions
 from tracker.control.addresses import client_endpoint, server_endpoint
 from tracker.control.pool import BadAddress, Credentials
+from tracker.control.sockets import SocketFolders
 from tracker.interfaces import SinkUnusable
 from tracker.log.entries import StreamEntry
 from tracker.net.certificates import load_certificates, load_private_key
@@ -48,12 +51,39 @@ def file_of(folder: Path, content: bytes) -> Path:
     return path
 
 
+def folders_in(folder: Path) -> SocketFolders:
+    """Return the folders of control sockets of user 7, in a folder."""
+    return SocketFolders(
+        {"TRACKER_DATA": str(folder / "data")},
+        uid=7,
+        system=folder / "run/tracker",
+        sessions=folder / "sessions",
+        temporary=folder / "tmp",
+        service_data=folder / "service",
+    )
+
+
+def dead_socket(folder: Path) -> Path:
+    path = folder / "run/tracker/dead.sock"
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(os.fspath(path))
+    return path
+
+
+def only_one(ports: list[Setting]) -> None:
+    """Call the coroutine function, which returns at once."""
+    coroutine = control.only_one(REACTOR, ports)
+    coroutine.send(None)
+
+
 def schema_refused(found: Schema) -> None:
     known = (Migration(1, "", None), Migration(2, "", "0.1.0"))
     check_schema(found, known, "fleet", url="sqlite:fleet", migrate=False)
 
 
 REACTOR: Final[Any] = MemoryReactorClock()
+TWO_PORTS: Final = [Setting(f"unix:/{one}.sock", Origin.FOUND, "") for one in "ab"]
 DAMAGED: Final = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 #: Invalid input in an empty folder, and the message for it. {} stands for the folder.
@@ -210,9 +240,24 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     (lambda at: read_file(at), "Cannot read {}: Is a directory"),
     (
-        lambda at: Options(environ={}).control_port(at),
-        "No control port given. Use --control unix:PATH or set TRACKER_CONTROL. "
-        "(No socket found in {}.)",
+        lambda at: control.control_ports(Options(environ={}), folders_in(at)),
+        "No instance with a control port found on this machine. Searched: {}/run/tracker, "
+        "{}/tmp/tracker-7, {}/sessions/7/tracker, {}/data, {}/service. Run this command as the "
+        "user of the instance, or give --control ENDPOINT; the log of the instance names its "
+        "control port.",
+    ),
+    (
+        lambda at: control.control_ports(
+            Options(environ={}), folders_in(dead_socket(at).parents[2])
+        ),
+        "No instance with a control port found on this machine. {}/run/tracker/dead.sock: no "
+        "process listens on it. Run this command as the user of the instance, or give --control "
+        "ENDPOINT; the log of the instance names its control port.",
+    ),
+    (
+        lambda _: only_one(TWO_PORTS),
+        "2 control ports found: unix:/a.sock, unix:/b.sock. Choose one with --control or "
+        "TRACKER_CONTROL.",
     ),
     (
         lambda _: Duration().convert("5", None, None),

@@ -8,7 +8,7 @@ import click
 
 from tracker import __version__
 from tracker.admin.group import AdminGroup
-from tracker.admin.options import CONTROL_VARIABLE, FILE_VARIABLE, FILES, SOCKETS, Options
+from tracker.admin.options import CONTROL_VARIABLE, FILE_VARIABLE, FILES, Options
 
 
 @click.group(cls=AdminGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,7 +18,7 @@ from tracker.admin.options import CONTROL_VARIABLE, FILE_VARIABLE, FILES, SOCKET
     metavar="ENDPOINT",
     help="Control port of an instance: unix:PATH, ssl:HOST:PORT:privateKey=FILE:"
     f"certKey=FILE:caCert=FILE or tcp:HOST:PORT.  [default: {CONTROL_VARIABLE}, or control in the "
-    f"configuration file, or the only socket in {SOCKETS}]",
+    "configuration file, or the instances on this machine]",
 )
 @click.option(
     "--config",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 
 import click
-from twisted.internet.defer import TimeoutError  # noqa: A004
+from twisted.internet.defer import (
+    Deferred,
+    DeferredList,
+    TimeoutError,  # noqa: A004
+)
 from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker.admin.exitcodes import ExitCode
-from tracker.admin.options import options
+from tracker.admin.options import CONTROL_VARIABLE, Options, Origin, Setting, options
 from tracker.admin.output import only_first
-from tracker.control.addresses import client_endpoint
+from tracker.control.addresses import client_endpoint, unix_address
 from tracker.control.client import ControlClient
 from tracker.control.commands import (
     MAX_ROWS,
@@ -26,7 +30,8 @@ from tracker.control.commands import (
     NoSuchDevice,
     NotPermitted,
 )
-from tracker.control.connection import NotConnected, reason_of
+from tracker.control.connection import NotConnected, reason_of, remedy
+from tracker.control.sockets import SocketFolders
 from tracker.errors import RunFailed
 from tracker.reactor import Reactor
 from tracker.runtime.run import run
@@ -34,10 +39,16 @@ from tracker.runtime.run import run
 #: Name of this program in an instance's log.
 NAME: Final = "tracker-admin"
 
+#: Maximum number of control ports, and of reasons, that a message lists.
+MAX_LISTED: Final = 10
+
 #: Seconds for an orderly end of the connection.
 _CLOSE_TIMEOUT: Final = 1.0
 
 Request = Callable[[Any, ControlClient], Awaitable[int]]
+
+#: Chooses one of several control ports.
+Choice = Callable[[Reactor, Sequence[Setting]], Awaitable[Setting]]
 
 limit_option = click.option(
     "--limit",
@@ -47,20 +58,113 @@ limit_option = click.option(
 )
 
 
-def run_with_control_port(request: Request, reconnect: bool = False) -> None:
+def control_ports(options: Options, folders: SocketFolders | None = None) -> list[Setting]:
+    """Return the control port that is given, or else those of all instances on this machine.
+
+    :param folders: the folders to search.
+    :raises click.UsageError: if none is given or found.
+    """
+    given = options.given_control()
+    if given is not None:
+        return [given]
+    folders = folders or SocketFolders(options.environ)
+    found = folders.search()
+    if found.served:
+        addresses = [unix_address(path) for path in found.served]
+        return [Setting(address, Origin.FOUND, address) for address in addresses]
+    reasons = [f"{reason}." for reason in found.unusable[:MAX_LISTED]]
+    if not reasons:
+        reasons = [f"Searched: {', '.join(map(str, folders.searched))}."]
+    raise click.UsageError(
+        f"No instance with a control port found on this machine. {' '.join(reasons)} Run this "
+        "command as the user of the instance, or give --control ENDPOINT; the log of the instance "
+        "names its control port."
+    )
+
+
+async def only_one(reactor: Reactor, ports: Sequence[Setting]) -> Setting:
+    """Refuse to choose, for a command about one instance."""
+    names = [port.value for port in ports[:MAX_LISTED]]
+    if len(ports) > MAX_LISTED:
+        names.append(f"and {len(ports) - MAX_LISTED} more")
+    raise click.UsageError(
+        f"{len(ports)} control ports found: {', '.join(names)}. "
+        f"Choose one with --control or {CONTROL_VARIABLE}."
+    )
+
+
+async def any_instance(reactor: Reactor, ports: Sequence[Setting]) -> Setting:
+    """Return the port of the first instance that replies."""
+
+    async def ask(client: ControlClient) -> None:
+        await client.info()
+
+    return await _first(reactor, ports, ask)
+
+
+def instance_of(device_id: str) -> Choice:
+    """Return a function that returns the port of the instance of a device.
+
+    If no instance on this machine has the device, it is the port of any of them.
+    """
+
+    async def ask(client: ControlClient) -> None:
+        if not (await client.device(device_id))["here"]:
+            raise NoSuchDevice
+
+    async def choose(reactor: Reactor, ports: Sequence[Setting]) -> Setting:
+        return await _first(reactor, ports, ask)
+
+    return choose
+
+
+async def _first(
+    reactor: Reactor,
+    ports: Sequence[Setting],
+    ask: Callable[[ControlClient], Awaitable[None]],
+) -> Setting:
+    """Ask all instances at once; return the first port without an error.
+
+    Otherwise return the first port that has replied, with whatever error.
+
+    :raises RunFailed: if none replies.
+    """
+
+    async def succeeds(port: Setting) -> None:
+        async with _connected(reactor, _endpoint(reactor, port), retry=False) as client:
+            await ask(client)
+
+    asked = [Deferred.fromCoroutine(succeeds(port)) for port in ports]
+    result: Any = await DeferredList(asked, fireOnOneCallback=True, consumeErrors=True)
+    if isinstance(result, tuple):
+        for one in asked:
+            one.cancel()
+        return ports[result[1]]
+    errors = [failed.value for _, failed in result]
+    for port, error in zip(ports, errors, strict=True):
+        if isinstance(error, ControlError) and not isinstance(error, NotConnected):
+            return port
+    reasons = [
+        f"{port.value}: {error}" for port, error in zip(ports[:MAX_LISTED], errors, strict=False)
+    ]
+    raise RunFailed(f"No instance replies: {'; '.join(reasons)}.", ExitCode.UNREACHABLE)
+
+
+def run_with_control_port(
+    request: Request, *, reconnect: bool = False, choose: Choice = only_one
+) -> None:
     """Run ``request(reactor, client)``, and exit with the exit code that it returns.
 
     An instance that cannot be reached is an error, without a retry.
 
     :param reconnect: True to reconnect when the connection is lost.
+    :param choose: chooses one of several control ports if none is given.
     """
-    port = options().control_port()
+    ports = control_ports(options())
 
     async def main(reactor: Reactor) -> int:
-        try:
-            endpoint = client_endpoint(reactor, port.value)
-        except ValueError as error:
-            raise click.UsageError(f"{port.source}: {error}") from None
+        port = ports[0] if len(ports) == 1 else await choose(reactor, ports)
+        endpoint = _endpoint(reactor, port)
         greeted = False
         try:
             if reconnect:  # a client that reconnects also retries the first connection
@@ -77,6 +181,13 @@ def run_with_control_port(request: Request, reconnect: bool = False) -> None:
             raise failure(error) from None
 
     run(main)
+
+
+def _endpoint(reactor: Reactor, port: Setting) -> IStreamClientEndpoint:
+    try:
+        return client_endpoint(reactor, port.value)
+    except ValueError as error:
+        raise click.UsageError(f"{port.source}: {error}") from None
 
 
 @asynccontextmanager
@@ -119,7 +230,8 @@ def not_connected(port: str, greeted: bool, error: NotConnected) -> RunFailed:
     elif reason == reason_of(ConnectionDone()) and kind != "ssl":
         text = f"{name} is not a control port (it closed the connection)."
     else:
-        text = f"Cannot connect to {name}: {reason}."
+        advice = remedy(port, error)
+        text = f"Cannot connect to {name}: {reason}{f'; {advice}' if advice else ''}."
     return RunFailed(text, ExitCode.UNREACHABLE)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from tracker.admin.confirmation import confirm, require_terminal, yes_option
-from tracker.admin.control import run_with_control_port
+from tracker.admin.control import instance_of, run_with_control_port
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Imei, Seconds, output_option
 from tracker.admin.output import Column, Kind, show_record
@@ -51,7 +51,7 @@ def drop(imei: str, output: str) -> None:
         show_record(DROPPED, {"device_id": imei, "address": address}, output)
         return ExitCode.DONE
 
-    run_with_control_port(request)
+    run_with_control_port(request, choose=instance_of(imei))
 
 
 @click.command()

@@ -28,8 +28,6 @@ FILES: Final = ("~/.config/tracker-admin.conf", "/etc/tracker/admin.conf")
 FILE_VARIABLE: Final = "TRACKER_ADMIN_CONFIG"
 CONTROL_VARIABLE: Final = "TRACKER_CONTROL"
 REDIS_VARIABLE: Final = "REDIS_URL"
-#: The folder that is searched for a control socket if no control port is given.
-SOCKETS: Final = Path("/run/tracker")
 
 _SECTION: Final = "tracker-admin"
 _KEYS: Final = ("control", "redis")
@@ -79,23 +77,6 @@ class Options:
         :param url: the option's value.
         """
         return self._setting("redis", "--redis", url, REDIS_VARIABLE)
-
-    def control_port(self, folder: Path = SOCKETS) -> Setting:
-        """Return the control port that is given, or else the only socket in a folder.
-
-        :raises click.UsageError: if the folder does not hold exactly one socket.
-        """
-        given = self.given_control()
-        if given is not None:
-            return given
-        sockets = sorted(path for path in folder.glob("*.sock") if path.is_socket())
-        if len(sockets) == 1:
-            return Setting(f"unix:{sockets[0]}", Origin.FOUND, str(sockets[0]))
-        found = f"{len(sockets)} sockets" if sockets else "No socket"
-        raise click.UsageError(
-            f"No control port given. Use --control unix:PATH or set {CONTROL_VARIABLE}. "
-            f"({found} found in {folder}.)"
-        )
 
     def _setting(self, key: str, option: str, value: str | None, variable: str) -> Setting | None:
         if value:

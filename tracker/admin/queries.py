@@ -6,7 +6,14 @@ from typing import Final
 
 import click
 
-from tracker.admin.control import first_rows, limit_option, page_size, run_with_control_port
+from tracker.admin.control import (
+    any_instance,
+    first_rows,
+    instance_of,
+    limit_option,
+    page_size,
+    run_with_control_port,
+)
 from tracker.admin.options import Imei, output_option
 from tracker.admin.output import Column, Kind, show_record, show_rows
 from tracker.admin.vendors import check_vendor
@@ -141,7 +148,7 @@ def device(imei: str, output: str) -> None:
         show_record(DEVICE, record, output)
         return 0
 
-    run_with_control_port(request)
+    run_with_control_port(request, choose=instance_of(imei))
 
 
 @click.command()
@@ -177,7 +184,7 @@ def device_registry(
         show_rows(REGISTRATION, rows, output, empty=empty)
         return 0
 
-    run_with_control_port(request)
+    run_with_control_port(request, choose=any_instance)
 
 
 def _no_devices(prefix: str, vendor: str | None, instance: str) -> str:

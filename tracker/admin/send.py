@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import click
 
-from tracker.admin.control import run_with_control_port
+from tracker.admin.control import any_instance, run_with_control_port
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Duration, HexBytes, Imei, output_option
 from tracker.admin.output import Column, Kind, show_record
@@ -152,7 +152,7 @@ def send(
             return ExitCode.DONE
         return ExitCode.FAILED
 
-    run_with_control_port(request)
+    run_with_control_port(request, choose=any_instance)
 
 
 @click.command()
@@ -179,7 +179,7 @@ def status(command_id: str, imei: str | None, output: str) -> None:
         show_record(STATUS, {**found, "device_id": imei}, output)
         return ExitCode.DONE
 
-    run_with_control_port(request)
+    run_with_control_port(request, choose=any_instance)
 
 
 def _command(text: str | None, content: bytes | None) -> str | bytes:

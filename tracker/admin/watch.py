@@ -10,7 +10,7 @@ import click
 from rich.text import Text
 from twisted.internet.defer import DeferredQueue
 
-from tracker.admin.control import run_with_control_port
+from tracker.admin.control import instance_of, run_with_control_port
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Imei, Seconds, output_option
 from tracker.admin.output import iso, on_terminal, printable, terminal
@@ -64,7 +64,7 @@ def watch(*, imei: str, count: int | None, seconds: float | None, raw: bool, out
         log = JsonLines(imei, raw) if output == "json" else Lines(raw)
         return await _watch(reactor, client, imei, count=count, seconds=seconds, log=log)
 
-    run_with_control_port(request, reconnect=True)
+    run_with_control_port(request, reconnect=True, choose=instance_of(imei))
 
 
 async def _watch(

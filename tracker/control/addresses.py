@@ -22,6 +22,7 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     TCP6ServerEndpoint,
     UNIXClientEndpoint,
+    quoteStringArgument,
     wrapClientTLS,
 )
 from twisted.internet.interfaces import IReactorTCP, IStreamClientEndpoint, IStreamServerEndpoint
@@ -57,9 +58,7 @@ _CLIENT: Final = {
 }
 
 
-def server_endpoint(
-    reactor: IReactorTCP, description: str, may_lack_directory: bool = False
-) -> IStreamServerEndpoint:
+def server_endpoint(reactor: IReactorTCP, description: str) -> IStreamServerEndpoint:
     r"""Return the endpoint to listen on.
 
     :param description: one of
@@ -69,7 +68,6 @@ def server_endpoint(
           [:interface=ADDRESS]``: TLS 1.2 and later, for clients with a certificate of
           that authority, on loopback unless another interface is given,
         - ``tcp:PORT:plaintext=1[:interface=127.0.0.1]`` (or ``\:\:1``).
-    :param may_lack_directory: True: the directory of a Unix socket need not exist yet.
     :raises ValueError: if the description is not valid; the text is one line.
     """
     kind, given = _read(description, _SERVER, _EXAMPLES)
@@ -78,7 +76,7 @@ def server_endpoint(
         mode = given.pop("mode", DEFAULT_MODE)
         if not _MODE.fullmatch(mode):
             raise ValueError(f"the mode must be octal like {DEFAULT_MODE}, not {mode!r}")
-        if not (path.parent.is_dir() or may_lack_directory):
+        if not path.parent.is_dir():
             raise ValueError(f"{path.parent}: no such directory; create it first")
         return UnixEndpoint(cast(Reactor, reactor), path, int(mode, 8))
     port = number("port", given.pop("port", ""))
@@ -146,6 +144,11 @@ def client_endpoint(reactor: IReactorTCP, description: str) -> IStreamClientEndp
     return encrypted
 
 
+def unix_address(path: Path) -> str:
+    """Return the address of a Unix socket."""
+    return f"unix:{quoteStringArgument(os.fspath(path))}"
+
+
 def is_loopback(host: str) -> bool:
     """Return True if the text is a loopback IP address."""
     try:
@@ -205,7 +208,7 @@ def advertised(description: str) -> str:
     """
     kind, given = _read(description, _SERVER, _EXAMPLES)
     if kind == "unix":
-        return f"unix:{_socket_path(given)}"
+        return unix_address(_socket_path(given))
     interface = given.get("interface", _LOOPBACK)
     everywhere = interface in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
     host = socket.getfqdn() if everywhere else interface.replace(":", "\\:")

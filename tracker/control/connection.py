@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Final
@@ -68,6 +70,13 @@ class State(Enum):
 
 #: States in which commands can be sent, now or after the next attempt.
 _ACTIVE_STATES: Final = frozenset({State.CONNECTING, State.READY, State.WAITING})
+
+_REMEDIES: Final = {
+    os.strerror(errno.EACCES).lower(): "run both as the same user, or add the user of this process "
+    "to the group of the socket",
+    os.strerror(errno.ENOENT).lower(): "an instance on another machine, or in another container, "
+    "requires --control ssl:PORT:…",
+}
 
 #: Called with None when the connection becomes usable, and with the error when it is lost.
 Change = Callable[[ControlError | None], None]
@@ -344,6 +353,16 @@ def _checked(command: type[ControlCommand], given: dict[str, Any]) -> dict[str, 
                 raise BadArgument(f"{name} cannot be sent: {reason_of(error)}") from None
             checked[name] = value
     return checked
+
+
+def remedy(address: str, error: ControlError) -> str:
+    """Return a remedy for a Unix socket that cannot be used; empty if none is known.
+
+    :param address: of the control port.
+    """
+    if not address.startswith("unix:"):
+        return ""
+    return _REMEDIES.get(str(error), "")
 
 
 def reason_of(error: BaseException | None) -> str:

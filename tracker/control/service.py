@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tracker.control.access import Permissions
+from tracker.control.listening import ControlListener, Place
 from tracker.control.operations import Operations
 from tracker.control.server import ControlFactory
 from tracker.interfaces import IInstance
-from tracker.net.listener import Listener
 from tracker.observe.health import Health
 from tracker.observe.levels import LogLevels
 from tracker.reactor import Reactor
@@ -22,21 +23,21 @@ from tracker.runtime.lifecycle import Abort, Role
 class ControlPort(Role):
     """The listener of the control port, its clients, and its own connection to Redis.
 
-    :param name: the endpoint's name in messages.
+    :param find: see :class:`ControlListener`.
+    :param abort: see :class:`ControlListener`.
     """
 
     def __init__(
         self,
         reactor: Reactor,
         *,
-        name: str,
-        endpoint: IStreamServerEndpoint,
+        find: Callable[[], Place],
         address: RedisAddress,
         instance: IInstance,
         permissions: Permissions,
         levels: LogLevels,
         health: Health,
-        abort: Abort,
+        abort: Abort | None,
     ) -> None:
         super().__init__()
         self.setName("control")
@@ -47,8 +48,13 @@ class ControlPort(Role):
         operations.watchers = lambda: factory.watchers
         # Stopped in reverse order: the listener, then the connections, then the one to Redis.
         _Clients(factory).setServiceParent(self)
-        # Listen after privileges are dropped; otherwise root would own the Unix socket.
-        Listener(name, endpoint, factory, abort, early=False).setServiceParent(self)
+        self._listener = ControlListener(reactor, factory, find, abort)
+        self._listener.setServiceParent(self)
+
+    @property
+    def address(self) -> str | None:
+        """The address for clients; None without a control port."""
+        return self._listener.address
 
 
 class _Clients(Service):

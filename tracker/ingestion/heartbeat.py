@@ -40,7 +40,7 @@ class Heartbeat(RedisTimer):
     :param gateways: stream → the gateway that appends to it.
     :param on_owned: called once, when it is certain that this process owns the instance ID.
     :param abort: called with the reason if another living process has the instance ID.
-    :param control: address of this instance's control port, if it has one.
+    :param control: returns the address of this instance's control port, if it has one now.
     :param identity: identity of this process; None: determine it.
     :param watchdog: reset at each attempt, also at those that fail.
     """
@@ -56,7 +56,7 @@ class Heartbeat(RedisTimer):
         *,
         on_owned: Callable[[], None],
         abort: Abort,
-        control: str | None = None,
+        control: Callable[[], str | None] = lambda: None,
         identity: Identity | None = None,
         watchdog: Watchdog | None = None,
     ) -> None:
@@ -71,9 +71,8 @@ class Heartbeat(RedisTimer):
         self._on_owned = on_owned
         self._abort = abort
         self._facts: dict[str, Any] = {"started_at": "", "version": __version__}
-        self._process: dict[str, Any] = {} if control is None else {"control": control}
-        if identity is not None:
-            self._process |= asdict(identity)
+        self._control = control
+        self._process: dict[str, Any] = {} if identity is None else asdict(identity)
         self._ownership = Ownership(clock, redis, instance_id, identity)
         self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self._owned = False
@@ -120,8 +119,10 @@ class Heartbeat(RedisTimer):
             self._log.debug("heartbeat not renewed: {error}", error=error)
 
     def _value(self) -> str:
-        now = {
+        now: dict[str, Any] = {
             "connections": sum(gateway.connections for gateway in self._gateways.values()),
             "streams": sorted(self._gateways),
         }
+        if (control := self._control()) is not None:
+            now["control"] = control
         return json.dumps(self._facts | now | self._process)

@@ -82,14 +82,14 @@ def ingest_role(
     limiter: ConnectionLimiter,
     health: Health,
     abort: Abort,
-    control: str | None = None,
+    control: Callable[[], str | None] = lambda: None,
     metrics_registry: CollectorRegistry | None = None,
 ) -> IngestRole:
     """Build the ingest role; nothing is opened before it starts.
 
     :param streams: name of a vendor → the stream of its positions.
     :param abort: ends the process, with a reason.
-    :param control: address of the control port for its clients; None if it has none.
+    :param control: returns the address of the control port for its clients; None if it has none.
     :param metrics_registry: registry for the role's metrics; None to register none.
     """
     role = IngestRole()

@@ -18,19 +18,17 @@ from tracker.runtime.lifecycle import Abort
 class Listener(Service):
     """Listens on one endpoint from start to stop.
 
+    It binds before twistd drops root privileges, which low ports require.
+
     :param name: name of the endpoint in log lines.
     :param endpoint: an ``IStreamServerEndpoint``, or an object with the same ``listen`` method.
     :param factory: passed to the endpoint.
     :param abort: called with the reason if listening fails.
-    :param early: True to bind before twistd drops root privileges, which low ports require.
     """
 
     _log = Logger()
 
-    def __init__(
-        self, name: str, endpoint: Any, factory: Any, abort: Abort, *, early: bool = True
-    ) -> None:
-        self._early = early
+    def __init__(self, name: str, endpoint: Any, factory: Any, abort: Abort) -> None:
         self._name = name
         self._endpoint = endpoint
         self._factory = factory
@@ -38,10 +36,9 @@ class Listener(Service):
         self._listening: Deferred[IListeningPort | None] | None = None
 
     def privilegedStartService(self) -> None:
-        """Start listening, if that has to happen before root privileges are dropped."""
+        """Start listening."""
         super().privilegedStartService()
-        if self._early:
-            self._listen()
+        self._listen()
 
     def _listen(self) -> None:
         listening: Deferred[Any] = self._endpoint.listen(self._factory)

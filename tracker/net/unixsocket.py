@@ -30,6 +30,13 @@ from tracker.reactor import Reactor
 _BACKLOG: Final = 50
 
 
+def connect_error_number(path: Path) -> int:
+    """Try to connect to a Unix socket, without waiting; return the error number, 0 if connected."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(os.fspath(path))
+
+
 @implementer(IStreamServerEndpoint)
 @frozen
 class UnixEndpoint:
@@ -52,7 +59,7 @@ class UnixEndpoint:
         lock = self._lock()
         try:
             self._remove_stale_socket()
-            port = _LockedUnixPort(self.reactor, self.path, factory, mode=self.mode, lock=lock)
+            port = LockedUnixPort(self.reactor, self.path, factory, mode=self.mode, lock=lock)
             port.startListening()
         except BaseException:
             os.close(lock)
@@ -82,9 +89,7 @@ class UnixEndpoint:
             raise self._cannot(error) from None
         if not stat.S_ISSOCK(found.st_mode):
             raise self._cannot(f"{self.path} exists and is not a socket; remove it")
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            result = probe.connect_ex(str(self.path))
+        result = connect_error_number(self.path)
         # A full backlog (EAGAIN) still means a live listener.
         if result in (0, errno.EAGAIN, errno.EPROTOTYPE):
             raise self._cannot("another process listens on this socket")
@@ -99,7 +104,7 @@ class UnixEndpoint:
         return CannotListenError(None, str(self.path), reason)
 
 
-class _LockedUnixPort(unix.Port):
+class LockedUnixPort(unix.Port):
     """Removes the file of its socket at the end, unless that was removed or replaced.
 
     Twisted's class removes any file at the path, and leaves the socket open if the file is gone.
@@ -120,13 +125,18 @@ class _LockedUnixPort(unix.Port):
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the socket, and release the lock."""
-        if self._own is not None and self._file_id() == self._own:
+        if self._own is not None and self.is_reachable:
             with suppress(OSError):  # the next start removes it
                 self._path.unlink()
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
         tcp.Port.connectionLost(self, reason)
+
+    @property
+    def is_reachable(self) -> bool:
+        """False if the file of the socket was removed or replaced, so that no client finds it."""
+        return self._own is None or self._file_id() == self._own
 
     def _file_id(self) -> tuple[int, int] | None:
         try:

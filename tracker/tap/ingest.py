@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -11,14 +11,16 @@ import attrs
 from OpenSSL import crypto
 from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
-from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
+from twisted.internet.interfaces import IReactorTime
 
 from tracker import config
 from tracker.commands.shared import Timing
 from tracker.config import ConfigError
 from tracker.control.access import Permissions
-from tracker.control.addresses import advertised, server_endpoint
+from tracker.control.addresses import advertised, server_endpoint, unix_address
+from tracker.control.listening import NoPlace, Place, WithoutControlPort
 from tracker.control.service import ControlPort
+from tracker.control.sockets import NoFolder, SocketFolders
 from tracker.ingestion.admission import ConnectionLimiter, max_open_files
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.service import Commands, Devices, Port, ingest_role
@@ -61,9 +63,9 @@ _CONTROL = (
     None,
     "Endpoint of the control port, for tracker-admin and other clients: unix:PATH[:mode=0660], "
     "ssl:PORT:privateKey=FILE:certKey=FILE:clientCA=FILE[:interface=ADDRESS] or "
-    "tcp:PORT:plaintext=1 (this machine only); or none. [default: "
-    "unix:/run/tracker/control-ID.sock if that folder exists; for standalone "
-    "unix:DATA/control.sock]",
+    "tcp:PORT:plaintext=1 (this machine only); or none. [default: control-ID.sock in "
+    "RUNTIME_DIRECTORY, /run/tracker, XDG_RUNTIME_DIR/tracker or /tmp/tracker-UID; for standalone "
+    "DATA/control.sock]",
 )
 
 
@@ -156,10 +158,8 @@ class ServingOptions(RoleOptions):
             limiter = ConnectionLimiter(reactor, limits, max_open_files() - self.other_files())
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        control = self.control_address(instance_id)
-        if self["control-permissions"] and control is None:
-            raise ConfigError("--control-permissions requires --control")
-        endpoint, permissions = (None, None) if control is None else self._control(reactor, control)
+        find = self._control(reactor, instance_id)
+        permissions = self._control_permissions()
         role = ingest_role(
             reactor,
             address,
@@ -171,40 +171,68 @@ class ServingOptions(RoleOptions):
             limiter=limiter,
             health=health,
             abort=abort,
-            control=None if control is None else advertised(control),
+            control=lambda: control.address,
             metrics_registry=metrics_registry,
         )
-        if endpoint is not None and permissions is not None:
-            ControlPort(
+        control: WithoutControlPort | ControlPort = WithoutControlPort()
+        if find is not None:
+            control = ControlPort(
                 reactor,
-                name=f"--control {control}",
-                endpoint=endpoint,
+                find=find,
                 address=address,
                 instance=role.instance,
                 permissions=permissions,
                 levels=self.levels,
                 health=health,
-                abort=abort,
-            ).setServiceParent(role)
+                abort=None if self["control"] is None else abort,
+            )
+        control.setServiceParent(role)
         return role
 
     def other_files(self) -> int:
         """Return the number of open files that other roles in the same process need."""
         return 0
 
-    def control_address(self, instance_id: str) -> str | None:
-        """Return the address of the control port, or None for no control port."""
-        return config.control_address(self["control"], os.environ, instance_id)
+    def control_socket(self, instance_id: str) -> Path:
+        """Return the path of the control socket if ``--control`` is not given.
 
-    def _control(self, reactor: Reactor, address: str) -> tuple[IStreamServerEndpoint, Permissions]:
-        """Return the endpoint of the control port, and the permissions of its clients."""
+        :raises NoFolder: if no folder can hold it.
+        """
+        return SocketFolders().prepare(f"control-{instance_id}.sock")
+
+    def _control(self, reactor: Reactor, instance_id: str) -> Callable[[], Place] | None:
+        """Return a function that returns the place of the control port; None for no control port.
+
+        :raises ConfigError: if ``--control`` is not valid.
+        """
+        given = self["control"]
+        if given == "none":
+            return None
+        if given is None:
+            return lambda: self._default_place(reactor, instance_id)
+        name = f"--control {given}"
         try:
-            endpoint = server_endpoint(reactor, address, may_lack_directory=self["control"] is None)
+            endpoint = server_endpoint(reactor, given)
         except ValueError as error:
-            raise ConfigError(f"--control {address}: {error}") from None
-        file = self["control-permissions"]
+            raise ConfigError(f"{name}: {error}") from None
+        place = Place(name, advertised(given), endpoint)
+        return lambda: place
+
+    def _default_place(self, reactor: Reactor, instance_id: str) -> Place:
         try:
-            return endpoint, Permissions(None if file is None else Path(file))
+            address = unix_address(self.control_socket(instance_id))
+            return Place("control port", address, server_endpoint(reactor, address))
+        except (NoFolder, ValueError) as error:
+            raise NoPlace(
+                f"{error}. Give --control unix:PATH in a folder that this user may write to."
+            ) from None
+
+    def _control_permissions(self) -> Permissions:
+        file = self["control-permissions"]
+        if file is not None and self["control"] in (None, "none"):
+            raise ConfigError("--control-permissions requires --control")
+        try:
+            return Permissions(None if file is None else Path(file))
         except ValueError as error:
             raise ConfigError(f"--control-permissions: {error}") from None
 

@@ -15,6 +15,7 @@ from tracker.clock import ClockRule
 from tracker.config import ConfigError
 from tracker.console.requests import CONSOLE_LIMITS
 from tracker.control.pool import Credentials
+from tracker.control.sockets import STANDALONE_SOCKET
 from tracker.interfaces import INaming
 from tracker.janitor.role import DEFAULT_INTERVAL, janitor_role
 from tracker.observe.health import Health
@@ -53,11 +54,9 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
         """See ServingOptions; counts the console's connections, SQLite and Redis."""
         return 0 if self["console"] == "none" else CONSOLE_LIMITS.connections + 64
 
-    def control_address(self, instance_id: str) -> str | None:
+    def control_socket(self, instance_id: str) -> Path:
         """See ServingOptions."""
-        if self["control"] is None:
-            return f"unix:{config.data_folder(self['data'], os.environ) / 'control.sock'}"
-        return super().control_address(instance_id)
+        return config.data_folder(self["data"], os.environ) / STANDALONE_SOCKET
 
     def build(
         self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort

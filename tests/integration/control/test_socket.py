@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import stat
@@ -17,11 +18,14 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.error import CannotListenError, ConnectError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 
 from tests.integration.control.echo import Server, ask
 from tests.waiting import until, wait_for
 from tracker.control.access import Permission, Permissions
-from tracker.control.addresses import client_endpoint
+from tracker.control.addresses import client_endpoint, server_endpoint
+from tracker.control.listening import CHECK_INTERVAL, ControlListener, Place
 
 
 def socket_of(path: Path) -> Any:
@@ -268,3 +272,42 @@ async def test_closing_a_port_does_not_remove_another_file(server: Server, tmp_p
     path.write_text("precious")
     await port.stopListening()
     assert path.read_text() == "precious"
+
+
+@ensureDeferred
+async def test_removed_socket_of_a_control_port_is_created_again(tmp_path: Path) -> None:
+    from twisted.internet import reactor
+
+    folder = tmp_path / "run"
+    address = f"unix:{folder}/control.sock"
+
+    def find() -> Place:
+        folder.mkdir(exist_ok=True)
+        return Place("control port", address, server_endpoint(reactor, address))
+
+    clock = Clock()
+    accepted: list[Protocol] = []
+
+    def build() -> Protocol:
+        accepted.append(Protocol())
+        return accepted[-1]
+
+    factory = Factory.forProtocol(build)
+    listener = ControlListener(clock, factory, find, None)
+    listener.startService()
+    try:
+        with socket.socket(socket.AF_UNIX) as connected:
+            connected.connect(f"{folder}/control.sock")
+            await until(lambda: accepted, "the connection is accepted")
+            shutil.rmtree(folder)
+            clock.advance(CHECK_INTERVAL)
+            await until((folder / "control.sock").is_socket, "the socket is back")
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(f"{folder}/control.sock")
+            connected.setblocking(False)
+            with pytest.raises(BlockingIOError):  # the earlier connection stays open
+                connected.recv(1)
+        await until(lambda: listener.address == address, "the address is known")
+    finally:
+        await listener.stopService()
+    assert not (folder / "control.sock").exists()

@@ -6,15 +6,18 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
 from tests.admin import admin as run_admin
+from tracker.admin import control
 from tracker.admin.cli import main
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.group import AdminGroup
+from tracker.control.sockets import SocketFolders
 from tracker.errors import RunFailed
 
 
@@ -130,10 +133,14 @@ def test_invalid_argument_of_a_command_is_reported(arguments: tuple[str, ...], t
     assert text in ended.stderr
 
 
-def test_missing_control_port_is_a_usage_error_on_one_line() -> None:
+def test_missing_control_port_is_a_usage_error_on_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = SocketFolders({}, system=tmp_path, temporary=tmp_path, service_data=tmp_path / "data")
+    monkeypatch.setattr(control, "SocketFolders", lambda environ: folders)
     result = admin("info")
     assert result.exit_code == ExitCode.BAD_USAGE
-    assert result.stderr.startswith("tracker-admin: No control port given. Use --control ")
+    assert result.stderr.startswith("tracker-admin: No instance with a control port found")
     assert result.stderr.count("\n") == 1
 
 

@@ -10,7 +10,9 @@ import click
 import pytest
 
 from tracker.admin import options as module
+from tracker.admin.control import control_ports
 from tracker.admin.options import Duration, Imei, Options, Origin, read_file
+from tracker.control.sockets import SocketFolders
 
 
 @pytest.fixture
@@ -99,24 +101,19 @@ def test_unreadable_file_is_a_usage_error(tmp_path: Path) -> None:
         read_file(tmp_path)
 
 
-def test_default_control_port_is_the_only_socket_in_the_folder(tmp_path: Path) -> None:
+def test_control_ports_are_the_given_one_or_all_that_are_served(tmp_path: Path) -> None:
+    folders = SocketFolders({}, system=tmp_path, temporary=tmp_path, service_data=tmp_path / "data")
     options = Options(environ={})
     with pytest.raises(click.UsageError):
-        options.control_port(tmp_path)
-    with pytest.raises(click.UsageError):
-        options.control_port(tmp_path / "none")
-    (tmp_path / "file.sock").touch()
-    listening = [socket.socket(socket.AF_UNIX) for _ in range(2)]
-    try:
-        listening[0].bind(os.fspath(tmp_path / "one.sock"))
-        assert options.control_port(tmp_path).value == f"unix:{tmp_path}/one.sock"
-        listening[1].bind(os.fspath(tmp_path / "two.sock"))
-        with pytest.raises(click.UsageError):
-            options.control_port(tmp_path)
-        assert Options("unix:/x", environ={}).control_port(tmp_path).value == "unix:/x"
-    finally:
-        for one in listening:
-            one.close()
+        control_ports(options, folders)
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+        for listening, name in ((one, "one"), (two, "t:o")):
+            listening.bind(os.fspath(tmp_path / f"{name}.sock"))
+            listening.listen()
+        found = [port.value for port in control_ports(options, folders)]
+        assert found == [f"unix:{tmp_path}/one.sock", rf"unix:{tmp_path}/t\:o.sock"]
+        given = control_ports(Options("unix:/x", environ={}), folders)
+        assert [port.value for port in given] == ["unix:/x"]
 
 
 @pytest.mark.parametrize(
