@@ -58,7 +58,9 @@ system=$root$SYSTEM
 units=$system/lib/systemd/system
 install -d "$system/bin" "$system/sbin" "$units" "$system/lib/sysusers.d" \
     "$system/lib/tmpfiles.d" "$share/etc" "$share/redis"
-ln -sf "$PREFIX/bin/tracker-admin" "$system/bin/tracker-admin"
+for command in tracker tracker-admin; do
+    ln -sf "$PREFIX/bin/$command" "$system/bin/$command"
+done
 install -m 755 packaging/tracker-restart "$system/sbin"
 for file in $(cd systemd && find tracker* -type f); do
     install -D -m 644 "systemd/$file" "$units/$file"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sqlite3
+import subprocess
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.servers import RedisServer, free_port
-from tests.system.processes import Daemon, environment, run
+from tests.system.processes import BIN, Daemon, environment, run
 from tests.waiting import wait_for
 from tracker.position import Position
 
@@ -28,6 +33,40 @@ def test_invalid_option_is_an_error_on_one_line(tmp_path: Path) -> None:
     assert output.startswith("twistd tracker ingest: ")
     assert "unknown vendor 'acme'" in output
     assert len(output.splitlines()) == 1, output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((), "tracker: no role given. Use ingest, process, "),
+        (("fly",), "tracker: unknown role 'fly'. Use ingest, process, "),
+        (("--nodaemon", "ingest"), "tracker: option --nodaemon not recognized. See tracker --help"),
+        (("ingest", "--fly"), "tracker ingest: option --fly not recognized. See tracker ingest "),
+        (("ingest", "--listen", "acme=tcp:1"), "tracker ingest: --listen acme=tcp:1: unknown "),
+    ],
+)
+def test_wrong_use_of_the_command_tracker_is_an_error_on_one_line(
+    arguments: tuple[str, ...], error: str
+) -> None:
+    ended = run("tracker", *arguments)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(error)
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+
+
+@pytest.mark.parametrize("command", ["tracker", "twistd tracker"])
+@pytest.mark.parametrize("option", ["--help", "--version", "ingest --help"])
+def test_help_into_a_closed_pipe_is_not_an_error(command: str, option: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    arguments = f"{BIN / command} {option}".split()
+    ended = subprocess.run(
+        arguments, stdout=write, stderr=subprocess.PIPE, env=environment(), check=False
+    )
+    os.close(write)
+    assert ended.stderr == b""
+    assert ended.returncode == 128 + signal.SIGPIPE
 
 
 def fatal_errors(output: str) -> list[str]:

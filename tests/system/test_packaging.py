@@ -58,6 +58,11 @@ def test_wheel_contains_the_roles_of_twistd_tracker(installed: Path, tmp_path: P
     assert all(role in output for role in ("ingest", "process", "standalone"))
 
 
+def test_wheel_contains_the_command_tracker(installed: Path, tmp_path: Path) -> None:
+    output = run_installed(installed, tmp_path, "tracker", "--help")
+    assert output.startswith("Usage: tracker ROLE [options]\n")
+
+
 def test_wheel_contains_tracker_admin(installed: Path, tmp_path: Path) -> None:
     output = run_installed(installed, tmp_path, "tracker-admin", "--help")
     assert all(command in output for command in ("simulate", "demo"))

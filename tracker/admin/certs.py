@@ -140,7 +140,7 @@ def _usage(folder: Path, name: str, clients: tuple[str, ...]) -> Iterator[str]:
         # The default is loopback, where clients cannot connect to this name.
         interface = name if _is_address(name) else "0.0.0.0"  # noqa: S104 - a name was given
         listen += f":interface={_escaped(interface)}"
-    yield shlex.join(["twistd", "tracker", "ingest", "--control", listen])
+    yield shlex.join(["tracker", "ingest", "--control", listen])
     for client in dict.fromkeys(clients):
         if client != SERVER:
             connect = (

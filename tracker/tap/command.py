@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Final, cast
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -24,6 +25,9 @@ from tracker.runtime.notify import Notifier
 from tracker.runtime.supervision import Supervision
 from tracker.tap.role import RoleOptions, VersionedOptions, loopback_endpoint
 
+#: Exit code if the reader closes the output, as a shell reports SIGPIPE.
+_OUTPUT_CLOSED: Final = 141
+
 
 def _options(role: str) -> Callable[[], RoleOptions]:
     """Return a function that imports the module of one role and returns the role's options."""
@@ -38,6 +42,8 @@ def _options(role: str) -> Callable[[], RoleOptions]:
 class Options(VersionedOptions):
     """The options of ``twistd tracker``."""
 
+    #: Name of the command, for errors.
+    program = "twistd tracker"
     longdesc = "The telemetry plane of a GPS tracking platform."
     subCommands: ClassVar[list[Any]] = [
         (role, None, _options(role), summary)
@@ -54,12 +60,32 @@ class Options(VersionedOptions):
     def parseOptions(self, options: Any = None) -> None:
         """Parse the command line; on an error, exit with one line instead of the whole help."""
         try:
-            super().parseOptions(options)
+            self._parse(options)
         except usage.UsageError as error:
-            unknown = str(error).removeprefix("Unknown command: ")
-            if unknown != str(error):
-                error = usage.UsageError(f"unknown role {unknown!r}. Use {_roles()}.")
-            raise SystemExit(f"twistd tracker: {error}") from None
+            raise SystemExit(f"{self.called}: {self._explained(str(error))}") from None
+        except BrokenPipeError:
+            # Python writes the rest at exit, and would report the error again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(_OUTPUT_CLOSED) from None
+
+    def _parse(self, options: Any) -> None:
+        try:
+            super().parseOptions(options)
+        finally:
+            sys.stdout.flush()  # the help or the version
+
+    def _explained(self, error: str) -> str:
+        unknown = error.removeprefix("Unknown command: ")
+        if unknown != error:
+            return f"unknown role {unknown!r}. Use {_roles()}."
+        if error.startswith("option "):
+            return f"{error}. See {self.called} --help."
+        return error
+
+    @property
+    def called(self) -> str:
+        """The command as the user called it, with its role if there is one."""
+        return self.program if self.subCommand is None else f"{self.program} {self.subCommand}"
 
     def postOptions(self) -> None:
         """Require a role."""
@@ -91,7 +117,7 @@ def makeService(options: Options) -> IService:
             site = health_site(reactor, health, page.resource, reports)
             Listener(name, endpoint, site, process.abort).setServiceParent(process)
     except ConfigError as error:
-        raise SystemExit(f"twistd tracker {options.subCommand}: {error}") from None
+        raise SystemExit(f"{options.called}: {error}") from None
     role.setServiceParent(process)
     notifier = Notifier.from_environment(os.environ)
     Supervision(reactor, notifier, health).setServiceParent(process)  # last: all have started

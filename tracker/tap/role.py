@@ -76,7 +76,9 @@ _LOG_LEVEL = (
 
 
 class VersionedOptions(usage.Options):
-    """Options with ``--version``, which Twisted answers with its own version."""
+    """Options with ``-h``, and ``--version``, which Twisted answers with its own version."""
+
+    opt_h = usage.Options.opt_help
 
     def opt_version(self) -> None:
         """Print Tracker's version and exit."""

@@ -203,8 +203,8 @@ def test_printed_command_lines_are_valid(tmp_path: Path) -> None:
     ):
         assert [line for line in lines if line.startswith(created)], created
     server, client = map(shlex.split, lines[-2:])
-    assert server[:4] == ["twistd", "tracker", "ingest", "--control"]
-    server_endpoint(MemoryReactor(), server[4])
+    assert server[:3] == ["tracker", "ingest", "--control"]
+    server_endpoint(MemoryReactor(), server[3])
     assert client[:2] == ["tracker-admin", "--control"]
     client_endpoint(MemoryReactor(), client[2])
 

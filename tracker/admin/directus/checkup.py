@@ -173,7 +173,7 @@ async def _bridge(reactor: Reactor, url: str, secret: str) -> Finding:
         )
     except Exception as error:  # noqa: BLE001 - any error means no response
         reason = str(error) or type(error).__name__
-        return warning(f"the bridge at {url} does not respond: {reason}", "twistd tracker bridge")
+        return warning(f"the bridge at {url} does not respond: {reason}", "tracker bridge")
     if response.code == UNAUTHORIZED:
         fix = "restart the bridge with the same --secret-file"
         return failure(f"the bridge at {url} has another secret", fix)
