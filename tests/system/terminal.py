@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -32,7 +33,7 @@ class Terminal:
         self._controller, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self._process = subprocess.Popen(
-            [str(BIN / arguments[0]), *arguments[1:]],
+            [shutil.which(arguments[0], path=f"{BIN}:{os.environ['PATH']}") or "", *arguments[1:]],
             stdin=terminal, stdout=terminal, stderr=terminal,
             env={**environment(TERM="xterm-256color"), **(env or {})},
             start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),

@@ -115,7 +115,8 @@ def test_completion_script_is_valid(tmp_path: Path, shell: str) -> None:
         assert checked.returncode == 0, checked.stderr
 
 
-def test_bash_completes_commands_and_options() -> None:
+def completed(words: str, **env: str) -> list[str]:
+    """Return what the completion of bash suggests after words that it has split."""
     script = """
         eval "$(tracker-admin completion bash)"
         complete -p tracker-admin
@@ -123,16 +124,50 @@ def test_bash_completes_commands_and_options() -> None:
         $(complete -p tracker-admin | sed 's/.*-F \\([^ ]*\\).*/\\1/') tracker-admin
         printf '%s\\n' "${COMPREPLY[@]}"
     """
+    ended = subprocess.run(
+        ["bash", "-c", script, "bash", words, str(len(words.split()))],
+        capture_output=True, text=True, check=False,
+        env=environment(PATH=f"{BIN}:{os.environ['PATH']}", **env),
+    )  # fmt: skip
+    first, *found = ended.stdout.splitlines()
+    assert first.endswith("tracker-admin"), ended.stderr
+    return [name for name in found if name]
 
-    def completed(words: str) -> list[str]:
-        ended = subprocess.run(
-            ["bash", "-c", script, "bash", words, str(len(words.split()))],
-            capture_output=True, text=True, check=False,
-            env=environment(PATH=f"{BIN}:{os.environ['PATH']}"),
-        )  # fmt: skip
-        first, *found = ended.stdout.splitlines()
-        assert first.endswith("tracker-admin"), ended.stderr
-        return found
 
+def test_bash_completes_commands_and_options() -> None:
     assert sorted(completed("dr")) == ["drain", "drop"]
     assert completed("send --off") == ["--offline"]
+
+
+def test_bash_completes_names_of_devices_instances_and_streams(site: Site) -> None:
+    device_id = imei()
+    _device = online(site.one, device_id)
+    redis = {"REDIS_URL": site.redis.url}
+    control = {"TRACKER_CONTROL": site.socket("one")}
+    for source in (redis, control):
+        assert completed(f"send {device_id[:-1]}", **source) == [device_id]
+        assert completed(f"status x --device {device_id[:-1]}", **source) == [device_id]
+        assert completed("device-registry --instance o", **source) == ["one"]
+        # Bash splits words at colons, and keeps what stands before the last one.
+        assert completed("lag --stream telemetry : t", **source) == ["teltonika"]
+    assert completed(f"--control {site.socket('one')} drop {device_id}", **redis) == [device_id]
+    unreachable = {"REDIS_URL": "redis://127.0.0.1:1", "TRACKER_CONTROL": "unix:/nonexistent"}
+    assert completed("send 3", **unreachable) == []
+
+
+def test_tab_completes_a_stream_in_an_interactive_bash(site: Site) -> None:
+    _device = online(site.one, imei())
+    shell = Terminal(
+        "bash", "--norc", "-i",
+        env={
+            "PS1": "ready> ", "REDIS_URL": site.redis.url, "PATH": f"{BIN}:{os.environ['PATH']}",
+        },
+    )  # fmt: skip
+    try:
+        shell.read_until("ready> ")
+        shell.type('eval "$(tracker-admin completion bash)"; echo done\n')
+        shell.read_until(r"done\n[^\n]*ready> ")
+        shell.type("tracker-admin lag --stream telemetry:tel\t")
+        shell.read_until("--stream telemetry:teltonika ")
+    finally:
+        shell.kill()

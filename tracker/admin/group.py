@@ -67,6 +67,11 @@ class AdminGroup(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
+        if (instruction := os.environ.get("_TRACKER_ADMIN_COMPLETE")) is not None:
+            from tracker.admin.suggestions import complete
+
+            if complete(instruction):
+                raise SystemExit(int(ExitCode.DONE))
         extra["standalone_mode"] = False
         raise SystemExit(int(self._exit_code(args, extra)))
 

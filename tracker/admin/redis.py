@@ -18,6 +18,7 @@ from tracker.observe.health import Condition
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress, redis_address
 from tracker.redis.connection import RedisConnection
+from tracker.redis.endpoint import redis_endpoint
 from tracker.redis.protocol import is_not_permitted
 from tracker.runtime.run import run
 from tracker.untrusted import listed, shown
@@ -36,7 +37,7 @@ def run_with_redis(
     async def main(reactor: Reactor) -> int:
         try:
             address = redis_address(url, os.environ)
-            address.endpoint(reactor)
+            redis_endpoint(reactor, address)
         except ConfigError as error:
             raise click.UsageError(str(error)) from None
         except OSError as error:

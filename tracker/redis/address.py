@@ -1,24 +1,14 @@
-"""Redis URLs: parse them at start and build endpoints from them."""
+"""Redis URLs, parsed at start."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from attrs import field, frozen
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.ssl import optionsForClientTLS
 
 from tracker.config import DEFAULT_REDIS, ConfigError, Environment, maybe_secret
-from tracker.net.certificates import trust_root
-from tracker.reactor import Reactor
-from tracker.redis.sentinel import SENTINEL_TIMEOUT, HostAndPort, SentinelEndpoint
-
-#: Seconds within which a connection to a server must be established.
-CONNECT_TIMEOUT: Final = 3.0
 
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
@@ -32,6 +22,10 @@ _SCHEMES: Final = {
     "redis+sentinel": ("sentinel_password",),
     "rediss+sentinel": ("ca", "sentinel_password"),
 }
+
+
+HostAndPort = tuple[str, int]
+"""Host and port."""
 
 
 @frozen
@@ -130,35 +124,9 @@ class RedisAddress:
             return f"unix://{self.path}" + (f"?db={self.database}" if self.database else "")
         scheme = "rediss" if self.tls else "redis"
         if self.sentinels:
-            sentinels = ",".join(map(_text, self.sentinels))
+            sentinels = ",".join(map(host_and_port, self.sentinels))
             return f"{scheme}+sentinel://{sentinels}/{self.master}/{self.database}"
-        return f"{scheme}://{_text((self.host, self.port))}/{self.database}"
-
-    def endpoint(self, reactor: Reactor) -> IStreamClientEndpoint:
-        """Return the server's endpoint. With TLS, it verifies the certificate and its name.
-
-        :raises OSError: if the file of CA certificates cannot be read.
-        :raises ValueError: if that file contains no certificate.
-        """
-        if self.path:
-            return UNIXClientEndpoint(reactor, self.path, timeout=CONNECT_TIMEOUT)
-        if not self.sentinels:
-            return self._tcp(reactor, (self.host, self.port), CONNECT_TIMEOUT)
-        return SentinelEndpoint(
-            reactor,
-            self.master,
-            {_text(one): self._tcp(reactor, one, SENTINEL_TIMEOUT) for one in self.sentinels},
-            server=lambda host, port: self._tcp(reactor, (host, port), CONNECT_TIMEOUT),
-            password=self.sentinel_password,
-        )
-
-    def _tcp(self, reactor: Reactor, server: HostAndPort, timeout: float) -> IStreamClientEndpoint:
-        host, port = server
-        plain = HostnameEndpoint(reactor, host, port, timeout=timeout)
-        if not self.tls:
-            return plain
-        trusted = None if self.ca_file is None else trust_root(Path(self.ca_file))
-        return wrapClientTLS(optionsForClientTLS(host, trustRoot=trusted), plain)
+        return f"{scheme}://{host_and_port((self.host, self.port))}/{self.database}"
 
 
 def redis_address(given: str | None, environ: Environment) -> RedisAddress:
@@ -207,6 +175,7 @@ def _parameters(parts: SplitResult) -> dict[str, str]:
     return {name: values[-1] for name, values in given.items()}
 
 
-def _text(server: HostAndPort) -> str:
+def host_and_port(server: HostAndPort) -> str:
+    """Return a host and a port as text: ``cache:6379`` or ``[2001:db8::1]:6379``."""
     host, port = server
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -15,7 +15,8 @@ from tracker.errors import Refused, Unavailable
 from tracker.net.reasons import connect_error
 from tracker.observe.health import Condition
 from tracker.reactor import Reactor
-from tracker.redis.address import CONNECT_TIMEOUT, RedisAddress
+from tracker.redis.address import RedisAddress
+from tracker.redis.endpoint import CONNECT_TIMEOUT, redis_endpoint
 from tracker.redis.protocol import READ_ONLY, RedisFactory, RedisProtocol
 from tracker.redis.sentinel import MasterNotFound, SentinelEndpoint
 from tracker.runtime.backoff import Backoff
@@ -134,7 +135,7 @@ class RedisConnection(Service):
         """Connect, and stay until the connection is lost; return True if it was usable."""
         usable = False
         try:
-            endpoint = self._address.endpoint(self._reactor)
+            endpoint = redis_endpoint(self._reactor, self._address)
             protocol: Any = await self._waits.result(endpoint.connect(self._factory))
         except Stopped:
             return False

@@ -24,15 +24,13 @@ from zope.interface import implementer
 
 from tracker.errors import Unavailable
 from tracker.net.reasons import connect_error
+from tracker.redis.address import HostAndPort
 from tracker.redis.protocol import RedisFactory
 
 #: Seconds within which a Sentinel must be connected to and reply.
 SENTINEL_TIMEOUT: Final = 2.0
 #: Seconds after the first reply within which other Sentinels may still reply.
 AGREEMENT_TIMEOUT: Final = 0.5
-
-HostAndPort = tuple[str, int]
-"""Host and port."""
 
 
 class MasterNotFound(Exception):

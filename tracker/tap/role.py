@@ -20,6 +20,7 @@ from tracker.observe.health import Health
 from tracker.observe.levels import DEFAULT, LEVELS, LogLevels
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
+from tracker.redis.endpoint import redis_endpoint
 from tracker.runtime.lifecycle import Abort, Role
 
 REDIS = (
@@ -175,7 +176,7 @@ def checked_address(address: RedisAddress, reactor: Reactor) -> RedisAddress:
     :raises ConfigError: if not.
     """
     try:
-        address.endpoint(reactor)
+        redis_endpoint(reactor, address)
     except OSError as error:
         raise ConfigError(f"Redis URL: {error.filename}: {error.strerror}") from None
     except ValueError as error:

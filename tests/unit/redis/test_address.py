@@ -20,6 +20,7 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface.verify import verifyObject
 
 from tracker.redis.address import RedisAddress
+from tracker.redis.endpoint import redis_endpoint
 from tracker.redis.sentinel import SentinelEndpoint
 
 
@@ -287,14 +288,14 @@ def test_shown_address_without_password_parses_to_the_same_address(url: str) -> 
     ],
 )
 def test_scheme_of_the_url_selects_the_endpoint(url: str, kind: type) -> None:
-    endpoint = RedisAddress.from_url(url).endpoint(cast("Any", MemoryReactorClock()))
+    endpoint = redis_endpoint(cast("Any", MemoryReactorClock()), RedisAddress.from_url(url))
     assert isinstance(endpoint, kind)
     assert verifyObject(IStreamClientEndpoint, endpoint)
 
 
 @pytest.mark.parametrize("url", ["rediss://cache.example", "rediss://127.0.0.1:6380"])
 def test_endpoint_of_a_tls_url_uses_tls(url: str) -> None:
-    endpoint = RedisAddress.from_url(url).endpoint(cast("Any", MemoryReactorClock()))
+    endpoint = redis_endpoint(cast("Any", MemoryReactorClock()), RedisAddress.from_url(url))
     assert verifyObject(IStreamClientEndpoint, endpoint)
     assert not isinstance(endpoint, HostnameEndpoint)
 
@@ -317,8 +318,9 @@ def authority() -> str:
 def test_ca_certificates_are_read_from_a_file(layout: str, authority: str, tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text(layout.format(authority), encoding="utf-8")
-    endpoint = RedisAddress.from_url(f"rediss://cache.example?ca={file}").endpoint(
-        cast("Any", MemoryReactorClock())
+    endpoint = redis_endpoint(
+        cast("Any", MemoryReactorClock()),
+        RedisAddress.from_url(f"rediss://cache.example?ca={file}"),
     )
     assert verifyObject(IStreamClientEndpoint, endpoint)
 
@@ -329,7 +331,7 @@ def test_ca_file_without_certificates_is_refused(content: str, tmp_path: Path) -
     file.write_text(content)
     address = RedisAddress.from_url(f"rediss://cache.example?ca={file}")
     with pytest.raises(ValueError, match=r"ca\.pem contains no certificate"):
-        address.endpoint(cast("Any", MemoryReactorClock()))
+        redis_endpoint(cast("Any", MemoryReactorClock()), address)
 
 
 def test_damaged_ca_certificate_is_refused(authority: str, tmp_path: Path) -> None:
@@ -340,11 +342,11 @@ def test_damaged_ca_certificate_is_refused(authority: str, tmp_path: Path) -> No
         ssl.create_default_context(cafile=file)  # confirms that the certificate is damaged
     address = RedisAddress.from_url(f"rediss://cache.example?ca={file}")
     with pytest.raises(ValueError, match=r"ca\.pem"):
-        address.endpoint(cast("Any", MemoryReactorClock()))
+        redis_endpoint(cast("Any", MemoryReactorClock()), address)
 
 
 @pytest.mark.parametrize("url", ["rediss://cache.example", "rediss+sentinel://s1,s2/main"])
 def test_missing_ca_file_raises_oserror(url: str, tmp_path: Path) -> None:
     address = RedisAddress.from_url(f"{url}?ca={tmp_path}/none.pem")
     with pytest.raises(OSError, match=r"none\.pem"):
-        address.endpoint(cast("Any", MemoryReactorClock()))
+        redis_endpoint(cast("Any", MemoryReactorClock()), address)

@@ -10,8 +10,9 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from tracker.observe.health import Condition
-from tracker.redis.address import CONNECT_TIMEOUT, RedisAddress
+from tracker.redis.address import RedisAddress
 from tracker.redis.connection import CHECK_INTERVAL, MIN_RETRY_DELAY, RedisConnection
+from tracker.redis.endpoint import CONNECT_TIMEOUT
 
 MASTER = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
 REPLICA = b"*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n$9\r\nconnected\r\n:0\r\n"

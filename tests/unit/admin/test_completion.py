@@ -1,0 +1,89 @@
+"""Completion of names: which words are devices, instances and streams."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from tests.unit.admin.test_group import all_commands
+from tracker.admin.cli import main
+from tracker.admin.options import Imei
+from tracker.admin.suggestions import ARGUMENTS, OPTIONS, Kind, wanted_kind
+
+#: Packages that take longer to import than a completion may take.
+_SLOW = ("cryptography", "rich", "twisted", "zope")
+
+
+def _command(path: tuple[str, ...]) -> click.Command:
+    command: click.Command = main
+    for name in path:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None
+        command = found
+    return command
+
+
+def _kind(parameter: click.Parameter) -> Kind | None:
+    if isinstance(parameter.type, Imei) or parameter.name == "prefix":
+        return Kind.DEVICE
+    if parameter.metavar == "STREAM" or "--stream" in parameter.opts:
+        return Kind.STREAM
+    return Kind.INSTANCE if "--instance" in parameter.opts else None
+
+
+def test_each_argument_that_is_a_name_in_redis_is_completed() -> None:
+    arguments: dict[tuple[str, ...], Kind] = {}
+    options: dict[tuple[str, ...], Kind] = {("streams", "adopt", "--to"): Kind.STREAM}
+    for path in all_commands():
+        for parameter in _command(path).params:
+            if (kind := _kind(parameter)) is None:
+                continue
+            if isinstance(parameter, click.Argument):
+                arguments[path] = kind
+            else:
+                options[(*path, parameter.opts[0])] = kind
+    assert arguments == ARGUMENTS
+    assert options == OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("send", Kind.DEVICE),
+        ("--control unix:/a.sock -o json send", Kind.DEVICE),
+        ("streams adopt", Kind.STREAM),
+        ("streams adopt telemetry:x --to", Kind.STREAM),
+        ("replay --from 0 --stream", Kind.STREAM),
+        ("device-registry --instance", Kind.INSTANCE),
+        ("", None),
+        ("streams", None),
+        ("send 001017000000003", None),
+        ("send --timeout", None),
+        ("replay --to", None),
+        ("--control", None),
+    ],
+)
+def test_words_before_determine_the_kind_of_the_next(words: str, kind: Kind | None) -> None:
+    assert wanted_kind(words.split()) is kind
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from tracker.admin.cli import main; main(['--version'])",
+        "from tracker.admin.suggestions import complete; complete('bash_complete')",
+    ],
+)
+def test_version_and_completion_import_no_slow_package(program: str) -> None:
+    report = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); "
+    ended = subprocess.run(
+        [sys.executable, "-c", report + program], capture_output=True, text=True, check=False,
+        env={"COMP_WORDS": "tracker-admin send 0", "COMP_CWORD": "2"},
+    )  # fmt: skip
+    imported = ended.stdout.split()
+    assert "click" in imported, ended.stderr
+    assert not [name for name in imported if name.partition(".")[0] in _SLOW]
