@@ -1,17 +1,23 @@
-"""The command line for operators, ``tracker-admin``."""
+"""The command line for operators, ``tracker-admin``.
+
+Modules are imported on demand: by a command those that it needs, by ``--version`` only click.
+"""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import click
 
 from tracker import __version__
 from tracker.admin.group import AdminGroup
-from tracker.admin.options import CONTROL_VARIABLE, FILE_VARIABLE, FILES, Options
+from tracker.admin.variables import CONTROL_VARIABLE, FILE_VARIABLE, FILES
 
 
-@click.group(cls=AdminGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=AdminGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed or not found, 2 bad usage, 3 a server cannot be reached "
+    "or used, 4 not permitted.",
+)
 @click.version_option(__version__, prog_name="tracker-admin")
 @click.option(
     "--control",
@@ -24,7 +30,7 @@ from tracker.admin.options import CONTROL_VARIABLE, FILE_VARIABLE, FILES, Option
     "--config",
     "file",
     envvar=FILE_VARIABLE,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, dir_okay=False),
     help="Configuration file, with the keys control and redis in the section [tracker-admin].  "
     f"[default: {FILE_VARIABLE}, or the first that exists of {' and '.join(FILES)}]",
 )
@@ -37,7 +43,7 @@ from tracker.admin.options import CONTROL_VARIABLE, FILE_VARIABLE, FILES, Option
     help="Format of the results.",
 )
 @click.pass_context
-def main(ctx: click.Context, control: str | None, file: Path | None, output: str) -> None:
+def main(ctx: click.Context, control: str | None, file: str | None, output: str) -> None:
     r"""Operate Tracker, the telemetry plane of a GPS tracking platform.
 
     \b
@@ -45,10 +51,13 @@ def main(ctx: click.Context, control: str | None, file: Path | None, output: str
       tracker-admin --control unix:/run/tracker/control-eu-1.sock info
       tracker-admin send 356307042441013 getinfo
     """
-    ctx.obj = Options(control, file, output)
+    from pathlib import Path
+
+    from tracker.admin.options import Options
+
+    ctx.obj = Options(control, None if file is None else Path(file), output)
 
 
-# The modules of the commands are imported on demand, since most of them are slow to import.
 main.add_sections(
     {
         "Inspect": {

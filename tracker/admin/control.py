@@ -18,8 +18,9 @@ from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker.admin.exitcodes import ExitCode
-from tracker.admin.options import CONTROL_VARIABLE, Options, Origin, Setting, options
+from tracker.admin.options import Options, Origin, Setting, options
 from tracker.admin.output import only_first
+from tracker.admin.variables import CONTROL_VARIABLE
 from tracker.control.addresses import client_endpoint, unix_address
 from tracker.control.client import ControlClient
 from tracker.control.commands import (

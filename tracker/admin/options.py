@@ -18,16 +18,11 @@ import click
 from attrs import field, frozen
 
 from tracker import config
+from tracker.admin.variables import CONTROL_VARIABLE, FILES, REDIS_VARIABLE
 from tracker.clock import ClockRule
 from tracker.command import parse_hex
 from tracker.config import ConfigError
 from tracker.settings import options_of
-
-#: Default paths of the configuration file, of which the first that exists is read.
-FILES: Final = ("~/.config/tracker-admin.conf", "/etc/tracker/admin.conf")
-FILE_VARIABLE: Final = "TRACKER_ADMIN_CONFIG"
-CONTROL_VARIABLE: Final = "TRACKER_CONTROL"
-REDIS_VARIABLE: Final = "REDIS_URL"
 
 _SECTION: Final = "tracker-admin"
 _KEYS: Final = ("control", "redis")

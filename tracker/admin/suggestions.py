@@ -19,7 +19,9 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from tracker.admin.asking import BlockingControl, BlockingRedis
-from tracker.admin.options import FILE_VARIABLE, Options
+from tracker.admin.options import Options
+from tracker.admin.variables import FILE_VARIABLE
+from tracker.control.sockets import SocketFolders
 from tracker.keys import COMMANDS_PREFIX, CONNECTIONS, RESPONSES, heartbeat
 from tracker.redis.address import redis_address
 
@@ -156,7 +158,7 @@ def _from_redis(kind: Kind, prefix: str, url: str | None, deadline: float) -> It
 
 
 def _from_control(kind: Kind, prefix: str, options: Options, deadline: float) -> Iterator[str]:
-    with BlockingControl(options.control_port().value, deadline) as control:
+    with BlockingControl(_control_port(options), deadline) as control:
         if kind is Kind.STREAM:
             yield from control.streams()
         elif kind is Kind.DEVICE:
@@ -164,6 +166,17 @@ def _from_control(kind: Kind, prefix: str, options: Options, deadline: float) ->
         else:
             yield control.instance_id
             yield from (instance for _, instance in control.devices("", MAX_SUGGESTIONS))
+
+
+def _control_port(options: Options) -> str:
+    """Return the control port that is given, or else that of any instance on this machine."""
+    given = options.given_control()
+    if given is not None:
+        return given.value
+    served = SocketFolders(options.environ).search().served
+    if not served:
+        raise FileNotFoundError
+    return f"unix:{served[0]}"
 
 
 def _literal(prefix: str) -> str:

@@ -30,7 +30,8 @@ from twisted.internet.ssl import optionsForClientTLS
 
 from tracker.net import endpoints
 from tracker.net.certificates import trust_root
-from tracker.net.endpoints import MAX_SOCKET_PATH, named_arguments, number, refuse_unknown_arguments
+from tracker.net.endpoints import named_arguments, number, refuse_unknown_arguments
+from tracker.net.socketpaths import MAX_SOCKET_PATH
 from tracker.net.tls import TLSEndpoint, key_pair, server_options
 from tracker.net.unixsocket import UnixEndpoint
 from tracker.reactor import Reactor

@@ -21,8 +21,7 @@ from typing import Final
 from attrs import field, frozen
 
 from tracker.config import data_folder
-from tracker.net.endpoints import MAX_SOCKET_PATH
-from tracker.net.unixsocket import connect_error_number
+from tracker.net.socketpaths import MAX_SOCKET_PATH, connect_error_number
 from tracker.untrusted import shown
 
 SYSTEM_FOLDER: Final = Path("/run/tracker")

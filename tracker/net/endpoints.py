@@ -10,10 +10,6 @@ from typing import Any, Final
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
-#: Bytes of the longest path that a Unix socket can have (unix(7): sun_path, less its final
-#: zero).
-MAX_SOCKET_PATH: Final = 107
-
 _COLON: Final = re.compile(r"(?<!\\):")
 
 #: TCP options by which the kernel detects a peer that has vanished; see tcp(7).

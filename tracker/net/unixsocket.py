@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -25,16 +24,10 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tracker.net.socketpaths import connect_error_number
 from tracker.reactor import Reactor
 
 _BACKLOG: Final = 50
-
-
-def connect_error_number(path: Path) -> int:
-    """Try to connect to a Unix socket, without waiting; return the error number, 0 if connected."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        return probe.connect_ex(os.fspath(path))
 
 
 @implementer(IStreamServerEndpoint)

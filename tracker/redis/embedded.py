@@ -18,7 +18,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tracker.net.endpoints import MAX_SOCKET_PATH
+from tracker.net.socketpaths import MAX_SOCKET_PATH
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.runtime.childprocess import LOCK_HELD

@@ -16,7 +16,7 @@ from tracker.control.addresses import (
     is_loopback,
     server_endpoint,
 )
-from tracker.net.endpoints import MAX_SOCKET_PATH
+from tracker.net.socketpaths import MAX_SOCKET_PATH
 from tracker.net.unixsocket import UnixEndpoint
 
 

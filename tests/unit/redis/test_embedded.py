@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tracker.net.endpoints import MAX_SOCKET_PATH
+from tracker.net.socketpaths import MAX_SOCKET_PATH
 from tracker.redis.embedded import server_arguments, socket_address
 
 
