@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from tracker.admin.exitcodes import ExitCode
 from tracker.errors import RunFailed
-from tracker.interfaces import SinkUnusable
+from tracker.interfaces import SinkDown, SinkUnusable
 from tracker.storage.sinks import KINDS, migrate_sink
 
 
@@ -23,6 +24,8 @@ def migrate(url: str) -> None:
         raise click.UsageError(f"--sink: {error}") from None
     except SinkUnusable as error:
         raise RunFailed(str(error)) from None
+    except SinkDown as error:
+        raise RunFailed(str(error), ExitCode.UNREACHABLE) from None
     if after == 0:
         click.echo("This sink has no tables.")
     elif before == after:

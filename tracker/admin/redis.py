@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -22,6 +23,16 @@ from tracker.redis.endpoint import redis_endpoint
 from tracker.redis.protocol import is_not_permitted
 from tracker.runtime.run import run
 from tracker.untrusted import listed, shown
+
+_START: Final = "Start it, or give its address: --redis or REDIS_URL."
+_CHECK: Final = "Check its address: --redis or REDIS_URL."
+#: Text of an error of a connection that failed → what to do.
+_HINTS: Final = {
+    os.strerror(errno.ECONNREFUSED).lower(): _START,
+    os.strerror(errno.ENOENT).lower(): _START,
+    "DNS lookup failed": _CHECK,
+    "timed out": _CHECK,
+}
 
 
 def run_with_redis(
@@ -66,8 +77,9 @@ def run_with_redis(
 
 def _not_usable(address: RedisAddress, reason: str) -> str:
     reason = reason.removesuffix(f" ({address})").rstrip(".")
-    if "connection refused" in reason.lower():
-        return f"Cannot connect to Redis at {address}: connection refused. Is it running?"
+    for text, hint in _HINTS.items():
+        if text in reason:
+            return f"Cannot connect to Redis at {address}: {reason}. {hint}"
     return f"Cannot use Redis at {address}: {reason}."
 
 

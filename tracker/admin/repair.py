@@ -12,6 +12,7 @@ import click
 from attrs import asdict, define, field
 
 from tracker import config
+from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import clock_options, redis_option
 from tracker.admin.redis import run_with_redis
 from tracker.clock import ClockRule
@@ -86,8 +87,10 @@ def repair(
         database = open_repair(sink_url, clocks, dry_run)
     except ValueError as error:
         raise click.UsageError(f"--sink: {error}") from None
-    except (SinkUnusable, SinkDown) as error:
+    except SinkUnusable as error:
         raise RunFailed(shown(error, MAX_LINE)) from None
+    except SinkDown as error:
+        raise RunFailed(shown(error, MAX_LINE), ExitCode.UNREACHABLE) from None
     options = {"names": names, "files": sorted(files), "model": default_model, **asdict(clocks)}
     progress = _Progress()
     work = Repair(
@@ -101,7 +104,8 @@ def repair(
     except SinkDown as error:
         reason = shown(error, MAX_LINE)
         raise RunFailed(
-            f"The database failed: {reason}. Run the command again when the cause is removed."
+            f"The database failed: {reason}. Run the command again when the cause is removed.",
+            ExitCode.UNREACHABLE,
         ) from None
     finally:
         progress.end()

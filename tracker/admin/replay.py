@@ -13,6 +13,7 @@ import click
 from attrs import define, field
 
 from tracker import config
+from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import clock_options, redis_option
 from tracker.admin.redis import configured_streams, no_such_stream, run_with_redis
 from tracker.clock import DEFAULT_CLOCKS, ClockRule
@@ -21,6 +22,7 @@ from tracker.interfaces import (
     Batch,
     BatchRefused,
     IPositionSink,
+    SinkDown,
     SinkTimedOut,
     SinkUnusable,
     StoredPosition,
@@ -263,7 +265,8 @@ def _runs(entry_ids: Iterable[str], rejected: Collection[str]) -> list[Run]:
 
 def _failed(error: Exception, entry_id: str) -> RunFailed:
     reason = shown(error, MAX_LINE)
-    return RunFailed(f"The sink failed: {reason}. Continue with --from {entry_id}.")
+    code = ExitCode.UNREACHABLE if isinstance(error, SinkDown) else ExitCode.FAILED
+    return RunFailed(f"The sink failed: {reason}. Continue with --from {entry_id}.", code)
 
 
 async def _open(sink: IPositionSink) -> None:
@@ -271,6 +274,8 @@ async def _open(sink: IPositionSink) -> None:
         await sink.open()
     except SinkUnusable as error:
         raise RunFailed(str(error)) from None
+    except SinkDown as error:
+        raise RunFailed(shown(error, MAX_LINE), ExitCode.UNREACHABLE) from None
     except Exception as error:  # noqa: BLE001 - each sink fails in its own way
         raise RunFailed(f"cannot open the sink: {shown(error, MAX_LINE)}") from None
 

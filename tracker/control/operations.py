@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 from uuid import uuid4
@@ -36,7 +37,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.interfaces import ConnectionFacts, IInstance, Traffic
 from tracker.log.redis.heartbeats import advertised_streams
 from tracker.log.redis.lag import stream_lag
-from tracker.observe.levels import LogLevels
+from tracker.observe.levels import LogLevels, check_namespace
 from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
@@ -308,6 +309,8 @@ class Operations:
     def set_log_level(self, level: str, namespace: str | None) -> dict[str, Any]:
         """See the command SetLogLevel."""
         try:
+            if namespace:
+                check_namespace(namespace, sys.modules)
             return {"before": self._levels.set(level, namespace or "")}
         except ValueError as error:
             raise BadArgument(str(error)) from None

@@ -6,12 +6,12 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker.net.endpoints import readable
+from tracker.net.reasons import listen_error
 from tracker.runtime.lifecycle import Abort
 
 
@@ -66,6 +66,4 @@ class Listener(Service):
         return port
 
     def _cannot_listen(self, failure: Failure) -> None:
-        error = failure.value
-        reason = error.socketError if isinstance(error, CannotListenError) else error
-        self._abort(f"cannot listen on {self._name}: {reason}")
+        self._abort(f"cannot listen on {self._name}: {listen_error(failure.value)}")

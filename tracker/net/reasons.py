@@ -1,10 +1,11 @@
-"""Reasons of failed connections, in the words of the operating system."""
+"""Reasons of failed connections and listeners, in the words of the operating system."""
 
 from __future__ import annotations
 
+import errno
 import os
 
-from twisted.internet.error import ConnectError
+from twisted.internet.error import CannotListenError, ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 
 
@@ -16,3 +17,14 @@ def connect_error(error: BaseException | None) -> str:
     if isinstance(error, ConnectError) and isinstance(error.osError, int) and error.osError > 0:
         return os.strerror(error.osError).lower()
     return str(error)
+
+
+def listen_error(error: BaseException | None) -> str:
+    """Return the reason why a process cannot listen, in one line; for a taken port, what to do."""
+    reason = error.socketError if isinstance(error, CannotListenError) else error
+    if not isinstance(reason, OSError) or not reason.strerror:
+        return str(reason)
+    text = reason.strerror.lower()
+    if reason.errno == errno.EADDRINUSE:
+        return f"{text}. Stop the process that uses it, or choose another port."
+    return text

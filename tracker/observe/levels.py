@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -14,12 +15,20 @@ from twisted.logger import (
     globalLogPublisher,
 )
 
+from tracker.untrusted import listed
+
 #: Names of the levels, least important first.
 LEVELS: Final = tuple(level.name for level in LogLevel.iterconstants())
 DEFAULT: Final = "info"
 #: Namespace of the audit log (who has changed what), which no level suppresses.
 AUDIT: Final = "tracker.audit"
 
+#: Namespaces that are not modules: the audit log, and Twisted's old functions of logging.
+_OTHERS: Final = (AUDIT, "log_legacy")
+#: Maximum number of namespaces in a message.
+_MAX_KNOWN: Final = 40
+#: Packages that are named where nothing of a namespace is known.
+_PACKAGES: Final = ("tracker", "twisted")
 _NAMESPACE: Final = re.compile(r"(?=.{1,100}$)[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 
 
@@ -53,15 +62,34 @@ class LogLevels(Service):
         :param namespace: a module or package, such as ``tracker.ingestion``; empty: all that have
             no level of their own.
         :return: the previous level.
-        :raises ValueError: if the level is unknown, or the namespace malformed; the
-            message is one line.
+        :raises ValueError: if the level is unknown; the message is one line.
         """
         new_level = _level(level)
-        if namespace and not _NAMESPACE.fullmatch(namespace):
-            raise ValueError("the namespace must be a module name, such as tracker.ingestion")
         previous: str = self._predicate.logLevelForNamespace(namespace).name
         self._predicate.setLogLevelForNamespace(namespace, new_level)
         return previous
+
+
+def check_namespace(namespace: str, modules: Mapping[str, Any]) -> None:
+    """Check that a namespace is a loaded module or package, or a class in one.
+
+    :param modules: name → module, see ``sys.modules``.
+    :raises ValueError: if it is not; the message is one line that lists the known ones beside it.
+    """
+    if not _NAMESPACE.fullmatch(namespace):
+        raise ValueError("the namespace must be a module name, such as tracker.ingestion")
+    parent, _, name = namespace.rpartition(".")
+    if namespace in modules or namespace in _OTHERS:
+        return
+    if isinstance(getattr(modules.get(parent), name, None), type):
+        return
+    while parent and parent not in modules:
+        parent = parent.rpartition(".")[0]
+    beside = sorted(one for one in tuple(modules) if one.rpartition(".")[0] == parent)
+    known = listed(beside if parent else _PACKAGES, _MAX_KNOWN)
+    raise ValueError(
+        f"unknown namespace {namespace!r}; known: {known or f'{parent} and its classes'}"
+    )
 
 
 def _audited(event: Any) -> Any:

@@ -169,7 +169,9 @@ class RedisConnection(Service):
     async def _supervise(self, protocol: RedisProtocol, endpoint: IStreamClientEndpoint) -> None:
         """Mark the connection as usable after the checks; close it as soon as one fails."""
         overdue = self._reactor.callLater(
-            CONNECT_TIMEOUT, protocol.abort, f"no reply within {CONNECT_TIMEOUT:g} s"
+            CONNECT_TIMEOUT,
+            protocol.abort,
+            f"no reply within {CONNECT_TIMEOUT:g} s{' over TLS' if self._address.tls else ''}",
         )
         try:
             # A connected server is not always usable: TLS may still fail, or the server may

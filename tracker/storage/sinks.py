@@ -51,6 +51,7 @@ def migrate_sink(url: str) -> tuple[int, int]:
     :return: the versions before and after; zeros for a sink without tables.
     :raises ValueError: if the URL is malformed, see :func:`make_sink`.
     :raises SinkUnusable: if the database cannot be used, or has a newer version.
+    :raises SinkDown: if the database cannot be reached.
     """
     kind, rest = sink_kind(url)
     if kind in POSTGRESQL:

@@ -327,7 +327,7 @@ def _port(
         if proxied:
             timeout = min(HEADER_TIMEOUT, limits.login_timeout)
             listened = _proxied(endpoint, proxies, gateway, clock=reactor, timeout=timeout)
-        return Listener(listen.given, listened, build(gateway, limits, reactor), abort)
+        return Listener(name, listened, build(gateway, limits, reactor), abort)
 
     return Port(vendor, listener)
 

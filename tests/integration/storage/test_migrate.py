@@ -205,7 +205,7 @@ def test_migrate_of_a_sink_without_tables_does_nothing(tmp_path: Path) -> None:
         ("mysql://tracker:s3cret@h/db", 2, "unknown sink 'mysql'"),
         ("sqlite:", 2, "requires a path"),
         ("sqlite:/nowhere/at/all.sqlite", 1, "open the database"),
-        ("postgresql://tracker:s3cret@127.0.0.1:1/db", 1, "refused"),
+        ("postgresql://tracker:s3cret@127.0.0.1:1/db", 3, "refused"),
         ("postgresql://tracker:s3cret%@127.0.0.1/db", 2, "not a valid PostgreSQL URL"),
         ("s3cret", 2, "use postgresql"),
     ],

@@ -487,14 +487,15 @@ def test_command_takes_the_models_from_redis(old: Database, redis: RedisServer) 
         (["--sink", "jsonlines:/tmp/p"], 2, "lines in jsonlines are never changed"),
         (["--sink", "sqlite:/nowhere/p"], 1, "/nowhere/p does not exist"),
         (["--sink", "mysql://h"], 2, "unknown sink"),
-        (["--sink", "postgresql://tracker:s3cret@127.0.0.1:1/d"], 1, "refused"),
+        (["--sink", "postgresql://tracker:s3cret@127.0.0.1:1/d"], 3,
+         "Cannot use the database postgresql://tracker@127.0.0.1:1/d: connection to server"),
         (["--sink", "sqlite:p", "--names-map", "A=b"], 2, "--names-map requires --names."),
         (["--sink", "sqlite:p", "--default-model", "A"], 2, "--default-model requires --names."),
         (["--sink", "sqlite:p", "--names", "--default-model", "A"], 2, "--default-model"),
         (["--sink", "sqlite:p", "--names", "--names-map", "A=/no"], 2, "No such file"),
         (["--sink", "sqlite:p", "--clock-tolerance", "0"], 2, "--clock-tolerance"),
     ],
-)
+)  # fmt: skip
 def test_command_reports_errors_in_one_line(
     arguments: list[str], exit_code: int, text: str
 ) -> None:

@@ -78,7 +78,11 @@ def test_argument_that_an_instance_refuses_is_a_usage_error() -> None:
     ("reason", "text"),
     [
         ("connection refused (redis://h:6379/0)",
-         "Cannot connect to Redis at redis://h:6379/0: connection refused. Is it running?"),
+         "Cannot connect to Redis at redis://h:6379/0: connection refused. Start it, or give its "
+         "address: --redis or REDIS_URL."),
+        ("DNS lookup failed: no results for hostname lookup: h (redis://h:6379/0)",
+         "Cannot connect to Redis at redis://h:6379/0: DNS lookup failed: no results for hostname "
+         "lookup: h. Check its address: --redis or REDIS_URL."),
         ("NOAUTH Authentication required. (redis://h:6379/0)",
          "Cannot use Redis at redis://h:6379/0: NOAUTH Authentication required."),
     ],

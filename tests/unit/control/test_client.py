@@ -90,7 +90,7 @@ def test_each_method_of_the_client_sends_its_command(bench: Bench) -> None:
     sent = bench.ask(client.send_command(DEVICE, "getinfo", command_id="c1", timeout=5.0))
     assert (sent["command_id"], sent["status"]) == ("c1", "queued")
     assert bench.ask(client.command_status("c1", DEVICE))["status"] == "sent"
-    assert bench.ask(client.set_log_level("debug", "tracker.ingestion")) == "info"
+    assert bench.ask(client.set_log_level("debug", "tracker.control")) == "info"
     assert bench.ask(client.drop_connection(DEVICE)) == "192.0.2.1:40000"
     assert isinstance(bench.ask(client.drain(math.nan)), BadArgument)
     drained = bench.begin(client.drain(2.0))

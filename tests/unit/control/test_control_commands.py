@@ -290,7 +290,7 @@ def test_drop_connection_returns_the_address_of_the_device(port: Port, client: C
 
 def test_set_log_level_returns_the_previous_level(port: Port, client: Client) -> None:
     assert client.ask(SetLogLevel, level="debug") == {"before": "info"}
-    reply = client.ask(SetLogLevel, level="warn", namespace="tracker.ingestion")
+    reply = client.ask(SetLogLevel, level="warn", namespace="tracker.control")
     assert reply == {"before": "debug"}
     assert client.ask(SetLogLevel, level="info") == {"before": "debug"}
 
@@ -302,6 +302,7 @@ def test_set_log_level_returns_the_previous_level(port: Port, client: Client) ->
         ({"level": ""}, "the level must be debug"),
         ({"level": "info", "namespace": "a b"}, "the namespace must be a module name"),
         ({"level": "info", "namespace": "a" * 101}, "the namespace must be a module name"),
+        ({"level": "info", "namespace": "tracker.contrl"}, "unknown namespace 'tracker.contrl'"),
     ],
 )
 def test_malformed_log_level_is_refused(

@@ -236,7 +236,8 @@ def test_port_in_use_aborts_with_a_reason() -> None:
     bound = Bound(taken)
     bound.listener.privilegedStartService()
     assert bound.aborts == [
-        "cannot listen on teltonika=udp:5027: [Errno 98] Address already in use"
+        "cannot listen on teltonika=udp:5027: address already in use. "
+        "Stop the process that uses it, or choose another port."
     ]
 
 

@@ -1,4 +1,4 @@
-"""Reasons of failed connections."""
+"""Reasons of failed connections and listeners."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import socket
 
 import pytest
 from twisted.internet.error import (
+    CannotListenError,
     ConnectError,
     ConnectionRefusedError,  # noqa: A004
     getConnectError,
 )
 
-from tracker.net.reasons import connect_error
+from tracker.net.reasons import connect_error, listen_error
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,16 @@ from tracker.net.reasons import connect_error
 )
 def test_connect_error_is_described_for_any_code(error: ConnectError, text: str) -> None:
     assert text in connect_error(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.EADDRINUSE, "In Use"),
+         "in use. Stop the process that uses it, or choose another port."),
+        (OSError(errno.EACCES, "Permission denied"), "permission denied"),
+        ("another process listens on this socket", "another process listens on this socket"),
+    ],
+)  # fmt: skip
+def test_listen_error_is_described_without_its_number(error: object, text: str) -> None:
+    assert listen_error(CannotListenError("", 5027, error)) == text

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 from twisted.application.service import MultiService
 from twisted.logger import Logger, LogLevel, LogPublisher
 
-from tracker.observe.levels import AUDIT, DEFAULT, LEVELS, LogLevels
+from tracker.observe.levels import AUDIT, DEFAULT, LEVELS, LogLevels, check_namespace
 
 
 class Log:
@@ -118,13 +119,35 @@ def test_unknown_log_level_is_rejected(level: str) -> None:
     "namespace", [" ", "a b", "a..b", ".a", "a.", "1a", "a\n", "*", "tracker/x", "a" * 101, "ä"]
 )
 def test_malformed_namespace_is_rejected(namespace: str) -> None:
-    levels = LogLevels()
     with pytest.raises(ValueError, match="must be a module name"):
-        levels.set("debug", namespace)
+        check_namespace(namespace, {namespace: None})
 
 
 @pytest.mark.parametrize("namespace", ["tracker", "tracker.ingestion", "_a.b_1.c", "a" * 100])
-def test_module_name_is_accepted_as_namespace(namespace: str) -> None:
+def test_loaded_module_is_accepted_as_namespace(namespace: str) -> None:
+    check_namespace(namespace, {namespace: None})
     levels = LogLevels()
     levels.set("debug", namespace)
     assert Log(levels).shows(namespace)
+
+
+@pytest.mark.parametrize("namespace", [f"{LogLevels.__module__}.LogLevels", AUDIT, "log_legacy"])
+def test_class_that_logs_and_the_audit_log_are_accepted_as_namespaces(namespace: str) -> None:
+    check_namespace(namespace, sys.modules)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "known"),
+    [
+        ("tracker.ingestoin", "tracker.a, tracker.ingestion"),
+        ("tracker.ingestoin.gateway", "tracker.a, tracker.ingestion"),
+        ("tracker.a.b", "tracker.a and its classes"),
+        ("trakcer", "tracker, twisted"),
+    ],
+)
+def test_namespace_that_is_not_loaded_is_rejected_and_its_neighbours_listed(
+    namespace: str, known: str
+) -> None:
+    modules = dict.fromkeys(("os", "tracker", "tracker.ingestion", "tracker.a"))
+    with pytest.raises(ValueError, match=f"^unknown namespace '{namespace}'; known: {known}$"):
+        check_namespace(namespace, modules)

@@ -86,5 +86,8 @@ def test_port_in_use_aborts_the_process_once() -> None:
     listener = Listener("teltonika=tcp:5027", endpoint, Factory(), reasons.append)
     listener.privilegedStartService()
     listener.startService()
-    assert reasons == ["cannot listen on teltonika=tcp:5027: [Errno 98] Address already in use"]
+    assert reasons == [
+        "cannot listen on teltonika=tcp:5027: address already in use. "
+        "Stop the process that uses it, or choose another port."
+    ]
     assert listener.stopService().called

@@ -27,6 +27,8 @@ _PERMANENT: Final = re.compile(
 )
 #: Tables with one row for many records.
 _SUMMARIES: Final = ("last_positions", "checkpoints")
+#: What psycopg writes before the text of libpq.
+_PREFIX: Final = re.compile(r"^connection (failed|is bad): ")
 _COLUMN: Final = re.compile(r"^COPY tracker_batch, line \d+, column (\w+)", re.MULTILINE)
 
 
@@ -56,7 +58,7 @@ def error_text(error: psycopg.Error) -> str:
     primary = error.diag.message_primary
     if primary is None:
         # libpq adds hints as lines of their own.
-        lines = (line.strip() for line in str(error).splitlines())
+        lines = (line.strip() for line in _PREFIX.sub("", str(error)).splitlines())
         return "; ".join(filter(None, lines)) or type(error).__name__
     column = _COLUMN.search(error.diag.context or "")
     return f"{column[1]}: {primary}" if column else primary
@@ -79,6 +81,6 @@ def cannot_open(address: PostgreSQLAddress, error: psycopg.Error, text: str) -> 
 
     :param text: the text of the error, in one line.
     """
-    if isinstance(error, psycopg.OperationalError) and not _PERMANENT.search(text):
-        return SinkDown(text)
-    return SinkUnusable(f"cannot use the database {address.url}: {text}")
+    temporary = isinstance(error, psycopg.OperationalError) and not _PERMANENT.search(text)
+    kind = SinkDown if temporary else SinkUnusable
+    return kind(f"cannot use the database {address.url}: {text}")

@@ -15,10 +15,7 @@ from tracker.interfaces import SinkDown, SinkTimedOut, SinkUnusable
 from tracker.storage.places import postgresql_place
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.batch import RECORD
-from tracker.storage.postgresql.connection import (
-    connect,
-    error_text,
-)
+from tracker.storage.postgresql.connection import cannot_open, connect, error_text
 from tracker.storage.postgresql.reader import ISO
 from tracker.storage.postgresql.schema import is_current
 from tracker.storage.repair import (
@@ -185,13 +182,17 @@ class PostgreSQLRepair(RepairedDatabase):
         conditions = _conditions(clocks)
         self._devices = _DEVICES.format_map(conditions)
         self._replace = (_REFRESH, _REPLACE.format_map(conditions), _CONTACT.format_map(conditions))
-        with _errors():
+        self._url = address.url
+        try:
             self._connection = connect(evolve(address, parameters=parameters))
-            try:
+        except psycopg.Error as error:
+            raise cannot_open(address, error, error_text(error)) from None
+        try:
+            with self._errors():
                 self._prepare(address, dry_run)
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
 
     def _prepare(self, address: PostgreSQLAddress, dry_run: bool) -> None:
         self._connection.execute(_SESSION, ("on" if dry_run else "off",))
@@ -212,7 +213,7 @@ class PostgreSQLRepair(RepairedDatabase):
 
     def finish(self) -> None:
         """See RepairedDatabase."""
-        with _errors():
+        with self._errors():
             self._connection.execute("UPDATE repairs SET finished_at = now() WHERE name = 'rows'")
 
     def devices(self, after: str) -> Sequence[tuple[str, bool]]:
@@ -221,7 +222,7 @@ class PostgreSQLRepair(RepairedDatabase):
 
     def repair_device(self, device_id: str) -> None:
         """See RepairedDatabase."""
-        with _errors():
+        with self._errors():
             for statement in self._replace:
                 self._connection.execute(statement, (device_id,))
 
@@ -253,23 +254,23 @@ class PostgreSQLRepair(RepairedDatabase):
             add(_SAVE_ERRORS, list(errors), *map(list, zip(*errors.values(), strict=True)))
         add(_SAVE_STATE, json.dumps(document))
         # One message is one transaction. If this process hangs, it holds no lock.
-        with _errors(), psycopg.ClientCursor(self._connection) as cursor:
+        with self._errors(), psycopg.ClientCursor(self._connection) as cursor:
             cursor.execute("; ".join(statements), values)
 
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raise the errors of the interface."""
+        try:
+            yield
+        except psycopg.Error as error:
+            busy = isinstance(error, _BUSY)
+            text = f"{self._url}: {error_text(error)}"
+            raise (SinkTimedOut if busy else SinkDown)(text) from None
+
     def _select(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with _errors():
+        with self._errors():
             return self._connection.execute(query, values).fetchall()
 
 
 def _columns(changes: Sequence[tuple[Key, str]]) -> Sequence[list[Any]]:
     return [list(column) for column in zip(*((*key, text) for key, text in changes), strict=True)]
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Raise the errors of the interface."""
-    try:
-        yield
-    except psycopg.Error as error:
-        busy = isinstance(error, _BUSY)
-        raise (SinkTimedOut if busy else SinkDown)(error_text(error)) from None

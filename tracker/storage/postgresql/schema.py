@@ -12,7 +12,13 @@ import psycopg
 from tracker.interfaces import SinkDown, SinkUnusable
 from tracker.storage.migrations import Migration, Schema, check_schema, migrations
 from tracker.storage.postgresql.address import PostgreSQLAddress
-from tracker.storage.postgresql.connection import Connection, connect, error_text, transaction
+from tracker.storage.postgresql.connection import (
+    Connection,
+    cannot_open,
+    connect,
+    error_text,
+    transaction,
+)
 from tracker.untrusted import shown
 
 #: Attempts of :func:`migrate` to lock the tables, and seconds between two of them.
@@ -92,6 +98,7 @@ def migrate(address: PostgreSQLAddress, attempts: int = LOCK_ATTEMPTS) -> tuple[
     :param attempts: attempts to lock the tables while other sessions use them.
     :return: the versions before and after.
     :raises SinkUnusable: if that fails.
+    :raises SinkDown: if it may succeed later, because the server cannot be reached.
     """
     try:
         with connect(address) as connection:
@@ -103,7 +110,7 @@ def migrate(address: PostgreSQLAddress, attempts: int = LOCK_ATTEMPTS) -> tuple[
     except SinkDown as error:
         raise SinkUnusable(f"{error}; end it, or run the command again later") from None
     except psycopg.Error as error:
-        raise SinkUnusable(f"cannot use the database {address.url}: {error_text(error)}") from None
+        raise cannot_open(address, error, error_text(error)) from None
 
 
 def upgrade(

@@ -189,6 +189,7 @@ class PostgreSQLSink:
                 self._disconnect()
             if refused:
                 raise BatchRefused(text) from None
+            text = f"{self._address.url}: {text}"
             raise (SinkTimedOut(text) if timed_out else SinkDown(text)) from None
         except BaseException:
             self._disconnect()
@@ -208,7 +209,7 @@ class PostgreSQLSink:
         except psycopg.Error as error:
             text = self._text(error)
             self._disconnect()
-            raise SinkDown(text) from None
+            raise SinkDown(f"{self._address.url}: {text}") from None
 
     def _disconnect(self) -> None:
         with self._lock:
@@ -219,5 +220,5 @@ class PostgreSQLSink:
 
     def _text(self, error: psycopg.Error) -> str:
         if self._timed_out:
-            return f"no reply from {self._address.url} within {self._timeout:g} s"
+            return f"no reply within {self._timeout:g} s"
         return error_text(error)

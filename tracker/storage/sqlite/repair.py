@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracker.clock import DEFAULT_CLOCKS, ClockRule
-from tracker.interfaces import SinkDown, SinkTimedOut
+from tracker.interfaces import SinkDown, SinkTimedOut, SinkUnusable
 from tracker.storage.migrations import check_schema, migrations
 from tracker.storage.places import sqlite_place
 from tracker.storage.repair import (
@@ -138,14 +138,14 @@ class SQLiteRepair(RepairedDatabase):
     def __init__(self, path: str, clocks: ClockRule, dry_run: bool) -> None:
         """Open the file.
 
-        :raises SinkUnusable: if its tables lack something.
+        :raises SinkUnusable: if it does not exist, or its tables lack something.
         :raises SinkDown: if it cannot be opened.
         """
         conditions = _conditions(clocks)
         self._devices = _DEVICES.format_map(conditions)
         self._replace = (_REFRESH, _REPLACE.format_map(conditions), _CONTACT.format_map(conditions))
         if not Path(path).exists():
-            raise SinkDown(f"file {path} does not exist")
+            raise SinkUnusable(f"file {path} does not exist")
         with _errors():
             self._database = connect(path)
             try:
