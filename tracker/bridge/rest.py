@@ -73,6 +73,10 @@ class DirectusDown(DirectusError):
         """Seconds after which to retry, from the header Retry-After; None without one."""
 
 
+class DirectusUnreachable(DirectusDown):
+    """No response has arrived; the text names the address."""
+
+
 class DirectusTooLong(DirectusDown):
     """The response is too long; request fewer rows or fields."""
 
@@ -237,7 +241,8 @@ class DirectusClient:
         except ResponseTooLong as error:
             raise DirectusTooLong(self._one_line(f"{request}: {error}")) from None
         except NoResponse as error:
-            raise DirectusDown(self._one_line(f"{request}: {error}")) from None
+            text = f"Directus at {self.base_url}: {request}: {error}"
+            raise DirectusUnreachable(self._one_line(text)) from None
         if not 200 <= response.status < 300:
             raise self._error(request, response)
         if not response.body:

@@ -20,8 +20,8 @@ from tracker.admin.report import as_json, as_table, exit_code
 from tracker.bridge.rest import (
     DirectusClient,
     DirectusDenied,
-    DirectusDown,
     DirectusError,
+    DirectusUnreachable,
     checked_url,
 )
 from tracker.bridge.setup import Change, SetupOptions, apply, plan
@@ -62,12 +62,8 @@ class _Target:
         try:
             await self._check_rights(client)
             return await request(client)
-        except DirectusDown as error:
-            if error.status is not None:  # a response to HTTP: Directus can be reached
-                raise RunFailed(str(error)) from None
-            raise RunFailed(
-                f"Cannot reach Directus at {self.url}: {error}.", ExitCode.UNREACHABLE
-            ) from None
+        except DirectusUnreachable as error:
+            raise RunFailed(f"Cannot reach {error}.", ExitCode.UNREACHABLE) from None
         except DirectusError as error:
             raise RunFailed(str(error)) from None
         finally:
@@ -263,7 +259,7 @@ async def _carry_out(
 async def _make(client: DirectusClient, change: Change) -> None:
     try:
         await apply(client, change)
-    except DirectusDown:
+    except DirectusUnreachable:
         raise
     except DirectusError as error:
         raise RunFailed(f"Cannot change {change.text[2:]}: {error}.") from None
