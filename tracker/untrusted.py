@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
+from tracker.wording import counted
+
 #: Maximum number of characters of a text that are shown, unless the caller allows more.
 MAX_SHOWN: Final = 200
 #: Maximum number of characters of a log line or reason that is composed of several texts.
@@ -39,7 +41,7 @@ def parse_json(text: str | bytes, max_size: int = MAX_JSON_BYTES) -> Any:
         the text.
     """
     if len(text) > max_size:
-        raise ValueError(f"longer than {max_size:,} bytes ({len(text):,})")
+        raise ValueError(f"longer than {counted(max_size, 'byte')} ({len(text):,})")
     if isinstance(text, bytes):
         try:
             text = text.decode()
@@ -76,7 +78,7 @@ def _is_deep(value: Any) -> bool:
 
 def _integer(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        raise ValueError(f"an integer of {len(text):,} characters")
+        raise ValueError(f"an integer of {counted(len(text), 'character')}")
     return int(text)
 
 

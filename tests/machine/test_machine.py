@@ -264,7 +264,7 @@ def test_recipe_serves_devices_over_tls(site: Site) -> None:
     site.machine.run("tracker-restart")
     assert "Verified peername: tracker.example.org" in site.follow("tls", "tls-devices-look")
     shown = site.follow("tls", "tls-devices-simulate")
-    assert " 1 of 1 devices connected, " in shown
+    assert " 1 of 1 device connected, " in shown
     assert shown.rstrip().endswith(" 0 unacknowledged")
     wait_for(lambda: len(site.stored()) > before, "the record over TLS is stored")
     site.note(f"devices over TLS, by docs/tls.rst: {shown.splitlines()[-1]}")

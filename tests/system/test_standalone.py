@@ -39,7 +39,7 @@ from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
 from tracker.vendors.teltonika.envelope import encode_frame
 
 DEVICE = "356307042441013"
-LAST_LINE = r"demo: (\d+) positions from (\d+) devices acknowledged, (\d+) stored, lag 0"
+LAST_LINE = r"demo: ([\d,]+) positions? from (\d+) devices acknowledged, (\d+) stored, lag 0"
 
 
 class Standalone(Daemon):

@@ -25,7 +25,7 @@ VOCABULARY = {
         "limits",
         "settings",
     ),
-    *("errors", "interfaces", "outcomes", "reactor", "untrusted"),
+    *("errors", "interfaces", "outcomes", "reactor", "untrusted", "wording"),
 }
 
 #: Packages in the order of their layers: each imports only those before it.
@@ -56,6 +56,7 @@ PURE = [
     PACKAGE / "outcomes.py",
     PACKAGE / "net" / "proxyheader.py",
     PACKAGE / "untrusted.py",
+    PACKAGE / "wording.py",
     *(PACKAGE / "vendors" / name for name in DIALECT_IMPORTS),
     *sorted(path for path in (PACKAGE / "vendors").glob("*/*.py") if path.name != PLUGIN),
 ]

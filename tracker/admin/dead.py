@@ -20,10 +20,10 @@ from tracker.errors import RunFailed
 from tracker.keys import RESPONSES, dead_letters
 from tracker.log.entries import exclusive_start
 from tracker.log.redis.dead import DeadLetter, RetryResult, drop_dead, read_dead, retry_dead
-from tracker.observe.wording import plural
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.untrusted import listed, shown
+from tracker.wording import counted
 
 DEAD_LETTER: Final = (
     Column("id"),
@@ -220,7 +220,7 @@ def _apply(
         if not newest:
             await _require(redis, stream)
         elif ask:
-            letters = plural(await redis.execute("XLEN", dead_letters(stream)), "dead letter")
+            letters = counted(await redis.execute("XLEN", dead_letters(stream)), "dead letter")
             if not confirm(f"Delete {letters} of {shown(stream)} for good?"):
                 raise RunFailed("Cancelled; nothing was deleted.")
         async for page in _pages(redis, stream, ids, newest[0][0].decode() if newest else ""):

@@ -7,11 +7,11 @@ import sys
 
 import click
 
-from tracker.observe.wording import plural
 from tracker.outcomes import Fatal
 from tracker.vendors.teltonika.document import document, render
 from tracker.vendors.teltonika.frames import Kind, decode_frames
 from tracker.vendors.teltonika.naming import Names, Naming, NoList
+from tracker.wording import counted
 
 _NOT_HEX = re.compile(r"[^0-9a-fA-F\s:]")
 
@@ -84,6 +84,6 @@ def _bytes(text: str) -> bytes:
     digits = re.sub(r"[\s:]", "", text)
     if len(digits) % 2:
         raise click.ClickException(
-            f"{plural(len(digits), 'hex digit')}: the second digit of the last byte is missing"
+            f"{counted(len(digits), 'hex digit')}: the second digit of the last byte is missing"
         )
     return bytes.fromhex(digits)

@@ -16,8 +16,8 @@ from tracker.control.commands import NoSuchDevice
 from tracker.control.operations import MAX_DRAIN_SECONDS
 from tracker.errors import RunFailed
 from tracker.observe.levels import LEVELS
-from tracker.observe.wording import plural
 from tracker.reactor import Reactor
+from tracker.wording import counted
 
 DROPPED: Final = (Column("device_id"), Column("address"))
 DRAINED: Final = (
@@ -82,7 +82,7 @@ def drain(seconds: float, yes: bool, output: str) -> None:
 
 async def _drain(client: ControlClient, seconds: float, yes: bool, output: str) -> int:
     info = await client.info()
-    connections = plural(info["devices"], "connection")
+    connections = counted(info["devices"], "connection")
     question = (
         f"Close {connections} to {info['instance_id']} within {seconds:g} s and refuse new ones?"
     )

@@ -19,7 +19,6 @@ from tracker.clock import ClockRule
 from tracker.config import ConfigError
 from tracker.errors import RunFailed
 from tracker.interfaces import SinkDown, SinkUnusable
-from tracker.observe.wording import plural
 from tracker.processing.naming import namings_of, read_models
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
@@ -27,6 +26,7 @@ from tracker.runtime.run import PLAIN_INTERVAL
 from tracker.storage.repair import TABLES, Counts, Names, Repair, State
 from tracker.storage.sinks import open_repair
 from tracker.untrusted import MAX_LINE, shown
+from tracker.wording import counted
 
 #: Seconds between two updates of the progress on a terminal.
 _INTERVAL: Final = 0.5
@@ -148,7 +148,7 @@ class _Progress:
         rate = (rows - self.first) / max(now - self.begun, 0.001)
         text = f"{state.table}: device {shown(state.after[0])}"
         if state.table != TABLES[0]:
-            text += f", {plural(rows, 'row', 'rows')}, {rate:,.0f} a second"
+            text += f", {counted(rows, 'row', 'rows')}, {rate:,.0f} a second"
         click.echo(f"\r\x1b[K{text}" if self.in_place else text, err=True, nl=not self.in_place)
         self.shown = True
 
@@ -159,9 +159,9 @@ class _Progress:
 
 def _print_result(counts: Counts, dry_run: bool) -> None:
     result = (
-        f"{counts.rows} rows read, {counts.no_fix} without a fix, "
+        f"{counted(counts.rows, 'row')} read, {counts.no_fix} without a fix, "
         f"{counts.wrong_clock} with a wrong time, {counts.named} named anew, "
-        f"{counts.last_positions} last positions wrong"
+        f"{counted(counts.last_positions, 'last position')} wrong"
     )
     if counts.malformed:
         result += f", {counts.malformed} malformed and left alone"

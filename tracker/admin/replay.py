@@ -31,13 +31,13 @@ from tracker.keys import PROCESSOR_GROUP
 from tracker.log.entries import StreamEntry, exclusive_start
 from tracker.log.redis.checkpoint import Run, Skipped, find_skipped, record_finished
 from tracker.log.redis.ranges import read_range
-from tracker.observe.wording import plural
 from tracker.position import LAST_TIME, BadEntry, iso_milliseconds
 from tracker.processing.decoding import stored_position
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.storage.sinks import KINDS, make_sink
 from tracker.untrusted import MAX_LINE, shown
+from tracker.wording import counted
 
 _PAGE: Final = 1000
 #: Number of malformed entries that are shown.
@@ -152,7 +152,7 @@ class _Settlement:
             return
         settled = max(0, self.before.entries - after.entries)
         click.echo(
-            f"{plural(settled, 'skipped entry', 'skipped entries')} settled, {after.count} left",
+            f"{counted(settled, 'skipped entry', 'skipped entries')} settled, {after.count} left",
             err=True,
         )
 
@@ -250,7 +250,7 @@ class Replay:
         for error in self.errors:
             click.echo(error, err=True)
         if more := self.bad - len(self.errors):
-            entries = plural(more, "more malformed entry", "more malformed entries")
+            entries = counted(more, "more malformed entry", "more malformed entries")
             click.echo(f"{entries} not shown", err=True)
         result = f"replay: {self.read} read, {self.new} new, {self.known} known, {self.bad} bad"
         click.echo(result, err=self.to_stdout)

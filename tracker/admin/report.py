@@ -12,7 +12,7 @@ import click
 
 from tracker.admin.output import on_terminal, printable, table, terminal
 from tracker.observe.findings import Finding, Status
-from tracker.observe.wording import plural
+from tracker.wording import counted
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
@@ -59,7 +59,7 @@ def as_table(findings: Sequence[Finding]) -> str:
             shown.append(f"    fix: {printable(one.fix)}")
     counts = Counter(one.status for one in findings)
     warnings, failures = (
-        plural(counts[status], status) for status in (Status.WARNING, Status.FAILURE)
+        counted(counts[status], status) for status in (Status.WARNING, Status.FAILURE)
     )
     shown.append(
         f"{counts[Status.OK]} ok, {warnings}, {failures}, {counts[Status.SKIPPED]} skipped"

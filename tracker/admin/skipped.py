@@ -14,11 +14,11 @@ from tracker.admin.redis import known_streams, no_such_stream, run_with_redis
 from tracker.errors import Refused, RunFailed
 from tracker.keys import checkpoint
 from tracker.log.redis.checkpoint import Skipped, find_skipped, record_finished
-from tracker.observe.wording import plural
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import listed, shown
+from tracker.wording import counted
 
 SKIPPED: Final = (
     Column("stream"),
@@ -100,7 +100,7 @@ def discard(*, url: str | None, stream: str, yes: bool) -> None:
             click.echo(f"{name}: no skipped entries")
             return ExitCode.DONE
         _print_ranges(found)
-        entries = plural(found.entries, "skipped entry", "skipped entries")
+        entries = counted(found.entries, "skipped entry", "skipped entries")
         question = f"Discard {entries}{'' if found.complete else ' or more'} of {name}?"
         if not yes and not confirm(question):
             raise RunFailed("Cancelled; nothing was discarded.", ExitCode.FAILED)
@@ -117,7 +117,7 @@ def discard(*, url: str | None, stream: str, yes: bool) -> None:
                 break
             found = await _find(redis, stream)
             _print_ranges(found)
-        click.echo(f"{name}: {plural(discarded, 'entry', 'entries')} discarded")
+        click.echo(f"{name}: {counted(discarded, 'entry', 'entries')} discarded")
         return ExitCode.DONE
 
     run_with_redis(url, request)
@@ -126,7 +126,7 @@ def discard(*, url: str | None, stream: str, yes: bool) -> None:
 def _print_ranges(found: Skipped) -> None:
     for one in found.ranges:
         first_time, last_time = one.times
-        entries = plural(one.entries, "entry", "entries")
+        entries = counted(one.entries, "entry", "entries")
         click.echo(f"{entries} from {one.first} ({first_time}) to {one.last} ({last_time})")
 
 

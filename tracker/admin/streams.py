@@ -24,10 +24,10 @@ from tracker.log.redis.stranded import (
     has_live_consumer,
     is_stranded,
 )
-from tracker.observe.wording import plural
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.untrusted import listed, shown
+from tracker.wording import counted
 
 #: Maximum seconds of the search for streams.
 MAX_SEARCH: Final = 60.0
@@ -72,7 +72,7 @@ def list_(*, url: str | None, output: str) -> None:
         if not complete:
             click.echo(f"Not all keys were examined within {MAX_SEARCH:.0f} s.", err=True)
         if search.left_out:
-            click.echo(f"{plural(search.left_out, 'more stream')} not shown.", err=True)
+            click.echo(f"{counted(search.left_out, 'more stream')} not shown.", err=True)
         return 0
 
     run_with_redis(url, request)
@@ -149,7 +149,7 @@ def adopt(*, url: str | None, stream: str, target: str | None) -> None:
         reason = await delete_empty(redis, stream, PROCESSOR_GROUP)
         rest = f"not deleted: {reason}" if reason else "deleted"
         click.echo(
-            f"{plural(moved, 'entry', 'entries')} moved to {shown(target)}; {shown(stream)} {rest}"
+            f"{counted(moved, 'entry', 'entries')} moved to {shown(target)}; {shown(stream)} {rest}"
         )
         return 0
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tracker.admin.output import printable
 from tracker.vendors.teltonika.messages import COMMAND, NACK, RESPONSE
+from tracker.wording import counted
 
 #: Maximum number of characters of a summary.
 MAX_SUMMARY: Final = 200
@@ -40,7 +41,7 @@ def _message(kind: str, decoded: Mapping[str, Any]) -> tuple[str, str]:
         case {"kind": "login", "imei": imei}:
             return "login", str(imei)
         case {"kind": "ping", "count": count}:
-            return "ping", f"{count} bytes" if count != 1 else ""
+            return "ping", counted(count, "byte") if count != 1 else ""
         case {"codec": codec, "records": [*records]}:
             return "records", f"codec {codec}, {_count(len(records))}{_last(records)}"
         case {"codec": codec, "type": int() as type_, "text": text}:
@@ -76,4 +77,4 @@ def _last(records: list[Any]) -> str:
 
 
 def _count(count: Any) -> str:
-    return f"{count} record{'' if count == 1 else 's'}"
+    return counted(count, "record")

@@ -18,9 +18,9 @@ from tracker.admin.traffic import summary
 from tracker.control.client import ControlClient
 from tracker.control.commands import MAX_RAW_BYTES, ControlError, NoSuchDevice
 from tracker.control.watching import DeviceEvent
-from tracker.observe.wording import plural
 from tracker.reactor import Reactor
 from tracker.untrusted import parse_json
+from tracker.wording import counted
 
 #: → from the device, ← to it.
 _ARROWS: Final = {"received": "→", "rejected": "→", "sent": "←"}
@@ -121,7 +121,7 @@ class Lines:
         what, text = summary(event.kind, _decoded(event))
         if event.dropped:
             self._line(
-                event.at, "!", "dropped", f"{plural(event.dropped, 'event')} before this one"
+                event.at, "!", "dropped", f"{counted(event.dropped, 'event')} before this one"
             )
         digits = event.raw.hex() if self.raw else ""
         self._line(event.at, _ARROWS.get(event.kind, "·"), what, text, _size(event), digits)
@@ -187,7 +187,7 @@ def _size(event: DeviceEvent) -> str:
     if not size:
         return ""
     # The instance sends only the first bytes of a longer frame.
-    return f"{size}{'+' if size >= MAX_RAW_BYTES else ''} byte{'' if size == 1 else 's'}"
+    return f"{size:,}+ bytes" if size >= MAX_RAW_BYTES else counted(size, "byte")
 
 
 def _decoded(event: DeviceEvent) -> Any:

@@ -36,11 +36,11 @@ from tracker.log.entries import StreamEntry, entry_order
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Watchdog
 from tracker.observe.ratelimit import LimitedLog
-from tracker.observe.wording import plural
 from tracker.redis.timer import RedisTimer
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.waits import Stopped, Waits
 from tracker.untrusted import shown
+from tracker.wording import counted
 
 #: Seconds that a read waits for a response.
 READ_WAIT: Final = 5.0
@@ -431,7 +431,7 @@ class ResponseWriter(Service):
             self._condition.met()
             return
         key, one = next(iter(blamed.items()))
-        commands = plural(len(blamed), "command")
+        commands = counted(len(blamed), "command")
         self._condition.fails(
             f"Directus refuses the responses to {commands}, for example {key}: {one.error}"
         )

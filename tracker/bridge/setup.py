@@ -30,6 +30,7 @@ from tracker.bridge.schema import (
     Policy,
     policies,
 )
+from tracker.wording import counted
 
 #: Members of a field's ``meta`` that are restored; users may change all others.
 _REQUIRED_META: Final = ("special", "required", "readonly", "validation")
@@ -137,7 +138,7 @@ async def _collection(client: DirectusClient, wanted: Collection) -> list[Change
             "schema": {},
             "fields": [_numbered(one, order) for order, one in enumerate(wanted.fields, 1)],
         }
-        made = f"+ {part}, with {len(wanted.fields)} fields"
+        made = f"+ {part}, with {counted(len(wanted.fields), 'field')}"
         return [Change(part, made, (("POST", "/collections", body),))]
     changes = []
     if found["meta"] is None:

@@ -48,6 +48,7 @@ from tracker.net.reports import HTTPReports
 from tracker.net.routes import Handler, Routes, respond
 from tracker.storage.reader import QueryFailed
 from tracker.untrusted import is_unicode, parse_json
+from tracker.wording import counted
 
 #: Maximum number of commands on a device's page.
 MAX_COMMANDS: Final = 50
@@ -338,7 +339,7 @@ def _body(request: Request) -> Data:
 def _text(body: Data, name: str, max_length: int) -> str:
     value = body.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= max_length:
-        raise BadRequest(f"{name}: must be text of 1 to {max_length} characters")
+        raise BadRequest(f"{name}: must be text of 1 to {counted(max_length, 'character')}")
     if not is_unicode(value):
         raise BadRequest(f"{name}: must not contain an unpaired surrogate")
     return value

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tracker.control.commands import CODES, BadArgument, ControlError, InternalError, brief
+from tracker.wording import counted
 
 #: Bytes of a box.
 MAX_BOX_BYTES: Final = 128 * 1024
@@ -98,7 +99,7 @@ class BoxProtocol(amp.BinaryBoxProtocol):
 
     def lengthLimitExceeded(self, length: int) -> None:
         """Close the connection because a key is too long."""
-        self.abort(f"a key of {length} bytes")
+        self.abort(f"a key of {counted(length, 'byte')}")
 
     def unhandledError(self, failure: Failure) -> None:
         """Close the connection because a command without a reply has failed."""
@@ -214,7 +215,7 @@ def _checked_size(box: amp.AmpBox) -> amp.AmpBox:
     """Return a reply; raise ValueError if it is too long to be sent."""
     for name, value in box.items():
         if len(value) > MAX_VALUE_BYTES:
-            raise ValueError(f"{name.decode()} has {len(value)} bytes")
+            raise ValueError(f"{name.decode()} has {counted(len(value), 'byte')}")
     return box
 
 

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from tracker.interfaces import IConnection, Rejection
 from tracker.limits import Limits
 from tracker.net.shares import AddressShares, address_group
+from tracker.wording import counted
 
 #: Open files that are reserved for other purposes than connections of devices: 64 connections to
 #: the health port (HEALTH_LIMITS in tracker/net/probes.py), 64 to the control port
@@ -186,9 +187,10 @@ class _Rates:
             self._new = 0
             self._new_by_group.clear()
         if self._new >= self._limit:
-            reason = f"more than {self._limit} new connections per second"
+            reason = f"more than {counted(self._limit, 'new connection')} per second"
         elif self._new_by_group.get(group, 0) >= self._limit_by_group:
-            reason = f"more than {self._limit_by_group} new connections per second from one address"
+            limit = counted(self._limit_by_group, "new connection")
+            reason = f"more than {limit} per second from one address"
         else:
             return None
         return BrokenLimit(Rejection.CONNECTION_RATE, reason)

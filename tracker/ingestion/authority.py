@@ -15,10 +15,10 @@ from tracker.imei import has_valid_check_digit
 from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.keys import ALLOWED_DEVICES
 from tracker.observe.health import Condition
-from tracker.observe.wording import plural
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import MAX_SHOWN
+from tracker.wording import counted
 
 #: Seconds between two readings of the list.
 INTERVAL: Final = 30
@@ -115,7 +115,7 @@ class AllowList(RedisTimer):
                 self._log.warn(
                     "allow-list not refreshed: {error}. The last copy with {devices} stays in use",
                     count=len(self._allowed),
-                    devices=plural(len(self._allowed), "device"),
+                    devices=counted(len(self._allowed), "device"),
                     error=error,
                 )
             return
@@ -128,12 +128,12 @@ class AllowList(RedisTimer):
                 "{key} contains {members} that cannot be a device ID; remove them",
                 key=ALLOWED_DEVICES,
                 count=len(members) - len(allowed),
-                members=plural(len(members) - len(allowed), "member"),
+                members=counted(len(members) - len(allowed), "member"),
             )
         self._members = len(members)
         if not allowed and self._unknown is Admission.REFUSED:
             count = len(self._allowed or ())
-            devices = plural(count, "device")
+            devices = counted(count, "device")
             effect = (
                 f"the last copy with {devices} stays in use" if count else "no device can log in"
             )
@@ -142,14 +142,14 @@ class AllowList(RedisTimer):
         self._condition.met()
         if allowed != self._allowed:
             self._log.info(
-                "allow-list updated: {devices} allowed", devices=plural(len(allowed), "device")
+                "allow-list updated: {devices} allowed", devices=counted(len(allowed), "device")
             )
             self._allowed = allowed
             self._changed()
         if self.unknown_devices > self._logged_unknown_devices:
             self._log.info(
                 "{logins} of devices that are not on the allow-list: {decision}",
-                logins=plural(self.unknown_devices - self._logged_unknown_devices, "login"),
+                logins=counted(self.unknown_devices - self._logged_unknown_devices, "login"),
                 decision=self._unknown.value,
             )
             self._logged_unknown_devices = self.unknown_devices

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from tracker.commands.delivery import CommandDelivery
 from tracker.ingestion.gateway import Gateway
 from tracker.interfaces import IConnection
-from tracker.observe.wording import plural
+from tracker.wording import counted
 
 #: Seconds to wait until nothing is under way on a connection, and again until it has closed.
 RETIRE_TIMEOUT: Final = 5.0
@@ -55,7 +55,7 @@ class Drain:
         ]
         self._log.info(
             "draining: closing the connections of {devices} within {seconds:g} s",
-            devices=plural(len(connections), "device"),
+            devices=counted(len(connections), "device"),
             seconds=seconds,
         )
         ends = [
@@ -64,7 +64,7 @@ class Drain:
         ]
         await gatherResults(ends)
         left = sum(len(gateway.devices) for gateway in self._gateways)
-        self._log.info("drained: {devices} still connected", devices=plural(left, "device"))
+        self._log.info("drained: {devices} still connected", devices=counted(left, "device"))
         return len(connections) - sum(map(self._is_open, connections)), left
 
     async def _close(self, connection: IConnection, delay: float) -> None:

@@ -32,9 +32,9 @@ from tracker.interfaces import (
 )
 from tracker.net.endpoints import readable
 from tracker.observe.ratelimit import LimitedLog
-from tracker.observe.wording import plural
 from tracker.position import Entry
 from tracker.untrusted import shown
+from tracker.wording import counted
 
 #: Approximate limit for the memory of detached entries.
 MAX_DETACHED_BYTES: Final = 16 * 1024 * 1024
@@ -217,7 +217,7 @@ class Gateway(Service):
             "messages wait for Redis, or the instance is stopping",
             vendor=self.vendor,
             count=count,
-            messages=plural(count, "message"),
+            messages=counted(count, "message"),
             device=peer.device_id,
         )
 
@@ -281,7 +281,7 @@ class Gateway(Service):
                 "{vendor}: {messages} lost: not appended before the stop",
                 vendor=self.vendor,
                 count=self._detached_given_up,
-                messages=plural(self._detached_given_up, "message"),
+                messages=counted(self._detached_given_up, "message"),
             )
         if not self._connections:
             return succeed(None)
@@ -290,7 +290,7 @@ class Gateway(Service):
             lambda _: self._log.warn(
                 "{vendor}: {connections} not closed within {seconds:g} s",
                 vendor=self.vendor,
-                connections=plural(self.connections, "connection"),
+                connections=counted(self.connections, "connection"),
                 seconds=STOP_TIMEOUT,
             )
         )

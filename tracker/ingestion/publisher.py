@@ -27,8 +27,8 @@ from tracker.ingestion.figures import MAX_COUNTED_RECORDS, AppendFigures
 from tracker.interfaces import NotAppended
 from tracker.log.interfaces import IRecordWriter
 from tracker.observe.health import Condition, Watchdog
-from tracker.observe.wording import plural
 from tracker.position import Entry
+from tracker.wording import counted
 
 #: Maximum number of entries in one call, which Redis handles in about half a millisecond. When
 #: so many entries wait, they are sent at once.
@@ -157,7 +157,7 @@ class StreamPublisher(Service):
         self._log.warn(
             "{stream}: stopped before Redis replied to {calls}; their records stay unacknowledged",
             stream=self.stream,
-            calls=plural(self._in_flight, "call"),
+            calls=counted(self._in_flight, "call"),
             failure=failure,
         )
         self._abandon_waiting()

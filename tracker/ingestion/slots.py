@@ -69,6 +69,6 @@ class SlotWatch(Service):
         if limiter.ran_out or not free:
             limiter.ran_out = False
             self._settled_at = now + SETTLE_TIME
-            self._condition.fails(f"all {limiter.slots} connection slots are in use")
+            self._condition.fails(f"all connection slots ({limiter.slots:,}) are in use")
         elif now >= self._settled_at and free * 100 >= limiter.slots:
             self._condition.met()

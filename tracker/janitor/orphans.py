@@ -40,9 +40,9 @@ from tracker.log.entries import StreamEntry, exclusive_start
 from tracker.log.redis.heartbeats import MAX_NAME, living_instances
 from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.observe.ratelimit import LimitedLog
-from tracker.observe.wording import plural
 from tracker.redis.connection import RedisConnection
 from tracker.untrusted import shown
+from tracker.wording import counted
 
 T = TypeVar("T")
 
@@ -73,15 +73,15 @@ class SweepCounts:
         :param trimmed: the number of trimmed entries.
         """
         done = [
-            plural(trimmed, "entry", "entries") + " trimmed",
-            plural(self.connections, "stale connection") + " removed",
-            plural(self.streams, "command stream") + " removed",
+            counted(trimmed, "entry", "entries") + " trimmed",
+            counted(self.connections, "stale connection") + " removed",
+            counted(self.streams, "command stream") + " removed",
         ]
         for result, count in sorted(self.commands.items()):
-            done.append(f"{plural(count, 'command')} {result}")
+            done.append(f"{counted(count, 'command')} {result}")
         text = ", ".join(one for one in done if not one.startswith("0 ")) or "nothing to do"
         if self.waiting:
-            text += f"; commands wait for {plural(self.waiting, 'device')}"
+            text += f"; commands wait for {counted(self.waiting, 'device')}"
         return text
 
 

@@ -37,6 +37,7 @@ from tracker.net.refusals import Refusal, Reports
 from tracker.net.routes import respond
 from tracker.net.shares import AddressShares, address_group
 from tracker.net.waits import Stage, Wait
+from tracker.wording import counted
 
 #: Limits of the head of a request: bytes of a line, bytes of the head, number of header fields.
 MAX_LINE: Final = 8192
@@ -267,7 +268,7 @@ class BoundedChannel(CheckedChannel):
     def refuse_large(self) -> None:
         """Refuse a request with a body over the limit."""
         limit = self.site.limits.body
-        self.refuse(Refusal.TOO_LARGE, f"the body is larger than {limit} bytes")
+        self.refuse(Refusal.TOO_LARGE, f"the body is larger than {counted(limit, 'byte')}")
 
     def refuse(self, refusal: Refusal, text: str) -> None:
         """Send an error response to an incomplete request, and close the connection.

@@ -33,6 +33,7 @@ from zope.interface import implementer
 
 from tracker.net.libraries import QuietPool, RequestNotSent
 from tracker.net.reasons import connect_error
+from tracker.wording import counted
 
 #: Seconds that an idle connection is kept: less than the 5 after which Node closes it.
 IDLE_TIMEOUT: Final = 3.0
@@ -187,7 +188,7 @@ class _Body(Protocol):
             self._parts.append(data)
         elif not self.done.called:
             self._parts.clear()
-            self.done.errback(ResponseTooLong(f"more than {self._limit:,} bytes"))
+            self.done.errback(ResponseTooLong(f"more than {counted(self._limit, 'byte')}"))
             self._abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

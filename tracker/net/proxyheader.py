@@ -17,6 +17,7 @@ from typing import Final
 from attrs import frozen
 
 from tracker.outcomes import Decoded, Fatal, Incomplete
+from tracker.wording import counted
 
 #: Bytes of the longest header of version 1, including its line end (section 2.1).
 MAX_TEXT: Final = 107
@@ -101,12 +102,12 @@ def _decode_binary(data: bytes | bytearray) -> Outcome:
         return Fatal(12, f"PROXY header: unknown version or command 0x{command:02x}")
     used = _FIXED.size + length
     if used > MAX_BINARY:
-        return Fatal(14, f"PROXY header: {used} bytes, more than {MAX_BINARY}")
+        return Fatal(14, f"PROXY header: {counted(used, 'byte')}, more than {MAX_BINARY}")
     if command == _PROXY:
         if family not in _ADDRESS_BYTES:
             return Fatal(13, f"PROXY header: unknown family or transport 0x{family:02x}")
         if length < _ADDRESS_BYTES[family]:
-            return Fatal(14, f"PROXY header: {length} bytes are too few for its addresses")
+            return Fatal(14, f"PROXY header: {counted(length, 'byte')} cannot hold its addresses")
     if len(data) < used:
         return Incomplete(used - len(data))
     if command == _PROXY and family == 0x11:

@@ -33,6 +33,7 @@ from tracker.runtime.waits import Waits
 from tracker.simulator.device import Behaviour
 from tracker.simulator.fleet import Fleet
 from tracker.simulator.run import drain
+from tracker.wording import counted
 
 #: Seconds for the stack to start, to store the last positions, and to stop.
 START_TIMEOUT: Final = 30.0
@@ -169,7 +170,8 @@ class Demo:
         async def show() -> None:
             received, stored, lag = await figures()
             progress.show(
-                f"{fleet.counters.connected} devices connected · {received:,} positions received"
+                f"{counted(fleet.counters.connected, 'device')} connected · "
+                f"{counted(received, 'position')} received"
                 f" · {stored:,} stored · lag {'unknown' if lag is None else lag}"
             )
 
@@ -190,7 +192,8 @@ class Demo:
         progress.end()
         await fleet.stopService()
         print(
-            f"demo: {acknowledged} positions from {self._devices} devices acknowledged, "
+            f"demo: {counted(acknowledged, 'position')} from {counted(self._devices, 'device')} "
+            f"acknowledged, "
             f"{stored} stored, lag {'unknown' if lag is None else lag}"
         )
         return 0 if (stored, lag) == (acknowledged, 0) else 1

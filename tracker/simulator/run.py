@@ -9,6 +9,7 @@ from twisted.internet.task import deferLater
 from tracker.reactor import Reactor
 from tracker.runtime.run import Progress, until_interrupted
 from tracker.simulator.fleet import Fleet
+from tracker.wording import counted
 
 #: Seconds that unacknowledged records may take at the end.
 DRAIN_TIMEOUT: Final = 30.0
@@ -29,7 +30,7 @@ async def run_fleet(reactor: Reactor, fleet: Fleet, seconds: float | None) -> in
         progress.show(_summary(fleet))
     await drain(reactor, fleet)
     progress.end()
-    commands = f", {fleet.counters.commands:,} commands" if fleet.counters.commands else ""
+    commands = f", {counted(fleet.counters.commands, 'command')}" if fleet.counters.commands else ""
     print(
         f"simulate: {_summary(fleet)}, {fleet.unacknowledged:,} unacknowledged{commands}",
         flush=True,
@@ -49,8 +50,12 @@ async def drain(reactor: Reactor, fleet: Fleet) -> None:
 def _summary(fleet: Fleet) -> str:
     counters = fleet.counters
     return (
-        f"{counters.connected} of {len(fleet.devices)} devices connected, "
-        f"{counters.sent:,} records sent, {counters.acknowledged:,} acknowledged, "
+        f"{counters.connected} of {counted(len(fleet.devices), 'device')} connected, "
+        f"{counted(counters.sent, 'record')} sent, {counters.acknowledged:,} acknowledged, "
         f"{counters.retransmitted:,} retransmitted"
-        + (f", {counters.refused_logins:,} logins refused" if counters.refused_logins else "")
+        + (
+            f", {counted(counters.refused_logins, 'login')} refused"
+            if counters.refused_logins
+            else ""
+        )
     )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from tracker.observe.findings import Finding, ok, skipped, warning
-from tracker.observe.wording import plural
 from tracker.untrusted import shown
+from tracker.wording import counted
 
 #: Number of devices that the finding names.
 MAX_NAMED: Final = 5
@@ -41,7 +41,7 @@ def judge_clocks(rows: Sequence[tuple[int, str, str]]) -> Finding:
         names += f" and {count - len(rows):,} more"
     first = shlex.quote(shown(rows[0][1]))
     return warning(
-        f"{plural(count, 'device')} sent a wrong time within the last day: {names}",
+        f"{counted(count, 'device')} sent a wrong time within the last day: {names}",
         f"tracker-admin send {first} getinfo  # RTC is its clock; rollover: update its firmware",
     )
 

@@ -231,10 +231,10 @@ def test_encode_reads_a_file(tmp_path: Path) -> None:
         ('{"kind": "ping",\n 3}', "line 2, column 2: not JSON: Expecting property name"),
         (b"\xff", "byte 1: not UTF-8"),
         ("[" * 200_000, "nested too deeply"),
-        ("1" * 5000, "document: expected an object, found a number of 5000 digits"),
+        ("1" * 5000, "document: expected an object, found a number of 5,000 digits"),
         (
             f'{{"kind": "ping", "count": -{"1" * 5000}}}',
-            "count: expected an integer from 1 to 16777216, found a number of 5000 digits",
+            "count: expected an integer from 1 to 16777216, found a number of 5,000 digits",
         ),
         (f'{{"kind": "login", "imei": {"1" * 4301}}}', "imei: expected 15 digits in quotes, found"),
         (f'{{"kind": {"1" * 5000}}}', 'kind: expected one of "ping", '),

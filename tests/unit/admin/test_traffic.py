@@ -83,7 +83,7 @@ def test_event_is_shown_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     time = "2026-11-22T10:00:00.500Z"
     assert login == f"{time} ← login      accepted  1 byte  01"
     assert dropped == f"{time} ! dropped    3 events before this one"
-    assert long.startswith(f"{time} → received   too long  30000+ bytes  0000")
+    assert long.startswith(f"{time} → received   too long  30,000+ bytes  0000")
     assert gone == f"{time} · disconnected"
 
 

@@ -232,7 +232,7 @@ def test_body_size_is_limited(server: WebhookServer) -> None:
     connection.send(head(f"Content-Length: {WEBHOOK_LIMITS.body + 1}"))
     assert (connection.status, connection.answer) == (
         413,
-        {"error": "the body is larger than 65536 bytes"},
+        {"error": "the body is larger than 65,536 bytes"},
     )
     assert connection.closed
     connection.send(BODY.ljust(WEBHOOK_LIMITS.body + 1))
@@ -261,7 +261,7 @@ def test_size_of_a_chunked_body_is_limited(server: WebhookServer) -> None:
     connection.send(chunk(b" ") + b"0\r\n\r\n")
     assert (connection.status, connection.answer) == (
         413,
-        {"error": "the body is larger than 65536 bytes"},
+        {"error": "the body is larger than 65,536 bytes"},
     )
     assert connection.closed
     assert connection.received.count(b"HTTP/1.1") == 1

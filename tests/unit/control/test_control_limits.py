@@ -145,8 +145,8 @@ def test_reply_that_cannot_be_sent_is_an_internal_error(
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "a key of 18245 bytes"),
-        (b"\x16\x03\x01\x02\x00\x01", "a key of 5635 bytes"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "a key of 18,245 bytes"),
+        (b"\x16\x03\x01\x02\x00\x01", "a key of 5,635 bytes"),
         (b"\x01\x00" + b"k" * 256, "a key of 256 bytes"),
         (b"\x00\x00" * 5000, "a box that is neither a command nor a reply"),
         (b"\x00\x01k\x00\x01v\x00\x00", "a box that is neither a command nor a reply"),

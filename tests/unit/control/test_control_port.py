@@ -371,4 +371,4 @@ def test_pending_command_fails_with_the_reason_of_the_abort() -> None:
     client.protocol.connectionLost()
     error = asked.error()
     assert isinstance(error, ConnectionAborted)
-    assert str(error) == "a key of 65535 bytes"
+    assert str(error) == "a key of 65,535 bytes"

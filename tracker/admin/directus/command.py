@@ -26,9 +26,9 @@ from tracker.bridge.rest import (
 )
 from tracker.bridge.setup import Change, SetupOptions, apply, plan
 from tracker.errors import RunFailed
-from tracker.observe.wording import plural
 from tracker.reactor import Reactor
 from tracker.runtime.run import run
+from tracker.wording import counted
 
 DEFAULT_BRIDGE: Final = "http://127.0.0.1:9130/commands"
 #: Seconds for each response. Directus is slow to change tables, and slower under load.
@@ -224,7 +224,9 @@ def _print_plan(changes: Sequence[Change]) -> int:
     for change in changes:
         click.echo(printable(change.text))
     click.echo(
-        f"{plural(len(changes), 'change')} to make. Nothing was changed." if changes else _NO_CHANGE
+        f"{counted(len(changes), 'change')} to make. Nothing was changed."
+        if changes
+        else _NO_CHANGE
     )
     return int(bool(changes))
 
@@ -247,10 +249,10 @@ async def _carry_out(
         raise RunFailed(f"Directus did not keep a change: {changes[0].text[2:]}.")
     if manual:
         click.echo(
-            f"{plural(len(manual), 'change')} to make by hand in Directus. Then run setup again."
+            f"{counted(len(manual), 'change')} to make by hand in Directus. Then run setup again."
         )
         return 1
-    click.echo(f"{plural(done, 'change')} made." if done else _NO_CHANGE)
+    click.echo(f"{counted(done, 'change')} made." if done else _NO_CHANGE)
     if wanted.secret is None and done:
         click.echo("No --secret-file given: new Flows send no secret to the bridge.")
     return 0

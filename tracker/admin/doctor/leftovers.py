@@ -16,10 +16,10 @@ from tracker.errors import Refused
 from tracker.keys import outbound, waiting_commands
 from tracker.log.entries import StreamEntry
 from tracker.observe.findings import Finding, ok, warning
-from tracker.observe.wording import plural
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import listed, shown
+from tracker.wording import counted
 
 #: Seconds after its expiry at which a command should have its final status: a janitor runs every
 #: minute.
@@ -49,9 +49,9 @@ def judge_device_registry(devices: int, stale: Mapping[str, int]) -> Finding:
     if not devices:
         return ok("no devices are registered")
     if not stale:
-        return ok(f"{plural(devices, 'device')} registered, all at running instances")
+        return ok(f"{counted(devices, 'device')} registered, all at running instances")
     return warning(
-        f"{sum(stale.values()):,} of {plural(devices, 'device')} registered at instances that are "
+        f"{sum(stale.values()):,} of {counted(devices, 'device')} registered at instances that are "
         f"gone: {listed(sorted(stale))}",
         _JANITOR,
     )
@@ -72,7 +72,7 @@ def judge_orphans(gone: Mapping[str, int]) -> Finding:
     """Judge the command streams of instances that are gone (instance → number of entries)."""
     if not gone:
         return ok("no commands for instances that are gone")
-    commands = plural(sum(gone.values()), "command")
+    commands = counted(sum(gone.values()), "command")
     return warning(f"{commands} for instances that are gone: {listed(sorted(gone))}", _JANITOR)
 
 
@@ -124,7 +124,7 @@ def judge_waiting(devices: int, overdue: int) -> Finding:
     """
     if not devices:
         return ok("no commands are waiting")
-    seen = f"commands are waiting for {plural(devices, 'device')}"
+    seen = f"commands are waiting for {counted(devices, 'device')}"
     return warning(f"{seen}; {_expired(overdue)}", _JANITOR) if overdue else ok(seen)
 
 
@@ -135,7 +135,7 @@ def judge_outbound(name: str, entries: int, overdue: int) -> Finding:
     :param entries: number of its commands.
     :param overdue: number of those that have expired.
     """
-    commands = plural(entries, "command") if entries else "no commands"
+    commands = counted(entries, "command") if entries else "no commands"
     seen = f"{name} has {commands} to deliver"
     if not overdue:
         return ok(seen)

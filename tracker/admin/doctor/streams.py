@@ -30,10 +30,10 @@ from tracker.log.redis.lag import GroupLag, StreamLag, stream_lag
 from tracker.log.redis.stranded import SEARCH_SECONDS, StrandedStream, StreamSearch
 from tracker.log.redis.stranded import stranded as find_stranded
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
-from tracker.observe.wording import plural
 from tracker.redis.pipeline import existing
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import listed, shown
+from tracker.wording import counted
 
 #: Maximum idle time of a running consumer, in seconds. Consumers ask for entries every few seconds.
 MAX_IDLE: Final = 60
@@ -111,7 +111,7 @@ async def instances(traffic: Traffic) -> list[Finding]:
         for key, why in islice(malformed.items(), MAX_FINDINGS)
     ]
     if len(malformed) > MAX_FINDINGS:
-        more = plural(len(malformed) - MAX_FINDINGS, "more malformed heartbeat")
+        more = counted(len(malformed) - MAX_FINDINGS, "more malformed heartbeat")
         found.append(warning(f"{more} not shown", ""))
     return found
 
@@ -119,7 +119,7 @@ async def instances(traffic: Traffic) -> list[Finding]:
 def judge_instances(living: Iterable[str]) -> Finding:
     """Judge the instances that have a heartbeat."""
     if names := sorted(living):
-        return ok(f"{plural(len(names), 'instance')} running: {listed(names)}")
+        return ok(f"{counted(len(names), 'instance')} running: {listed(names)}")
     return warning("no ingest instance is running", "systemctl start tracker-ingest@1")
 
 
@@ -159,7 +159,7 @@ def judge_names(
         yield skipped("no running instance reports the streams that it writes")
     if len(written) > MAX_STREAMS:
         written.sort(key=lambda pair: pair[0] in configured)  # streams without a reader first
-        more = plural(len(written) - MAX_STREAMS, "more stream name")
+        more = counted(len(written) - MAX_STREAMS, "more stream name")
         yield warning(f"{more} not shown", "")
     for stream, name in written[:MAX_STREAMS]:
         if stream in configured:
@@ -225,7 +225,7 @@ def judge_stream(stream: str, kind: str, entries: int, cli: str) -> Finding:
     if kind == "none":
         return ok(f"{stream}: does not exist yet; the first position creates it")
     if kind == "stream":
-        return ok(f"{stream}: {plural(entries, 'entry', 'entries')}")
+        return ok(f"{stream}: {counted(entries, 'entry', 'entries')}")
     old, new = shlex.quote(stream), shlex.quote(f"{stream}:{kind}")
     return failure(
         f"{stream} is a {kind}, not a stream: no positions can be appended",
@@ -278,7 +278,7 @@ def judge_lag(stream: str, group: GroupLag) -> Finding:
     unprocessed = (
         "an unknown number of entries"
         if group.total is None
-        else plural(group.total, "entry", "entries")
+        else counted(group.total, "entry", "entries")
     )
     seen = f"{stream}: {unprocessed} not processed"
     if group.total != 0:
@@ -311,7 +311,7 @@ def judge_dead(stream: str, count: int) -> Finding:
             "",
         )
     fix = f"tracker-admin dead list --stream {shlex.quote(stream)}"
-    entries = plural(count, "entry", "entries")
+    entries = counted(count, "entry", "entries")
     return warning(f"{stream}: {entries} could not be processed", fix)
 
 
@@ -340,7 +340,7 @@ def judge_stranded(found: Sequence[StrandedStream], complete: bool = True) -> It
         fix = f"tracker-admin streams adopt {end}{shlex.quote(name)}" if exact else ""
         yield failure(f"{name}: no processor reads it; {stream.described()}", fix)
     if len(found) > MAX_STRANDED:
-        more = plural(len(found) - MAX_STRANDED, "more stranded stream")
+        more = counted(len(found) - MAX_STRANDED, "more stranded stream")
         yield failure(f"{more} not shown", "tracker-admin streams list")
     if not complete:
         yield warning(
@@ -379,7 +379,7 @@ def judge_skipped(stream: str, found: Skipped) -> Iterator[Finding]:
         return
     replay = f"tracker-admin replay --stream {shlex.quote(stream)}"
     for one in found.ranges[:MAX_FINDINGS]:
-        entries = plural(one.entries, "entry", "entries")
+        entries = counted(one.entries, "entry", "entries")
         first, last = one.times
         yield failure(
             f"{stream}: {entries} skipped, {one.first} ({first}) to {one.last} ({last}): neither "
@@ -395,7 +395,7 @@ def judge_skipped(stream: str, found: Skipped) -> Iterator[Finding]:
     elif left:
         count = sum(one.entries for one in left)
         yield failure(
-            f"{stream}: {plural(count, 'more skipped entry', 'more skipped entries')}",
+            f"{stream}: {counted(count, 'more skipped entry', 'more skipped entries')}",
             f"tracker-admin skipped list --stream {shlex.quote(stream)}",
         )
 

@@ -2,7 +2,7 @@
 
 import { get, session } from "./api.js";
 import { h, panel, pill, setText, Table } from "./dom.js";
-import { ago, clock, coordinates, duration, heading, moment, NOTHING, number, sentence } from "./format.js";
+import { ago, clock, coordinates, counted, duration, heading, moment, NOTHING, number, sentence } from "./format.js";
 import { Frames } from "./frames.js";
 import { length, Track } from "./map.js";
 import { commandTable } from "./overview.js";
@@ -157,7 +157,7 @@ function trackText(track, span) {
   const points = track.points.map(([, latitude, longitude]) => ({ latitude, longitude }));
   const shown = track.points.length < track.read ? ` (${number(track.points.length)} of them drawn)` : "";
   const cut = track.complete ? "" : " Earlier positions are not shown.";
-  return `${number(track.read)} ${track.read === 1 ? "position" : "positions"}${shown}, ${(length(points) / 1000).toFixed(1)} km.${cut}`;
+  return `${counted(track.read, "position")}${shown}, ${(length(points) / 1000).toFixed(1)} km.${cut}`;
 }
 
 function ioTable() {

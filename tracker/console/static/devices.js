@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { Table, h, panel, setText } from "./dom.js";
-import { ago, clock, coordinates, NOTHING, number } from "./format.js";
+import { ago, clock, coordinates, counted, NOTHING, number } from "./format.js";
 
 const PAGE = 50;
 const MAX_ROWS = 500;
@@ -98,14 +98,13 @@ export class Devices {
   }
 
   summary(page) {
-    return page.instances_error ? `${this.counted(page)} Connections unknown: ${page.instances_error}.` : this.counted(page);
+    return page.instances_error ? `${this.shown(page)} Connections unknown: ${page.instances_error}.` : this.shown(page);
   }
 
-  counted(page) {
-    const count = number(this.rows.length);
-    const noun = this.rows.length === 1 ? "device" : "devices";
-    if (!page.stored) return `${page.after ? `First ${count} connected ${noun}` : `${count} connected ${noun}`}. Start the console with --sink to show all devices and their positions.`;
-    if (!page.after) return `${count} ${noun}.`;
-    return `First ${count} ${noun}.${this.rows.length >= MAX_ROWS ? " Search to find the others." : ""}`;
+  shown(page) {
+    const devices = counted(this.rows.length, page.stored ? "device" : "connected device");
+    const first = page.after ? "First " : "";
+    if (!page.stored) return `${first}${devices}. Start the console with --sink to show all devices and their positions.`;
+    return `${first}${devices}.${page.after && this.rows.length >= MAX_ROWS ? " Search to find the others." : ""}`;
   }
 }

@@ -13,6 +13,16 @@ export function number(value) {
   return value === null || value === undefined ? "?" : whole.format(value);
 }
 
+// Returns the noun that agrees with a number. The default for many is the noun with an "s".
+export function noun(value, single, many = `${single}s`) {
+  return value === 1 ? single : many;
+}
+
+// Returns a number with its noun, such as "1 entry".
+export function counted(value, single, many) {
+  return `${number(value)} ${noun(value, single, many)}`;
+}
+
 export function short(value) {
   return Math.abs(value) < 10_000 ? whole.format(value) : compact.format(value);
 }

@@ -1,7 +1,7 @@
 // The live frames of a device, in both directions.
 
 import { h, setText } from "./dom.js";
-import { clock, number } from "./format.js";
+import { clock, counted } from "./format.js";
 
 const MAX_FRAMES = 100;
 const KINDS = {
@@ -49,12 +49,12 @@ export class Frames {
   }
 
   add(frame) {
-    if (frame.dropped) this.list.prepend(h("li", { class: "gap" }, `${number(frame.dropped)} ${frame.dropped === 1 ? "event" : "events"} dropped`));
+    if (frame.dropped) this.list.prepend(h("li", { class: "gap" }, `${counted(frame.dropped, "event")} dropped`));
     const head = h("summary", {},
       h("span", { class: "when" }, clock(frame.at * 1000)),
       h("span", { class: `kind ${frame.kind}` }, KINDS[frame.kind] ?? frame.kind),
       h("span", { class: "what" }, summary(frame)),
-      h("span", { class: "n" }, frame.bytes ? `${number(frame.bytes)} ${frame.bytes === 1 ? "byte" : "bytes"}` : ""));
+      h("span", { class: "n" }, frame.bytes ? counted(frame.bytes, "byte") : ""));
     const body = [];
     if (frame.decoded) body.push(h("pre", { tabindex: "0" }, pretty(frame.decoded)));
     if (frame.hex) body.push(h("pre", { class: "hex", tabindex: "0" }, frame.hex));

@@ -3,7 +3,7 @@
 import { session } from "./api.js";
 import { Chart, niceSeconds } from "./charts.js";
 import { Table, h, panel, pill, setAttribute, setText, unknownText } from "./dom.js";
-import { ago, clock, commandStatus, duration, kindOf, moment, NOTHING, number, rate, sentence, short, span } from "./format.js";
+import { ago, clock, commandStatus, counted, duration, kindOf, moment, NOTHING, noun, number, rate, sentence, short, span } from "./format.js";
 
 export class Overview {
   constructor(live) {
@@ -27,12 +27,12 @@ export class Overview {
       height: 148,
     });
     this.figures = new Figures([
-      ["in", "received per second"],
-      ["out", "stored per second"],
-      ["connected", "devices connected"],
-      ["instances", "instances"],
-      ["queued", "commands in progress"],
-      ["dead", "dead letters"],
+      ["in", "received per second", "received per second"],
+      ["out", "stored per second", "stored per second"],
+      ["connected", "device connected", "devices connected"],
+      ["instances", "instance"],
+      ["queued", "command in progress", "commands in progress"],
+      ["dead", "dead letter"],
     ]);
     this.instances = instanceTable();
     this.consumers = consumerTable();
@@ -81,12 +81,12 @@ export class Overview {
     this.showLags(overview);
     this.throughput.show(this.live.history, overview.at);
     this.figures.show({
-      in: rate(overview.rates.in),
-      out: rate(overview.rates.out),
-      connected: number(overview.connected),
-      instances: number(overview.instance_count),
-      queued: number(overview.commands.queued),
-      dead: number(overview.dead.total),
+      in: overview.rates.in,
+      out: overview.rates.out,
+      connected: overview.connected,
+      instances: overview.instance_count,
+      queued: overview.commands.queued,
+      dead: overview.dead.total,
     }, { dead: overview.dead.total ? "warn" : "", instances: overview.instance_count === 0 ? "bad" : "" }, unknown);
     this.instances.show(overview.instances, unknown.instances);
     this.consumers.show(overview.lag.flatMap((lag) => lag.consumers.map((one) => ({ ...one, stream: lag.stream, group: lag.group }))), unknown.lag);
@@ -101,7 +101,7 @@ export class Overview {
     setText(this.empty, reason ? unknownText(reason, overview.lag.length) : "No stream of positions yet. The first position or processor creates it.");
     const left = overview.streams_left_out;
     this.leftOut.hidden = !left;
-    if (left) setText(this.leftOut, `${number(left)} more ${left === 1 ? "stream is" : "streams are"} not shown. Run tracker-admin lag to see all.`);
+    if (left) setText(this.leftOut, `${counted(left, "more stream is", "more streams are")} not shown. Run tracker-admin lag to see all.`);
     const { count, first } = overview.malformed;
     this.malformed.hidden = !count;
     if (count) {
@@ -136,7 +136,7 @@ export class Overview {
     }
     const parts = Object.entries(counts).map(([status, count]) => `${number(count)} ${status}`);
     const waits = waiting === null ? ` Commands that wait: ${unknownText(unknown.waiting).toLowerCase()}`
-      : waiting ? ` Commands are waiting for ${number(waiting)} ${waiting === 1 ? "device" : "devices"}.` : "";
+      : waiting ? ` Commands are waiting for ${counted(waiting, "device")}.` : "";
     setText(this.counts, `Last hour: ${parts.join(", ")}.${waits}`);
   }
 }
@@ -181,8 +181,9 @@ class LagCard {
   show(lag, history, now) {
     this.showState(kindOf(lag.state), lag.state);
     const [value, unit] = lag.age === null ? [NOTHING, ""] : span(lag.age);
-    setText(this.entries, lag.group === null ? number(lag.stream_entries) : number(lag.total));
-    setText(this.noun, this.entries.textContent === "1" ? "entry" : "entries");
+    const entries = lag.group === null ? lag.stream_entries : lag.total;
+    setText(this.entries, number(entries));
+    setText(this.noun, noun(entries, "entry", "entries"));
     setText(this.age, value);
     setText(this.unit, unit);
     setText(this.detail, detail(lag));
@@ -206,7 +207,7 @@ function detail(lag) {
   if (lag.stranded) return `No processor reads this stream. Run tracker-admin ${adopt}.`;
   if (lag.group === null) return "No consumer group reads this stream. Start a processor for it.";
   const undelivered = lag.undelivered === null ? "Undelivered entries unknown" : `${number(lag.undelivered)} not delivered`;
-  const consumers = lag.consumer_count === 1 ? "1 consumer" : `${number(lag.consumer_count)} consumers`;
+  const consumers = counted(lag.consumer_count, "consumer");
   const skipped = lag.skipped ? `. ${number(lag.skipped)} skipped: run tracker-admin skipped list.`
     : lag.skipped === null ? ". Skipped entries unknown: run tracker-admin doctor." : "";
   return `${undelivered}, ${number(lag.pending)} pending at ${consumers}${skipped}`;
@@ -216,17 +217,23 @@ function seconds(value) {
   return value && value < 10 ? `${value} s` : duration(value);
 }
 
+// Figures that are not counts.
+const RATES = new Set(["in", "out"]);
+
 class Figures {
   constructor(names) {
-    this.values = new Map(names.map(([key]) => [key, h("dd", {}, "?")]));
+    this.figures = names.map(([key, ...nouns]) => ({
+      key, nouns, label: h("dt", {}, noun(null, ...nouns)), element: h("dd", {}, "?"),
+    }));
     this.element = h("dl", { class: "figures" },
-      ...names.map(([key, label]) => h("div", {}, h("dt", {}, label), this.values.get(key))));
+      ...this.figures.map(({ label, element }) => h("div", {}, label, element)));
   }
 
   // unknown: key → the reason why the figure is unknown.
-  show(texts, kinds, unknown) {
-    for (const [key, element] of this.values) {
-      setText(element, texts[key]);
+  show(values, kinds, unknown) {
+    for (const { key, nouns, label, element } of this.figures) {
+      setText(label, noun(values[key], ...nouns));
+      setText(element, RATES.has(key) ? rate(values[key]) : number(values[key]));
       setAttribute(element, "class", kinds[key] ?? "");
       setAttribute(element, "title", unknown[key] ?? "");
     }

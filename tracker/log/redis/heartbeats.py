@@ -18,6 +18,7 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.pipeline import existing, pipelined
 from tracker.redis.scan import scan
 from tracker.untrusted import is_unicode, parse_json, shown
+from tracker.wording import counted
 
 #: Seconds after its last heartbeat until an instance counts as dead.
 EXPIRY: Final = 90
@@ -238,9 +239,8 @@ def _streams_in(facts: Mapping[str, Any]) -> tuple[list[str], str]:
     if len(good) < min(len(streams), MAX_STREAMS_PER_INSTANCE):
         return good, f'"streams" must contain names of 1 to {MAX_NAME} characters'
     if len(streams) > MAX_STREAMS_PER_INSTANCE:
-        return good, (
-            f'"streams" has {len(streams):,} names; only {MAX_STREAMS_PER_INSTANCE} of them count'
-        )
+        names = counted(len(streams), "name")
+        return good, f'"streams" has {names}; only {MAX_STREAMS_PER_INSTANCE} of them count'
     return good, ""
 
 

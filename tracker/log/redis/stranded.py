@@ -23,12 +23,12 @@ from tracker.log.redis.heartbeats import is_stream_name
 from tracker.log.redis.lag import GroupLag, stream_lag
 from tracker.log.redis.lagmetrics import LIVE_TIMEOUT
 from tracker.observe.figures import gauge
-from tracker.observe.wording import plural
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_foreign_key, is_wrong_type
 from tracker.redis.script import Script
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import shown
+from tracker.wording import counted
 
 #: Seconds between two searches.
 SEARCH_INTERVAL: Final = 60.0
@@ -100,7 +100,7 @@ class StrandedStream:
         count = (
             "an unknown number of entries"
             if self.entries is None
-            else plural(self.entries, "entry", "entries")
+            else counted(self.entries, "entry", "entries")
         )
         return f"{count}, the oldest {self.oldest_age:.0f} s old"
 

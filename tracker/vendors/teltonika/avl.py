@@ -27,7 +27,7 @@ from attrs import define, field, frozen
 
 from tracker.outcomes import Decoded, Rejected
 from tracker.position import MAX_TIMESTAMP_MS
-from tracker.vendors.teltonika.sizes import byte_count
+from tracker.wording import counted
 
 #: Smallest size of the data of a frame or datagram: the codec id and two counts.
 MIN_DATA_BYTES: Final = 3
@@ -138,10 +138,10 @@ def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
         return Rejected(
             size,
             0,
-            f"data of {byte_count(size)} is too short: the minimum is {MIN_DATA_BYTES}",
+            f"data of {counted(size, 'byte')} is too short: the minimum is {MIN_DATA_BYTES}",
             field="data",
             expected=f"{MIN_DATA_BYTES} bytes or more",
-            found=byte_count(size),
+            found=counted(size, "byte"),
         )
     codec = CODECS.get(data[0])
     if codec is None:
@@ -231,10 +231,10 @@ def check_end(data: bytes, offset: int) -> Rejected | None:
     return Rejected(
         size,
         offset,
-        f"unexpected data after the last record: {byte_count(left)}",
+        f"unexpected data after the last record: {counted(left, 'byte')}",
         field=_RECORDS,
         expected="the second count",
-        found=f"{byte_count(left)} before it",
+        found=f"{counted(left, 'byte')} before it",
     )
 
 
@@ -277,7 +277,7 @@ def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Re
             offset += codec.variable.size
             if offset + length > end:
                 raise _BadRecord(
-                    f"element {element_id} of {byte_count(length)} "
+                    f"element {element_id} of {counted(length, 'byte')} "
                     "extends past the end of the packet"
                 )
             variable.append((element_id, data[offset : offset + length]))
@@ -343,8 +343,8 @@ class _FieldReader:
         :raises _Truncated: if the packet ends before the field does.
         """
         if self.offset + size > self.end:
-            left = f"{byte_count(self.end - self.offset)} up to the second count"
-            raise _Truncated(_Fault(self.offset, field, byte_count(size), left))
+            left = f"{counted(self.end - self.offset, 'byte')} up to the second count"
+            raise _Truncated(_Fault(self.offset, field, counted(size, "byte"), left))
         value = int.from_bytes(self.data[self.offset : self.offset + size], "big")
         self.offset += size
         return value
@@ -394,7 +394,9 @@ def encode_packet(codec: Codec, records: Sequence[Record]) -> bytes:
     :raises ValueError: if the records are more than 255, or a value does not fit its field.
     """
     if len(records) > 255:
-        raise ValueError(f"{len(records)} records are too many: a packet holds at most 255")
+        raise ValueError(
+            f"{counted(len(records), 'record')} are too many: a packet holds at most 255"
+        )
     count = bytes((len(records),))
     try:
         body = b"".join(_encode_record(codec, record) for record in records)
@@ -407,10 +409,10 @@ def _encode_record(codec: Codec, record: Record) -> bytes:
     if unknown := {width for _, width, _ in record.elements} - codec.element.keys():
         *others, last = codec.element
         widths = f"{', '.join(map(str, others))} and {last}"
-        raise ValueError(f"element width {min(unknown)} is not valid: widths are {widths} bytes")
+        raise ValueError(f"element width {min(unknown)} is not valid: widths in bytes are {widths}")
     for element_id, width, value in record.elements:
         if isinstance(value, bytes) and len(value) != width:  # which struct would pad or cut
-            found = byte_count(len(value))
+            found = counted(len(value), "byte")
             raise ValueError(f"element {element_id}: {found} are not a value of {width}")
     if record.variable and codec.variable is None:
         raise ValueError(f"codec {codec.name} has no variable-length elements")

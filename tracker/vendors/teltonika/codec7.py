@@ -13,7 +13,7 @@ from attrs import define, frozen
 
 from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.avl import check_counts, check_end
-from tracker.vendors.teltonika.sizes import byte_count
+from tracker.wording import counted
 
 CODEC_ID: Final = 0x07
 NAME: Final = "7"
@@ -92,8 +92,8 @@ def decode_codec7(data: bytes) -> Decoded[Codec7Packet] | Rejected:
                 reader.offset,
                 f"record {number} of {count}: extends past the end of the packet",
                 field=f"records[{number - 1}] {reader.field}",
-                expected=byte_count(reader.size),
-                found=f"{byte_count(left)} up to the second count",
+                expected=counted(reader.size, "byte"),
+                found=f"{counted(left, 'byte')} up to the second count",
             )
         offset = reader.offset
         records.append(record)

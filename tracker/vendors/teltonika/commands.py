@@ -22,6 +22,7 @@ from tracker.vendors.teltonika.messages import (
     decode_messages,
     encode_message,
 )
+from tracker.wording import counted
 
 #: Bytes of a frame before its data.
 _HEADER: Final = 8
@@ -119,4 +120,4 @@ def _text(content: bytes) -> str:
         return content.decode("utf-8", errors="backslashreplace")
     start = beginning(content, MAX_RESPONSE_BYTES)
     text = start.decode("utf-8", errors="backslashreplace")
-    return f"{text}… (the first {len(start):,} of {size:,} bytes)"
+    return f"{text}… (the first {len(start):,} of {counted(size, 'byte')})"

@@ -18,7 +18,7 @@ from tracker.vendors.teltonika.messages import (
     decode_messages,
     encode_messages,
 )
-from tracker.vendors.teltonika.sizes import byte_count
+from tracker.wording import counted
 
 Content = Packet | Codec7Packet | Messages
 
@@ -30,7 +30,9 @@ def decode_data(data: bytes, max_records: int = 255) -> Decoded[Content] | Rejec
         or has an unknown codec; its ``offset`` counts from the codec id.
     """
     if len(data) < MIN_DATA_BYTES:
-        reason = f"data of {byte_count(len(data))} is too short: the minimum is {MIN_DATA_BYTES}"
+        reason = (
+            f"data of {counted(len(data), 'byte')} is too short: the minimum is {MIN_DATA_BYTES}"
+        )
         return Rejected(len(data), 0, reason)
     codec_id = data[0]
     if codec_id in MESSAGE_CODECS:
@@ -40,7 +42,7 @@ def decode_data(data: bytes, max_records: int = 255) -> Decoded[Content] | Rejec
             return Rejected(
                 len(data),
                 1,
-                f"{data[1]} records exceed the limit of {max_records}",
+                f"{counted(data[1], 'record')} exceed the limit of {max_records}",
                 field="count of records",
                 expected=f"{max_records} or less",
                 found=str(data[1]),

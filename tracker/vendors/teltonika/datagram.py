@@ -17,7 +17,7 @@ from attrs import field, frozen
 from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.avl import MIN_DATA_BYTES
 from tracker.vendors.teltonika.login import IMEI_DIGITS
-from tracker.vendors.teltonika.sizes import byte_count
+from tracker.wording import counted
 
 _HEADER: Final = struct.Struct(">HHBBH")
 _ACK: Final = struct.Struct(">HHBBB")
@@ -66,9 +66,9 @@ def decode_datagram(datagram: bytes) -> Decoded[Datagram] | Rejected:
     length, packet_id, unused, avl_packet_id, _ = _HEADER.unpack_from(datagram)
     if length != size - 2:
         reason = (
-            f"length {length} does not match the {size - 2} bytes that follow"
+            f"length {length:,} does not match the {counted(size - 2, 'byte')} that follow"
             if size - 2 >= _MIN_LENGTH
-            else f"datagram of {byte_count(size)} is too short: the minimum is {_MIN_LENGTH + 2}"
+            else _too_short(size)
         )
         end = length + 2
         if end > size:
@@ -77,8 +77,8 @@ def decode_datagram(datagram: bytes) -> Decoded[Datagram] | Rejected:
                 _DATA,
                 reason,
                 field="data",
-                expected=f"{end - _DATA} bytes, according to the length",
-                found=f"{byte_count(size - _DATA)} up to the end",
+                expected=f"{counted(end - _DATA, 'byte')}, according to the length",
+                found=f"{counted(size - _DATA, 'byte')} up to the end",
             )
         return Rejected(
             size,
@@ -86,7 +86,7 @@ def decode_datagram(datagram: bytes) -> Decoded[Datagram] | Rejected:
             reason,
             field="datagram",
             expected="its end, according to the length",
-            found=f"{byte_count(size - end)} after the end",
+            found=f"{counted(size - end, 'byte')} after the end",
         )
     imei = datagram[_HEADER.size : _DATA].decode("ascii")
     return Decoded(Datagram(packet_id, avl_packet_id, imei, datagram[_DATA:], unused), size)
@@ -129,10 +129,10 @@ def _check_header(datagram: bytes) -> Rejected | None:
             return Rejected(
                 size,
                 offset,
-                f"datagram of {byte_count(size)} is too short: the minimum is {_MIN_LENGTH + 2}",
+                _too_short(size),
                 field=name,
-                expected=byte_count(width),
-                found=f"{byte_count(size - offset)} up to the end",
+                expected=counted(width, "byte"),
+                found=f"{counted(size - offset, 'byte')} up to the end",
             )
         offset += width
     return None
@@ -189,3 +189,7 @@ def encode_ack(packet_id: int, avl_packet_id: int, accepted: int) -> bytes:
     :param accepted: number of accepted records.
     """
     return _ACK.pack(_ACK.size - 2, packet_id, _NOT_USED, avl_packet_id, accepted)
+
+
+def _too_short(size: int) -> str:
+    return f"datagram of {counted(size, 'byte')} is too short: the minimum is {_MIN_LENGTH + 2}"

@@ -21,6 +21,7 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from tracker.position import MAX_SAFE_INTEGER
+from tracker.wording import counted
 
 _TABLE: Final = "avl_ids.csv"
 _GROUPS: Final = "avl_models.csv"
@@ -249,7 +250,7 @@ def read(lines: Iterable[str]) -> tuple[AvlId, ...]:
         if not row:
             continue
         if len(row) < width:
-            raise ValueError(f"row {number}: {len(row)} columns instead of {width}")
+            raise ValueError(f"row {number}: {counted(len(row), 'column')} instead of {width}")
         row.append("")  # for columns that the file does not have
         try:
             entry = AvlId(*(parse(row[index]) for parse, index in zip(parsed, at, strict=True)))

@@ -21,7 +21,7 @@ from tracker.vendors.teltonika.datagram import (
 )
 from tracker.vendors.teltonika.envelope import PING, PREAMBLE, decode_frame, encode_frame
 from tracker.vendors.teltonika.login import IMEI_DIGITS, decode_login, encode_login
-from tracker.vendors.teltonika.sizes import byte_count
+from tracker.wording import counted
 
 Kind = Literal["ping", "login", "frame", "datagram"]
 
@@ -127,8 +127,8 @@ def _kind_of(data: bytearray, alone: bool) -> Kind | Fatal:
     if is_datagram is None:
         length, follow = int.from_bytes(data[:2], "big"), len(data) - 2
         return _unrecognised(
-            f"000f (login) or {byte_count(length)} after the length (datagram)",
-            f"{length:04x} and {byte_count(follow)}",
+            f"000f (login) or {counted(length, 'byte')} after the length (datagram)",
+            f"{length:04x} and {counted(follow, 'byte')}",
         )
     if is_datagram:
         return "datagram"
@@ -198,8 +198,8 @@ def _truncated(data: bytearray, fields: tuple[tuple[str, int], ...]) -> Fatal:
         offset,
         f"{name} is truncated",
         field=name,
-        expected=byte_count(size),
-        found=f"{byte_count(len(data) - offset)} up to the end",
+        expected=counted(size, "byte"),
+        found=f"{counted(len(data) - offset, 'byte')} up to the end",
     )
 
 

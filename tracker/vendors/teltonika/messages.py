@@ -19,7 +19,7 @@ from typing import Final
 from attrs import field, frozen
 
 from tracker.outcomes import Decoded, Rejected
-from tracker.vendors.teltonika.sizes import byte_count
+from tracker.wording import counted
 
 COMMAND: Final = 0x05
 RESPONSE: Final = 0x06
@@ -149,10 +149,10 @@ def decode_messages(data: bytes) -> Decoded[Messages] | Rejected:
         return Rejected(
             length,
             length,
-            f"message of {byte_count(length)} is too short: the minimum is {_MIN_BYTES}",
+            f"message of {counted(length, 'byte')} is too short: the minimum is {_MIN_BYTES}",
             field="data",
             expected=f"{_MIN_BYTES} bytes or more",
-            found=byte_count(length),
+            found=counted(length, "byte"),
         )
     messages: list[Message] = []
     end = _FIRST
@@ -198,12 +198,12 @@ def _wrong_size(data: bytes, number: int, offset: int) -> Rejected:
         return Rejected(
             length,
             _FIRST + 1,
-            f"size {size} does not match the payload of {byte_count(follow)}",
+            f"size {size:,} does not match the payload of {counted(follow, 'byte')}",
             field="size",
             expected=str(follow),
             found=str(size),
         )
-    rest = byte_count(length - 1 - offset)
+    rest = counted(length - 1 - offset, "byte")
     return Rejected(
         length,
         offset,
@@ -226,8 +226,8 @@ def _decode_part(codec: MessageCodec, data: bytes, start: int, end: int) -> Mess
                 offset,
                 "time extends past the end of the message",
                 field="timestamp",
-                expected=f"{_SECONDS.size} bytes",
-                found=byte_count(end - offset),
+                expected=counted(_SECONDS.size, "byte"),
+                found=counted(end - offset, "byte"),
             )
         timestamp, size = _time(data[offset:end], may_be_long=not codec.addressed)
         offset += size

@@ -36,6 +36,7 @@ from tracker.vendors.teltonika.messages import (
     MessageCodec,
     Messages,
 )
+from tracker.wording import counted
 
 T = TypeVar("T")
 _Codecs = dict[str, Codec | MessageCodec | None]
@@ -154,7 +155,8 @@ class _Node:
 
     def items(self, low: int, high: int) -> list[_Node]:
         if not isinstance(self.value, list) or not low <= len(self.value) <= high:
-            raise self.bad(f"an array of {low if low == high else f'{low} to {high}'} items")
+            size = counted(high, "item")
+            raise self.bad(f"an array of {size if low == high else f'{low} to {size}'}")
         return [_Node(f"{self.path}[{number}]", item) for number, item in enumerate(self.value)]
 
     def integer(self, low: int, high: int) -> int:
@@ -226,9 +228,9 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict | _DuplicateField):
         return "an object"
     if isinstance(value, _LongNumber):
-        return f"a number of {value.digits} digits"
+        return f"a number of {counted(value.digits, 'digit')}"
     if isinstance(value, list):
-        return f"an array of {len(value)} {'item' if len(value) == 1 else 'items'}"
+        return f"an array of {counted(len(value), 'item')}"
     shown = json.dumps(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 

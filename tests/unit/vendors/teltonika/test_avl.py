@@ -34,7 +34,7 @@ from tracker.vendors.teltonika.avl import (
     encode_packet,
 )
 from tracker.vendors.teltonika.envelope import decode_frame
-from tracker.vendors.teltonika.sizes import byte_count
+from tracker.wording import counted
 
 each_golden = pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
 each_codec = pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E], ids=lambda codec: codec.name)
@@ -88,7 +88,7 @@ def test_stray_bytes_before_the_second_count_are_rejected(golden: Golden, stray:
     outcome = rejection(golden.data[:-1] + stray + golden.data[-1:])
     assert outcome.offset == len(golden.data) - 1
     assert outcome.reason.startswith("unexpected data after the last record")
-    assert outcome.found == f"{byte_count(len(stray))} before it"
+    assert outcome.found == f"{counted(len(stray), 'byte')} before it"
 
 
 @each_golden
@@ -180,7 +180,7 @@ def test_variable_element_that_extends_past_the_end_is_rejected(claimed: int) ->
     assert whole.endswith(b"\x00\x06ABC123\x01")
     outcome = rejection(whole[:-9] + claimed.to_bytes(2, "big") + whole[-7:])
     assert "element 264" in outcome.reason
-    assert outcome.expected == f"{claimed} bytes"
+    assert outcome.expected == f"{claimed:,} bytes"
     assert "past the end of the packet" in outcome.reason
 
 

@@ -23,7 +23,7 @@ from tracker.vendors.teltonika.avl import (
     encode_packet,
 )
 from tracker.vendors.teltonika.envelope import decode_frame, encode_frame
-from tracker.vendors.teltonika.sizes import byte_count
+from tracker.wording import counted
 
 each_golden = pytest.mark.parametrize("golden", GOLDEN_16, ids=lambda golden: golden.name)
 #: Offset of the first generation type: after codec id, count, 24 bytes of head, and event.
@@ -66,7 +66,7 @@ def test_packet_of_codec_16_truncated_anywhere_is_rejected(golden: Golden) -> No
 @pytest.mark.parametrize("stray", [b"\x00", b"\x00" * 32])
 def test_stray_bytes_in_a_packet_of_codec_16_are_rejected(golden: Golden, stray: bytes) -> None:
     outcome = rejection(golden.data[:-1] + stray + golden.data[-1:])
-    assert outcome.found == f"{byte_count(len(stray))} before it"
+    assert outcome.found == f"{counted(len(stray), 'byte')} before it"
 
 
 @each_golden

@@ -24,7 +24,7 @@ from tracker.vendors.teltonika.datagram import (
     encode_datagram,
     resembles_datagram,
 )
-from tracker.vendors.teltonika.sizes import byte_count
+from tracker.wording import counted
 
 each_golden = pytest.mark.parametrize("golden", GOLDEN_DATAGRAMS, ids=lambda golden: golden.name)
 #: Offset, name and size of each field; the data has the rest.
@@ -86,9 +86,9 @@ def test_truncated_datagram_is_rejected_at_the_incomplete_field(golden: GoldenDa
         offset, field, field_size = next(item for item in reversed(FIELDS) if item[0] <= size)
         assert (outcome.offset, outcome.field) == (offset, field)
         data_size = f"{whole - offset} bytes, according to the length"
-        expected = byte_count(field_size) if field_size else data_size
+        expected = counted(field_size, "byte") if field_size else data_size
         assert outcome.expected == expected
-        assert outcome.found == f"{byte_count(size - offset)} up to the end"
+        assert outcome.found == f"{counted(size - offset, 'byte')} up to the end"
 
 
 @each_golden
@@ -129,7 +129,7 @@ def test_shortest_datagram_is_decoded() -> None:
         (24, (26, "datagram", "its end, according to the length", "37 bytes after the end")),
         (60, (62, "datagram", "its end, according to the length", "1 byte after the end")),
         (62, (23, "data", "41 bytes, according to the length", "40 bytes up to the end")),
-        (0xFFFF, (23, "data", "65514 bytes, according to the length", "40 bytes up to the end")),
+        (0xFFFF, (23, "data", "65,514 bytes, according to the length", "40 bytes up to the end")),
     ],
 )
 def test_datagram_with_a_wrong_length_is_rejected(

@@ -158,7 +158,7 @@ def test_damaged_packet_is_only_read_if_all_its_counts_agree(
         ((203, 16, WIDE + b"\x00"), "element 203: 17 bytes are not a value of 16"),
         ((203, 16, 1), "codec 8 cannot encode the record"),
         ((203, 8, WIDE[:8]), "codec 8 cannot encode the record"),
-        ((203, 3, 1), "element width 3 is not valid: widths are 1, 2, 4, 8 and 16 bytes"),
+        ((203, 3, 1), "element width 3 is not valid: widths in bytes are 1, 2, 4, 8 and 16"),
     ],
 )
 def test_value_that_does_not_fit_its_group_cannot_be_encoded(

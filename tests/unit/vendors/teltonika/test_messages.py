@@ -121,7 +121,7 @@ def test_message_codecs_have_their_ids_and_names() -> None:
 def test_wrong_payload_size_is_rejected(size: int) -> None:
     outcome = rejection(COMMAND_12.data[:3] + size.to_bytes(4, "big") + COMMAND_12.data[7:])
     assert outcome.offset == 3
-    assert outcome.reason == f"size {size} does not match the payload of 7 bytes"
+    assert outcome.reason == f"size {size:,} does not match the payload of 7 bytes"
 
 
 @each_codec
