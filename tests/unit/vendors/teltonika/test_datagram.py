@@ -137,7 +137,7 @@ def test_datagram_with_a_wrong_length_is_rejected(
 ) -> None:
     outcome = rejection(length.to_bytes(2, "big") + OVER_8.datagram[2:])
     assert (outcome.offset, outcome.field, outcome.expected, outcome.found) == expected
-    assert outcome.reason.startswith(f"length {length} ")
+    assert outcome.reason.startswith(f"length {length:,} ")
 
 
 def test_first_of_two_errors_is_reported() -> None:
