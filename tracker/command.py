@@ -28,6 +28,10 @@ MAX_TEXT_BYTES: Final = 4096
 MAX_HEX_LENGTH: Final = 4 * MAX_TEXT_BYTES
 #: Maximum length of a device's answer in a response, in bytes.
 MAX_RESPONSE_BYTES: Final = 8192
+#: Maximum length of a command's text in a response, in bytes; longer texts are cut.
+MAX_RECORDED_BYTES: Final = 512
+#: Maximum length of the name of a command's sender, in characters; longer names are cut.
+MAX_SENDER_LENGTH: Final = 64
 #: Maximum number of fields of an entry, known or not. A Redis script can pass on only a few
 #: thousand arguments.
 MAX_FIELDS: Final = 100
@@ -66,7 +70,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """The reason why a command has failed."""
+    """The reason why a command has failed, or the warning of a device that has answered it."""
 
     OFFLINE = "offline"
     """The device was not connected, and commands do not wait."""
@@ -78,6 +82,8 @@ class Reason(StrEnum):
     """The process died while it wrote the command or waited for the answer."""
     MALFORMED = "malformed"
     """The entry is not a command, or its codec cannot carry the text."""
+    UNKNOWN_COMMAND = "unknown_command"
+    """The device has answered that it does not know the command; the status is ``responded``."""
 
 
 @frozen
@@ -99,6 +105,10 @@ class Command:
     """Seconds to wait for the answer."""
     raw: bytes = b""
     """The bytes for the device, if they are given as such: 1 to :data:`MAX_TEXT_BYTES`."""
+    sender: str = ""
+    """Name of the sender, for people; empty if unknown."""
+    sent_at: str = ""
+    """Time when the sender sent the command, ISO 8601 UTC; empty if unknown."""
 
     @property
     def content(self) -> bytes:
@@ -131,6 +141,8 @@ class Command:
             codec=texts["codec"],
             timeout=texts["timeout"],
             payload_hex=texts["payload_hex"],
+            sender=_field(fields, "sender"),
+            sent_at=_field(fields, "sent_at"),
         )
 
     @classmethod
@@ -144,6 +156,8 @@ class Command:
         codec: str = "",
         timeout: str = "",
         payload_hex: str = "",
+        sender: str = "",
+        sent_at: str = "",
     ) -> Command:
         """Return a command from untrusted texts.
 
@@ -154,6 +168,8 @@ class Command:
         :param codec: the vendor's name of the codec; empty: the vendor's usual one.
         :param timeout: seconds, up to :data:`MAX_TIMEOUT`; empty: :data:`DEFAULT_TIMEOUT`.
         :param payload_hex: bytes instead of a text, see :func:`parse_hex`; empty without them.
+        :param sender: any text; it is made printable and cut to :data:`MAX_SENDER_LENGTH`.
+        :param sent_at: time in ISO 8601, with an offset or Z; anything else counts as unknown.
         :raises BadCommand: if one of them is invalid.
         """
         if not _COMMAND_ID.fullmatch(command_id):
@@ -176,10 +192,12 @@ class Command:
             command_id,
             device_id,
             text,
-            _milliseconds(expires_at),
+            parse_time(expires_at),
             codec,
             _timeout(timeout),
             raw,
+            _sender(sender),
+            _time_or_empty(sent_at),
         )
 
     def to_fields(self) -> tuple[str, ...]:
@@ -191,6 +209,7 @@ class Command:
             *("command_id", self.command_id, "device_id", self.device_id, *content),
             *("codec", self.codec, "expires_at", iso_milliseconds(self.expires_at)),
             *("timeout", f"{self.timeout:.10g}"),
+            *("sender", self.sender, "sent_at", self.sent_at),
         )
 
 
@@ -211,6 +230,8 @@ class Answer:
     text: str
     refused: bool = False
     """True if the device answers that the command is for another device."""
+    unknown: bool = False
+    """True if the device answers that it does not know the command."""
 
 
 @frozen
@@ -219,7 +240,8 @@ class StatusUpdate:
 
     status: Status
     reason: str = ""
-    """A :class:`Reason` if the status is ``failed``; else empty."""
+    """A :class:`Reason` if the status is ``failed``, or if a device that has answered does not know
+    the command; else empty."""
     response: str = ""
     """The device's answer, or an explanation of the reason."""
 
@@ -232,6 +254,43 @@ class StatusUpdate:
         return cls(Status.FAILED, reason.value, response)
 
 
+@frozen
+class Recorded:
+    """The text and the sender of a command, as its responses repeat them."""
+
+    payload: str = ""
+    """The text, cut to :data:`MAX_RECORDED_BYTES`; empty if the command has bytes."""
+    payload_hex: str = ""
+    """The bytes in hex, cut to as many digits; empty if the command has a text."""
+    sender: str = ""
+    """Name of the sender; empty if unknown."""
+    sent_at: str = ""
+    """Time when the command was sent, ISO 8601 UTC; empty if unknown."""
+
+    @property
+    def text(self) -> str:
+        """The text, or the bytes as ``0x`` and pairs of hex digits."""
+        return f"0x{self.payload_hex}" if self.payload_hex else self.payload
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[bytes, bytes]) -> Recorded:
+        """Return what an entry, which may be malformed, says of a command."""
+        payload_hex = _field(fields, "payload_hex")
+        return cls(
+            "" if payload_hex else _cut(_field(fields, "payload")),
+            _cut(payload_hex),
+            _sender(_field(fields, "sender")),
+            _time_or_empty(_field(fields, "sent_at")),
+        )
+
+    @classmethod
+    def of(cls, command: Command) -> Recorded:
+        """Return what the responses to a command repeat."""
+        payload_hex = _cut(command.raw.hex())
+        return cls(_cut(command.text), payload_hex, command.sender, command.sent_at)
+
+
+NOTHING_RECORDED: Final = Recorded()
 DELIVERED: Final = StatusUpdate(Status.DELIVERED)
 EXPIRED: Final = StatusUpdate(Status.EXPIRED)
 
@@ -247,6 +306,8 @@ class Response:
     update: StatusUpdate
     at: str
     """Time of the response, ISO 8601 UTC."""
+    recorded: Recorded | None = None
+    """The text and the sender of the command; None in a response of an earlier version."""
 
     @property
     def final(self) -> bool:
@@ -274,6 +335,7 @@ class Response:
             texts.get("instance_id", ""),
             update,
             texts.get("at", ""),
+            Recorded.from_fields(fields) if b"sender" in fields else None,
         )
 
 
@@ -310,6 +372,35 @@ def claimed_identity(fields: Mapping[bytes, bytes]) -> tuple[str, str]:
     )
 
 
+def _field(fields: Mapping[bytes, bytes], name: str) -> str:
+    return fields.get(name.encode(), b"").decode(errors="replace")
+
+
+def _cut(text: str) -> str:
+    """Return a text of at most :data:`MAX_RECORDED_BYTES`, with an ellipsis if it was cut."""
+    content = text.encode(errors="replace")
+    if len(content) <= MAX_RECORDED_BYTES:
+        return text
+    mark = "…"
+    beginning = content[: MAX_RECORDED_BYTES - len(mark.encode())]
+    return beginning.decode(errors="ignore") + mark
+
+
+def _sender(text: str) -> str:
+    """Return a name as one printable line of bounded length."""
+    line = "".join(one if one.isprintable() else " " for one in text[: MAX_SENDER_LENGTH + 1])
+    if len(line) > MAX_SENDER_LENGTH:
+        return line[: MAX_SENDER_LENGTH - 1] + "…"
+    return line.strip()
+
+
+def _time_or_empty(text: str) -> str:
+    try:
+        return iso_milliseconds(parse_time(text))
+    except BadCommand:
+        return ""
+
+
 def _check_text(text: str) -> None:
     try:
         length = len(text.encode())
@@ -319,7 +410,12 @@ def _check_text(text: str) -> None:
         raise BadCommand(f"payload: must be 1 to {MAX_TEXT_BYTES} bytes long")
 
 
-def _milliseconds(text: str) -> int:
+def parse_time(text: str) -> int:
+    """Return a time in milliseconds since 1970.
+
+    :param text: ISO 8601, with an offset or Z.
+    :raises BadCommand: if it is anything else.
+    """
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None or not _TIME.fullmatch(text):

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import Attribute, Interface
 
-from tracker.command import Answer, CommandFrame
+from tracker.command import Answer, Command, CommandFrame
 from tracker.extra import NO_EXTRA, Extra
 from tracker.limits import Limits
 from tracker.position import Entry, Position
@@ -382,8 +382,8 @@ class IInstance(Interface):
         :return: the number of queued commands, and True if one is outstanding.
         """
 
-    def holds_command(command_id: str) -> bool:  # noqa: N805
-        """Return True if a command is queued or outstanding here."""
+    def held_command(command_id: str) -> Command | None:  # noqa: N805
+        """Return a command that is queued or outstanding here; None for any other."""
 
     def drop(device_id: str) -> str | None:  # noqa: N805
         """Close the connection of a device.

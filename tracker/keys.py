@@ -35,6 +35,10 @@ RESPONSES: Final = "commands:responses"
 #: Set of the IDs of offline devices for which commands wait.
 WAITING: Final = "commands:waiting"
 
+#: Sorted set of the commands that are not claimed yet, by the time of their expiry: stream and ID
+#: of the entry, separated by a space.
+DEADLINES: Final = "commands:deadlines"
+
 #: Set of the IDs of devices that are served, if an allow-list is used.
 ALLOWED_DEVICES: Final = "devices:allowed"
 

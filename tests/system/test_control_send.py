@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
+from datetime import datetime
+from getpass import getuser
 
 import pytest
 
 from tests.system.controlled import TIME, UNKNOWN_DEVICE, Site, answering, imei
 from tests.system.processes import run
 from tests.system.test_commands import online, read_command
+from tracker.admin.send import UNKNOWN_COMMAND
 from tracker.vendors.teltonika.messages import NACK
+
+
+def iso_seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 def test_send_prints_the_answer(site: Site) -> None:
@@ -71,7 +80,51 @@ def test_send_reports_a_command_for_an_unconnected_device(site: Site) -> None:
     response = site.json("send", device_id, "getver", "--no-wait")
     assert (response["status"], response["response"]) == ("waiting", None)
     assert site.json("device", device_id)["waiting"] == 1
-    assert site.json("status", response["command_id"], "--device", device_id)["status"] == "waiting"
+    found = site.json("status", response["command_id"], "--device", device_id)
+    assert found["status"] == "waiting"
+    assert found["expires_at"] == response["expires_at"]
+    assert (found["text"], found["sender"]) == ("getver", getuser())
+
+
+def test_send_says_at_once_that_the_command_waits_and_goes_on_waiting(site: Site) -> None:
+    device_id = imei()
+    sending = site.start("-o", "json", "send", device_id, "getinfo", "--id", "waits")
+    assert sending.stderr is not None
+    notice = sending.stderr.readline()
+    assert notice.startswith(f"{device_id} is not connected to any instance; ")
+    assert re.search(r"waits until (\S+ )?\d\d:\d\d:\d\d \(5m\)\. Ctrl-C", notice)
+    assert sending.poll() is None
+    answered = answering(online(site.two, device_id), "INI:2026/1/1")
+    assert answered.result().text == "getinfo"
+    output, more = sending.communicate(timeout=20)
+    assert json.loads(output)["response"] == "INI:2026/1/1"
+    assert (sending.returncode, more) == (0, "")
+
+
+def test_send_without_waiting_says_that_the_command_waits(site: Site) -> None:
+    ended = site.admin("send", imei(), "getinfo", "--no-wait", "--expires", "3h")
+    assert re.search(r"; the command waits until .*\(3h\)\.\n$", ended.stderr)
+    assert re.search(r"^status +waiting$", ended.stdout, re.MULTILINE)
+
+
+def test_waiting_client_hears_of_the_expiry_within_two_seconds(site: Site) -> None:
+    # No janitor runs here: the instance that the client asks ends the command.
+    began = time.time()
+    ended = site.json("send", imei(), "getinfo", "--expires", "1s", exit_code=1)
+    assert ended["status"] == "expired"
+    assert 1 <= iso_seconds(ended["at"]) - began < 1 + 2
+    assert time.time() - began < 1 + 2 + 5  # with the start of a process on a loaded machine
+
+
+def test_send_warns_of_a_command_that_the_device_does_not_know(site: Site) -> None:
+    device_id = imei()
+    answered = answering(online(site.one, device_id), "Unknown command or invalid format")
+    ended = site.admin("send", device_id, "getinfos", "--id", "unknown")
+    assert answered.result().text == "getinfos"
+    assert re.search(r"^status +responded$", ended.stdout, re.MULTILINE)
+    assert re.search(r"^reason +unknown_command$", ended.stdout, re.MULTILINE)
+    assert ended.stderr == f"{UNKNOWN_COMMAND}\n"
+    assert site.admin("status", "unknown").stderr == ended.stderr
 
 
 @pytest.mark.parametrize(

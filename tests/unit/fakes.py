@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from tracker.command import Answer, CommandFrame
+from tracker.command import Answer, Command, CommandFrame
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import (
     Admission,
@@ -177,8 +177,8 @@ class FakeInstance:
     draining: bool = False
     facts: dict[str, ConnectionFacts] = field(factory=dict)
     loads: dict[str, tuple[int, bool]] = field(factory=dict)
-    held: set[str] = field(factory=set)
-    """IDs of the commands that the instance holds."""
+    held: dict[str, Command] = field(factory=dict)
+    """ID → command that the instance holds."""
     watched: list[tuple[str, Observer]] = field(factory=list)
     dropped: list[str] = field(factory=list)
     drains: list[tuple[float, Deferred[tuple[int, int]]]] = field(factory=list)
@@ -210,8 +210,8 @@ class FakeInstance:
     def commands(self, device_id: str) -> tuple[int, bool]:
         return self.loads.get(device_id, (0, False))
 
-    def holds_command(self, command_id: str) -> bool:
-        return command_id in self.held
+    def held_command(self, command_id: str) -> Command | None:
+        return self.held.get(command_id)
 
     def drop(self, device_id: str) -> str | None:
         found = self.facts.pop(device_id, None)

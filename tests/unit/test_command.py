@@ -71,6 +71,7 @@ def test_command_is_written_with_the_fields_of_the_contract() -> None:
         *("command_id", "0b6f3c1e-8a53-4f8e-9d59-6a1f0f6f2a11"),
         *("device_id", "356307042441013", "payload", "getinfo", "codec", "14"),
         *("expires_at", "2026-11-22T10:00:00.250Z", "timeout", "45.5"),
+        *("sender", "", "sent_at", ""),
     )
 
 

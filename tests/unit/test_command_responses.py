@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from tracker.command import (
     DELIVERED,
+    MAX_RECORDED_BYTES,
+    MAX_SENDER_LENGTH,
     Command,
     Reason,
+    Recorded,
     Response,
     Status,
     StatusUpdate,
@@ -32,6 +35,53 @@ def test_response_to_a_command_is_parsed() -> None:
     assert Response.from_fields(RESPONSE) == Response(
         "a", "356307042441013", "ingest-1", update, "2026-11-22T10:00:00.000Z"
     )
+
+
+def test_response_repeats_the_text_and_the_sender_of_its_command() -> None:
+    recorded = {
+        b"payload": "Ünïcode".encode(),
+        b"payload_hex": b"",
+        b"sender": b"anna",
+        b"sent_at": b"2026-11-22T11:00:00+01:00",
+    }
+    response = Response.from_fields({**RESPONSE, **recorded})
+    assert response.recorded == Recorded("Ünïcode", "", "anna", "2026-11-22T10:00:00.000Z")
+    assert response.recorded.text == "Ünïcode"
+
+
+def test_response_of_an_earlier_version_repeats_nothing() -> None:
+    assert Response.from_fields(RESPONSE).recorded is None
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (Command("a", "1", "getinfo", 0), "getinfo"),
+        (Command("a", "1", "", 0, raw=b"\x00\xff"), "0x00ff"),
+        (Command("a", "1", "x" * MAX_RECORDED_BYTES, 0), "x" * MAX_RECORDED_BYTES),
+        (Command("a", "1", "x" * 4096, 0), "x" * (MAX_RECORDED_BYTES - 3) + "…"),
+        (Command("a", "1", "é" * 2048, 0), "é" * 254 + "…"),
+        (Command("a", "1", "", 0, raw=bytes(4096)), "0x" + "0" * (MAX_RECORDED_BYTES - 3) + "…"),
+    ],
+)
+def test_text_of_a_command_is_recorded_and_cut_to_a_limit(command: Command, text: str) -> None:
+    recorded = Recorded.of(command)
+    assert recorded.text == text
+    assert len((recorded.payload or recorded.payload_hex).encode()) <= MAX_RECORDED_BYTES
+    names_and_values = [part.encode() for part in command.to_fields()]
+    fields = dict(zip(names_and_values[::2], names_and_values[1::2], strict=True))
+    assert Recorded.from_fields(fields) == recorded
+
+
+@given(st.binary(max_size=200), st.binary(max_size=50))
+def test_sender_and_time_of_any_entry_are_printable_and_bounded(name: bytes, at: bytes) -> None:
+    recorded = Recorded.from_fields({b"payload": name, b"sender": name, b"sent_at": at})
+    assert recorded.sender.isprintable()
+    assert len(recorded.sender) <= MAX_SENDER_LENGTH
+    assert recorded.sent_at == "" or recorded.sent_at.endswith("Z")
+    fields = {b"sender": recorded.sender.encode(), b"sent_at": recorded.sent_at.encode()}
+    again = Recorded.from_fields(fields)
+    assert (again.sender, again.sent_at) == (recorded.sender, recorded.sent_at)
 
 
 def test_response_requires_only_the_status() -> None:

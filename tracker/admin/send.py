@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
 from uuid import uuid4
 
 import click
+from twisted.internet.task import deferLater
 
 from tracker.admin.control import any_instance, run_with_control_port
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Duration, HexBytes, Imei, output_option
 from tracker.admin.output import Column, Kind, show_record
-from tracker.command import Status
+from tracker.command import Reason, Status, parse_time
 from tracker.control.client import ControlClient
-from tracker.control.commands import NoSuchCommand, RedisUnavailable
+from tracker.control.commands import (
+    FINAL_STATUS_GRACE,
+    WAITING,
+    NoSuchCommand,
+    RedisUnavailable,
+)
 from tracker.control.connection import NotConnected
 from tracker.errors import RunFailed
+from tracker.position import iso_milliseconds
 from tracker.reactor import Reactor
 
 STATUS: Final = (
@@ -28,10 +37,23 @@ STATUS: Final = (
     Column("response"),
     Column("truncated"),
     Column("at", Kind.TIME),
+    Column("expires_at", Kind.TIME),
 )
+#: What only ``status`` shows: ``send`` was given it.
+_RECORDED: Final = (Column("text"), Column("sender"), Column("sent_at", Kind.TIME))
 _FAILURES: Final = (Status.REJECTED, Status.FAILED, Status.EXPIRED)
+_FINAL: Final = (Status.RESPONDED, *_FAILURES)
+#: Seconds that one request waits for the final status.
+_REQUEST_SECONDS: Final = 30.0
+#: Seconds between two requests, if the instance does not wait.
+_PAUSE: Final = 0.5
 
 
+#: The warning for an answer of a device that does not know the command.
+UNKNOWN_COMMAND: Final = (
+    "Warning: the device has answered that it does not know this command. Check its spelling and "
+    "whether the model supports it; commands are case-sensitive."
+)
 _UNKNOWN: Final = (
     "Unknown command ID. It was never sent, ended long ago, or is still queued elsewhere; add "
     "--device IMEI to look there."
@@ -123,21 +145,27 @@ def send(
     command = _command(text, content)
 
     async def request(reactor: Reactor, client: ControlClient) -> int:
-        if wait and sys.stderr.isatty():
-            click.echo(
-                f"Waiting for {name} (Ctrl-C stops waiting; the command stays queued)", err=True
-            )
+        began = reactor.seconds()
         try:
             sent = await client.send_command(
                 imei,
                 command,
-                wait=wait,
                 command_id=name,
                 codec=codec,
                 expires_in=expires,
                 timeout=timeout,
                 offline=offline,
             )
+            if sent["status"] == WAITING:
+                until = sent.get("expires_at") or iso_milliseconds(int((began + expires) * 1000))
+                click.echo(waiting_notice(imei, parse_time(until), began, wait=wait), err=True)
+            elif wait and sys.stderr.isatty() and sent["status"] not in _FINAL:
+                click.echo(
+                    f"Waiting for {name} (Ctrl-C stops waiting; the command stays queued)", err=True
+                )
+            if wait:
+                deadline = began + expires + timeout + FINAL_STATUS_GRACE
+                sent = await _final_status(reactor, client, {**sent, "device_id": imei}, deadline)
         except (NotConnected, RedisUnavailable) as error:
             if not client.greeting:
                 raise
@@ -147,6 +175,7 @@ def send(
                 ExitCode.UNREACHABLE,
             ) from None
         show_record(STATUS, {**sent, "device_id": imei}, output)
+        _warn_if_unknown(sent)
         answered = sent["status"] == Status.RESPONDED
         if answered or (not wait and sent["status"] not in _FAILURES):
             return ExitCode.DONE
@@ -176,10 +205,57 @@ def status(command_id: str, imei: str | None, output: str) -> None:
             found = await client.command_status(command_id, imei)
         except NoSuchCommand:
             raise RunFailed(_UNKNOWN_ON_DEVICE if imei else _UNKNOWN) from None
-        show_record(STATUS, {**found, "device_id": imei}, output)
+        show_record((*STATUS, *_RECORDED), {**found, "device_id": imei}, output)
+        _warn_if_unknown(found)
         return ExitCode.DONE
 
     run_with_control_port(request, choose=any_instance)
+
+
+def waiting_notice(imei: str, expires_at: int, now: float, *, wait: bool) -> str:
+    """Return the note that a command waits for its device.
+
+    :param expires_at: its expiry, in milliseconds since 1970.
+    :param now: seconds since 1970.
+    :param wait: True if the client waits, too.
+    """
+    until = datetime.fromtimestamp(expires_at / 1000)  # in the time zone of the reader
+    today = until.date() == datetime.fromtimestamp(now).date()
+    left = _span(max(0, round(expires_at / 1000 - now)))
+    notice = (
+        f"{imei} is not connected to any instance; the command waits until "
+        f"{until:{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}} ({left})."
+    )
+    return f"{notice} Ctrl-C stops waiting; the command stays queued." if wait else notice
+
+
+def _span(seconds: int) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size or seconds == size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+async def _final_status(
+    reactor: Reactor, client: ControlClient, status: dict[str, Any], deadline: float
+) -> dict[str, Any]:
+    """Return the final status of a command, or the last one known at the deadline.
+
+    :param status: the present one, with ``device_id``.
+    """
+    command_id, device_id = status["command_id"], status["device_id"]
+    while status["status"] not in _FINAL and (left := deadline - reactor.seconds()) > 0:
+        began = reactor.seconds()
+        with suppress(NoSuchCommand, RedisUnavailable):  # it moves, or Redis restarts
+            status = await client.command_status(command_id, device_id, min(left, _REQUEST_SECONDS))
+        if reactor.seconds() - began < _PAUSE and status["status"] not in _FINAL:
+            await deferLater(reactor, _PAUSE)
+    return status
+
+
+def _warn_if_unknown(status: dict[str, Any]) -> None:
+    if status.get("reason") == Reason.UNKNOWN_COMMAND:
+        click.echo(UNKNOWN_COMMAND, err=True)
 
 
 def _command(text: str | None, content: bytes | None) -> str | bytes:

@@ -10,7 +10,14 @@ from twisted.internet.interfaces import IReactorTime
 from tracker.bridge.instances import Instances
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.pending import Row
-from tracker.bridge.rows import WAITING, command_from_row, expired_unsent, fields_of, malformed
+from tracker.bridge.rows import (
+    SENDER,
+    WAITING,
+    command_from_row,
+    expired_unsent,
+    fields_of,
+    malformed,
+)
 from tracker.bridge.schema import ROUTED
 from tracker.bridge.table import CommandTable
 from tracker.command import BadCommand, Command, Status, StatusUpdate
@@ -55,6 +62,7 @@ class Router:
                 codec=command.codec,
                 expires_at=iso_milliseconds(command.expires_at),
                 timeout=command.timeout,
+                sender=SENDER,
             )
         except BadArgument as error:
             return await self._finish(row["id"], malformed(error))

@@ -10,6 +10,8 @@ from tracker.bridge.schema import DEFAULT_EXPIRY, PENDING, ROUTED
 from tracker.command import BadCommand, Command, Reason, Status, StatusUpdate
 from tracker.position import iso_milliseconds
 
+#: The sender of all commands of rows.
+SENDER: Final = "Directus"
 #: The reason of a routed command that waits for its device to connect.
 WAITING: Final = "waiting"
 

@@ -157,9 +157,10 @@ class CommandDelivery(Service):
         """Number of entries that this instance is responsible for."""
         return len(self.entries)
 
-    def holds(self, command_id: str) -> bool:
-        """Return True if a command is in memory here."""
-        return command_id in self.entries.commands
+    def command(self, command_id: str) -> Command | None:
+        """Return a command that is in memory here; None for any other."""
+        held = self.entries.commands.get(command_id)
+        return None if held is None else held.command
 
     def stopService(self) -> Deferred[None]:
         """Stop writing commands; fires when all have ended or were passed on, or on timeout."""
@@ -231,23 +232,30 @@ class CommandDelivery(Service):
 
     def _add_all(self, entries: Sequence[StreamEntry], doubtful: bool) -> None:
         self._watchdog.reset()
-        for entry in entries:
-            self._add(entry, doubtful)
+        added = [(entry, self._add(entry, doubtful)) for entry in entries]
+        # Programs in other languages append commands without an index of deadlines.
+        commands = [(entry, command) for entry, command in added if command is not None]
+        indexed = Deferred.fromCoroutine(self._shared.ledger.index(commands))
+        indexed.addErrback(self._failed)
 
-    def _add(self, entry: StreamEntry, doubtful: bool) -> None:
-        """Add a command to the queue of its device, or refuse an entry that is not a command."""
+    def _add(self, entry: StreamEntry, doubtful: bool) -> Command | None:
+        """Add a command to the queue of its device, or refuse an entry that is not a command.
+
+        :return: the command; None if nothing was added.
+        """
         if self._shared.stopping or entry.id in self.entries:
-            return  # the entry stays pending
+            return None  # the entry stays pending
         if entry.content is None:
             self._finish(entry, self._shared.ledger.drop(entry))
-            return
+            return None
         try:
             command = Command.from_entry(entry.content)
         except BadCommand as error:
             self._refuse(entry, str(error))
-            return
+            return None
         if not self.entries.join(entry, command):
             self._queue(command.device_id).add(HeldCommand(entry, command, doubtful))
+        return command
 
     def _refuse(self, entry: StreamEntry, why: str) -> None:
         command_id, device_id = claimed_identity(entry.fields)

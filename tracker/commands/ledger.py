@@ -21,6 +21,7 @@ it writes anything.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Final
 
@@ -28,9 +29,17 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from tracker.command import Command, Reason, Status, StatusUpdate
-from tracker.commands.scripts import CLAIM, DELIVERED, FINISH, OFFER, RECOVER, SUBMIT
-from tracker.keys import INGEST_GROUP, command_record, heartbeat
+from tracker.command import (
+    EXPIRED,
+    NOTHING_RECORDED,
+    Command,
+    Reason,
+    Recorded,
+    Status,
+    StatusUpdate,
+)
+from tracker.commands.scripts import CLAIM, DELIVERED, EXPIRE, FINISH, OFFER, RECOVER, SUBMIT
+from tracker.keys import DEADLINES, INGEST_GROUP, command_record, heartbeat
 from tracker.log.entries import StreamEntry
 from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection
@@ -74,6 +83,10 @@ class _Subject:
     device_id: str
     record_ttl_ms: int = MIN_RECORD_TTL_MS
     """Milliseconds until the record expires."""
+    expires_at: str = ""
+    """Expiry of the command, in milliseconds since 1970; empty if unknown."""
+    recorded: Recorded = NOTHING_RECORDED
+    """What the responses repeat of the command."""
 
     @property
     def record(self) -> str:
@@ -147,9 +160,19 @@ class CommandLedger:
         :param command_id: the command ID in the entry; empty if not usable.
         :param device_id: the device ID in the entry; empty if not usable.
         """
-        subject = _Subject(command_id, device_id)
+        recorded = Recorded.from_fields(entry.fields)
+        subject = _Subject(command_id, device_id, recorded=recorded)
         reply = await self._run(FINISH, entry, subject, *_fields(update), 0)
         return self._counted(self._effect(reply), update)
+
+    async def expire(self, entry: StreamEntry, command: Command) -> Effect:
+        """End a command that has expired, unless its instance has claimed it.
+
+        The instance may be alive, and may hold the command: its claim then fails.
+
+        :return: FINISHED, KNOWN (it was claimed), OVER or GONE.
+        """
+        return self._counted(await self._apply(EXPIRE, entry, command), EXPIRED)
 
     async def offer(
         self, entry: StreamEntry, command: Command, waits: bool, unwritten: bool = False
@@ -179,6 +202,14 @@ class CommandLedger:
         effect, instance = (part.decode() for part in reply)
         return Effect(effect), instance
 
+    async def index(self, commands: Iterable[tuple[StreamEntry, Command]]) -> None:
+        """Add queued commands to the index of deadlines, unless they are in it."""
+        arguments: list[str | int] = []
+        for entry, command in commands:
+            arguments += (command.expires_at, f"{entry.stream} {entry.id}")
+        if arguments:
+            await self._redis.execute("ZADD", DEADLINES, "NX", *arguments)
+
     async def entry(self, stream: str, entry_id: str) -> StreamEntry:
         """Return one entry of a stream; its content is None if it was deleted."""
         reply = await self._redis.execute("XRANGE", stream, entry_id, entry_id)
@@ -193,7 +224,13 @@ class CommandLedger:
     def _subject(self, command: Command) -> _Subject:
         # The record outlives the command, so that a second entry cannot be written.
         ttl_ms = max(0, command.expires_at - self.now) + MIN_RECORD_TTL_MS
-        return _Subject(command.command_id, command.device_id, ttl_ms)
+        return _Subject(
+            command.command_id,
+            command.device_id,
+            ttl_ms,
+            str(command.expires_at),
+            Recorded.of(command),
+        )
 
     async def _apply(
         self, script: Script, entry: StreamEntry, command: Command, *more: str | int
@@ -223,6 +260,11 @@ class CommandLedger:
             self._who,
             iso_milliseconds(self.now),
             subject.record_ttl_ms,
+            subject.expires_at,
+            subject.recorded.payload,
+            subject.recorded.payload_hex,
+            subject.recorded.sender,
+            subject.recorded.sent_at,
             *more,
         )
 

@@ -12,7 +12,7 @@ from tracker.command import Response, Status, StatusUpdate
 from tracker.commands.deviceregistry import owners
 from tracker.errors import Refused
 from tracker.keys import RESPONSES, command_record, outbound, waiting_commands
-from tracker.log.entries import exclusive_start
+from tracker.log.entries import StreamEntry, exclusive_start
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
@@ -81,12 +81,14 @@ async def read_record(redis: RedisConnection, command_id: str) -> CommandRecord 
     return CommandRecord("done", response=response)
 
 
-async def find_command(redis: RedisConnection, command_id: str, device_id: str) -> str | None:
-    """Return the instance whose stream contains a command.
+async def find_command(
+    redis: RedisConnection, command_id: str, device_id: str
+) -> tuple[str, StreamEntry] | None:
+    """Return the instance whose stream contains a command, and the entry.
 
     Only the first entries of the device's streams are searched.
 
-    :return: the instance ID; empty if the command waits for its device; None if not found.
+    :return: the instance ID is empty if the command waits for its device; None if not found.
     """
     (instance_id,) = await owners(redis, [device_id])
     streams = {"": waiting_commands(device_id)}
@@ -95,26 +97,27 @@ async def find_command(redis: RedisConnection, command_id: str, device_id: str) 
     wanted = command_id.encode()
     for owner, stream in streams.items():
         try:
-            found = await _contains(redis, stream, wanted)
+            found = await _find(redis, stream, wanted)
         except Refused as error:
             if not is_wrong_type(error):
                 raise
             continue  # the command may be in the other stream
-        if found:
-            return owner
+        if found is not None:
+            return owner, found
     return None
 
 
-async def _contains(redis: RedisConnection, stream: str, command_id: bytes) -> bool:
+async def _find(redis: RedisConnection, stream: str, command_id: bytes) -> StreamEntry | None:
     first: str | None = "-"
     left = _SEARCH_LIMIT
     while first is not None and left > 0:
         page = await read_range(redis, stream, first, "+", count=left)
-        if any(entry.fields.get(b"command_id") == command_id for entry in page):
-            return True
+        for entry in page:
+            if entry.fields.get(b"command_id") == command_id:
+                return entry
         first = exclusive_start(page[-1].id) if page else None
         left -= len(page)
-    return False
+    return None
 
 
 async def waiting_count(redis: RedisConnection, device_id: str) -> int:

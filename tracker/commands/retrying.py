@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from tracker.command import EXPIRED, StatusUpdate
+from tracker.command import EXPIRED, Command, StatusUpdate
 from tracker.commands.entries import HeldCommand
 from tracker.commands.ledger import CommandLedger, Effect
 from tracker.errors import Refused, Unavailable
@@ -122,6 +122,14 @@ class RetryingLedger:
     async def drop(self, entry: StreamEntry) -> None:
         """Acknowledge an entry that was deleted from the stream."""
         await self._retry(entry, lambda: self._ledger.drop(entry))
+
+    async def index(self, commands: Iterable[tuple[StreamEntry, Command]]) -> None:
+        """Add queued commands to the index of deadlines; an error is ignored.
+
+        A command that is missing there is found by the janitor's rounds.
+        """
+        with suppress(Refused, Unavailable):
+            await self._ledger.index(commands)
 
     async def entry(self, stream: str, entry_id: str) -> StreamEntry:
         """Return one entry of a stream; its content is None if it was deleted."""

@@ -142,7 +142,8 @@ class CommandSender:
         """Process text that the device has sent, which may be an answer."""
         if self.state is State.WRITTEN and self._held.frame.codec == answer.codec:
             status = Status.REJECTED if answer.refused else Status.RESPONDED
-            self._held.update = StatusUpdate(status, response=answer.text)
+            reason = Reason.UNKNOWN_COMMAND.value if answer.unknown else ""
+            self._held.update = StatusUpdate(status, reason, answer.text)
             self._resume()
         elif self._late.pop(answer.codec, None) is not None:
             self._log.info("late answer from {device} discarded", device=self.connection.device_id)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from attrs import asdict, define, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from tracker.command import Response, Status, claimed_identity
-from tracker.keys import RESPONSES, outbound
+from tracker.command import Recorded, Response, Status, claimed_identity
+from tracker.control.commands import QUEUED, WAITING
+from tracker.errors import Refused, Unavailable
+from tracker.keys import RESPONSES, outbound, waiting_commands
 from tracker.log.entries import StreamEntry, entry_order, exclusive_start
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
@@ -21,6 +24,11 @@ MAX_COMMANDS: Final = 1000
 PERIOD: Final = 3600
 #: Maximum length of a command or answer in a list, in characters.
 MAX_TEXT_LENGTH: Final = 300
+
+#: Maximum number of commands that are read of those that wait for one device.
+MAX_WAITING: Final = 20
+#: Maximum size of these commands, in bytes.
+_MAX_WAITING_BYTES: Final = 1 << 20
 
 #: Entries of a page, and pages of one update; the next update reads further entries.
 _PAGE: Final = 1000
@@ -36,15 +44,22 @@ class CommandState:
     device_id: str = ""
     instance_id: str = ""
     text: str | None = None
-    """None if the command was removed from its stream before an update: responses lack the text."""
+    """None if the command was removed from its stream before an update, and its response is of an
+    earlier version, which did not record the text."""
     by: str = ""
-    """The operator who sent it from this console, if any."""
-    status: str = "queued"
+    """Name of the sender; empty if unknown."""
+    status: str = QUEUED
     """A :class:`Status`, or ``queued``, ``waiting`` and so on before the first response."""
     reason: str = ""
     response: str = ""
     at: str = ""
     """Time of this status, ISO 8601 UTC."""
+    sent_at: str = ""
+    """Time when it was sent; empty if unknown."""
+    delivered_at: str = ""
+    """Time when it was written to the device's connection; empty if unknown, or if it was not."""
+    expires_at: str = ""
+    """Time of its expiry; empty if unknown."""
 
 
 @frozen
@@ -92,12 +107,28 @@ class CommandLog:
             if not page:
                 return
 
-    def sent(self, command_id: str, *, device_id: str, text: str, by: str, status: str) -> None:
-        """Add a command that the console has sent."""
-        known = self._state_of(command_id)
+    async def read_waiting(self, device_id: str) -> None:
+        """Add the first commands that wait for a device.
+
+        Errors of Redis are left to the updates, which report them.
+        """
+        stream = waiting_commands(device_id)
+        with suppress(Refused, Unavailable):
+            for entry in await read_range(
+                self._redis, stream, "-", "+", count=MAX_WAITING, size=_MAX_WAITING_BYTES
+            ):
+                self._queued(entry)
+
+    def sent(self, reply: Mapping[str, Any], *, device_id: str, text: str, by: str) -> None:
+        """Add a command that the console has sent.
+
+        :param reply: the reply of the control port.
+        """
+        known = self._state_of(reply["command_id"])
         known.device_id, known.text, known.by = device_id, _cut(text), by
         if not known.at:
-            known.status = status
+            known.status = reply["status"]
+            known.expires_at = reply.get("expires_at") or ""
 
     def counts(self) -> dict[str, int]:
         """Return final status → number of commands that reached it within the last hour."""
@@ -122,15 +153,25 @@ class CommandLog:
 
     def _queued(self, entry: StreamEntry) -> None:
         command_id, device_id = claimed_identity(entry.fields)
-        if not command_id or (
-            command_id in self._known and self._known[command_id].text is not None
-        ):
+        if not command_id:
             return
         known = self._state_of(command_id)
+        if known.status not in (QUEUED, WAITING) and known.text is not None:
+            return
         known.device_id = known.device_id or device_id
-        known.instance_id = known.instance_id or entry.stream.removeprefix(outbound(""))
-        known.text = _cut(_content(entry.fields))
+        self._record(known, Recorded.from_fields(entry.fields))
         known.at = known.at or entry.appended_at
+        known.expires_at = _cut(entry.fields.get(b"expires_at", b"").decode(errors="replace"))
+        if known.status in (QUEUED, WAITING):
+            waits = entry.stream.startswith(waiting_commands(""))
+            known.status = WAITING if waits else QUEUED
+            known.instance_id = "" if waits else entry.stream.removeprefix(outbound(""))
+
+    def _record(self, known: CommandState, recorded: Recorded) -> None:
+        if known.text is None:
+            known.text = _cut(recorded.text)
+        known.by = known.by or recorded.sender
+        known.sent_at = known.sent_at or recorded.sent_at
 
     def _response(self, entry: StreamEntry) -> None:
         self._last = entry.id
@@ -147,6 +188,10 @@ class CommandLog:
         known.reason = _cut(response.update.reason)
         known.response = _cut(response.update.response)
         known.at = _cut(response.at or entry.appended_at)
+        if response.update.status is Status.DELIVERED:
+            known.delivered_at = known.at
+        if response.recorded is not None:
+            self._record(known, response.recorded)
 
     def _count(self, minute: int, status: str) -> None:
         if not self._minutes or self._minutes[-1].number != minute:
@@ -166,13 +211,6 @@ class CommandLog:
 
 #: Sorts after any time: a command that the console has sent and that has no response yet.
 _NOW: Final = "9999"
-
-
-def _content(fields: Mapping[bytes, bytes]) -> str:
-    """Return the text of a command, or its bytes in hex."""
-    in_hex = fields.get(b"payload_hex", b"")
-    content = b"0x" + in_hex if in_hex else fields.get(b"payload", b"")
-    return content.decode(errors="replace")
 
 
 def _cut(value: str) -> str:

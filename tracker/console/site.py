@@ -183,6 +183,7 @@ class ConsoleSite:
         """Return the data of a device, with its latest commands."""
         self._parts.access.authorize(request)
         found = await self._parts.devices.one(_checked(device_id))
+        await self._parts.commands.read_waiting(device_id)
         found["commands"] = self._parts.commands.latest(MAX_COMMANDS, device_id)
         found["commands_error"] = self._parts.sampler.commands_error
         return found
@@ -211,11 +212,9 @@ class ConsoleSite:
         text = _text(body, "text", MAX_TEXT_BYTES)
         sender = visitor.session.operator or "local user"
         instance_id = await self._parts.devices.owner(device_id)
-        reply = await self._parts.ports.send_command(device_id, text, instance_id)
+        reply = await self._parts.ports.send_command(device_id, text, instance_id, sender=sender)
         command_id = reply["command_id"]
-        self._parts.commands.sent(
-            command_id, device_id=device_id, text=text, by=sender, status=reply["status"]
-        )
+        self._parts.commands.sent(reply, device_id=device_id, text=text, by=sender)
         # The text may contain a secret, therefore it is not logged.
         self._log.info(
             "command {command_id} to {device_id} sent by {sender}",

@@ -8,8 +8,17 @@ from typing import Final, TypeVar
 
 from attrs import define, field, frozen
 
+from tracker.command import is_device_id
 from tracker.errors import Refused, Unavailable
-from tracker.keys import CONNECTIONS, RESPONSES, WAITING, checkpoint, dead_letters, outbound
+from tracker.keys import (
+    CONNECTIONS,
+    RESPONSES,
+    WAITING,
+    checkpoint,
+    dead_letters,
+    outbound,
+    waiting_commands,
+)
 from tracker.log.allowance import size_of
 from tracker.log.entries import StreamEntry
 from tracker.log.redis.checkpoint import find_skipped
@@ -28,6 +37,9 @@ MAX_INSTANCES: Final = 200
 #: Maximum number of dead letters per stream, and of queued commands per instance.
 MAX_LETTERS: Final = 20
 MAX_QUEUED: Final = 20
+#: Maximum number of devices whose waiting commands are read, and of commands per device.
+MAX_WAITING_DEVICES: Final = 20
+MAX_WAITING: Final = 5
 #: Maximum size of these entries in a snapshot, in bytes; further ones are only counted.
 MAX_SNAPSHOT_BYTES: Final = 4 << 20
 
@@ -74,7 +86,7 @@ class Snapshot:
     queued: int | None
     """Number of commands that instances have not finished; None if unknown."""
     entries: Sequence[StreamEntry]
-    """The first entries of these commands."""
+    """The first entries of these commands, and of some that wait for their devices."""
     dead: Sequence[DeadLetters]
     """Dead letters of the streams that have any."""
     left_out: int = 0
@@ -129,6 +141,7 @@ async def take_snapshot(
         count, these = await reader.queued(outbound(heartbeat.instance_id))
         queued += count
         entries += these
+    entries += await reader.waiting_entries()
     return Snapshot(
         lags=lags,
         responses=await reader.lag(Part.COMMANDS, RESPONSES),
@@ -199,6 +212,18 @@ class _SnapshotReader:
         if not (count := await self.size(Part.QUEUED, "XLEN", name, "a stream")):
             return 0, []
         return count, await self._entries(Part.QUEUED, name, MAX_QUEUED)
+
+    async def waiting_entries(self) -> list[StreamEntry]:
+        """Return the first commands that wait for some of the devices."""
+        reading = self.redis.execute("SSCAN", WAITING, 0, "COUNT", MAX_WAITING_DEVICES)
+        found = await self._read(Part.WAITING, WAITING, reading, "a set")
+        entries = []
+        for device in found[1][:MAX_WAITING_DEVICES] if found else []:
+            device_id = device.decode(errors="replace")
+            if is_device_id(device_id):
+                name = waiting_commands(device_id)
+                entries += await self._entries(Part.WAITING, name, MAX_WAITING)
+        return entries
 
     async def _entries(
         self, part: Part, name: str, count: int, newest: bool = False

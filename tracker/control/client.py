@@ -140,7 +140,8 @@ class ControlClient(Service):
         :param content: the text of the command, or its bytes.
         :param wait: True: wait for the final response without a time limit.
         :param options: ``command_id``, ``codec``, ``expires_at`` or ``expires_in`` (seconds),
-            ``timeout`` (seconds), ``offline`` (``wait`` or ``fail``).
+            ``timeout`` (seconds), ``offline`` (``wait`` or ``fail``), ``sender`` (a name for
+            people; default: that of the client).
         :raises CannotSendBytes: if the instance is of a version that sends only texts.
         """
         seconds = None if wait else REPLY_TIMEOUT
@@ -155,14 +156,24 @@ class ControlClient(Service):
                 raise CannotSendBytes from None
             raise
 
-    async def command_status(self, command_id: str, device_id: str | None = None) -> dict[str, Any]:
+    async def command_status(
+        self, command_id: str, device_id: str | None = None, seconds: float = 0
+    ) -> dict[str, Any]:
         """Return the status of a command.
 
         :param device_id: its device; needed to find a command that is queued at another instance
             or waits.
+        :param seconds: time to wait for a final status, up to a minute. An instance of an earlier
+            version does not wait.
         :raises NoSuchCommand: if the command is not found.
         """
-        return await self._call(CommandStatus, command_id=command_id, device_id=device_id)
+        return await self._call(
+            CommandStatus,
+            seconds + REPLY_TIMEOUT,
+            command_id=command_id,
+            device_id=device_id,
+            seconds=seconds,
+        )
 
     async def drop_connection(self, device_id: str) -> str:
         """Close the connection of a device to the instance; return its network address.

@@ -24,6 +24,11 @@ MAX_TEXT: Final = 15_000
 MAX_RAW_BYTES: Final = 30_000
 #: Characters of an id or a name; longer ones are cut.
 MAX_NAME: Final = 64
+#: Seconds after its expiry within which an unwritten command ends at the latest.
+FINAL_STATUS_GRACE: Final = 120.0
+#: Statuses of a command that was not claimed yet.
+QUEUED: Final = "queued"
+WAITING: Final = "waiting"
 #: Characters of an error's text; longer ones are cut.
 MAX_ERROR: Final = 500
 
@@ -107,6 +112,10 @@ _STATUS: Final = [
     (b"response", amp.Unicode(optional=True)),
     (b"truncated", amp.Boolean(optional=True)),
     (b"at", amp.Unicode(optional=True)),
+    (b"expires_at", amp.Unicode(optional=True)),
+    (b"text", amp.Unicode(optional=True)),
+    (b"sender", amp.Unicode(optional=True)),
+    (b"sent_at", amp.Unicode(optional=True)),
 ]
 
 
@@ -219,6 +228,7 @@ class SendCommand(ControlCommand):
         (b"expires_in", amp.Float(optional=True)),
         (b"timeout", amp.Float(optional=True)),
         (b"offline", amp.Unicode(optional=True)),
+        (b"sender", amp.Unicode(optional=True)),
         (b"wait", amp.Boolean(optional=True)),
     ]
     response: ClassVar[Any] = [
@@ -230,12 +240,13 @@ class SendCommand(ControlCommand):
 
 
 class CommandStatus(ControlCommand):
-    """Return the status of a command."""
+    """Return the status of a command, at once or when it is final."""
 
     commandName = b"CommandStatus"
     arguments: ClassVar[Any] = [
         (b"command_id", amp.Unicode()),
         (b"device_id", amp.Unicode(optional=True)),
+        (b"seconds", amp.Float(optional=True)),
     ]
     response: ClassVar[Any] = [
         (b"command_id", amp.Unicode()),

@@ -80,7 +80,7 @@ class ClientHandler(Locator):
                 ListConnections: operations.list_connections,
                 ListDeviceRegistry: operations.list_device_registry,
                 GetDevice: operations.get_device,
-                SendCommand: operations.send_command,
+                SendCommand: self._send_command,
                 CommandStatus: operations.command_status,
                 DropConnection: operations.drop_connection,
                 Watch: self._watch,
@@ -91,6 +91,7 @@ class ClientHandler(Locator):
             }
         )
         self._instance = instance
+        self._operations = operations
         self._clock = clock
         self._client = client
         self._caller: _Caller | None = None
@@ -182,6 +183,11 @@ class ClientHandler(Locator):
             "permission": permission.value,
         }
 
+    async def _send_command(self, *, sender: str | None, **arguments: Any) -> dict[str, Any]:
+        caller = self._caller
+        assert caller is not None  # noqa: S101 - see check()
+        return await self._operations.send_command(sender=sender or caller.sender, **arguments)
+
     def _watch(self, device_id: str) -> dict[str, Any]:
         if device_id not in self._watched:
             if len(self._watched) >= MAX_WATCHED:
@@ -218,6 +224,12 @@ class _Caller:
     @property
     def permission(self) -> Permission | None:
         return self.permissions.of(self.peer)
+
+    @property
+    def sender(self) -> str:
+        """Name of the sender of commands that do not name one."""
+        # The address of a local client does not identify a sender.
+        return self.name or self.peer.name if self.peer.kind == "tcp" else self.peer.name
 
 
 class _Audit:

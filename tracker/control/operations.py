@@ -6,6 +6,7 @@ import heapq
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
@@ -14,15 +15,27 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from tracker import __version__
-from tracker.command import BadCommand, Command, Response, StatusUpdate
+from tracker.command import (
+    MAX_RECORDED_BYTES,
+    BadCommand,
+    Command,
+    Recorded,
+    Response,
+    StatusUpdate,
+    parse_time,
+)
+from tracker.commands.deadlines import GRACE_MS, end_expired
 from tracker.commands.deviceregistry import connections, owners, vendors
 from tracker.commands.ledger import CommandLedger, Effect
 from tracker.commands.records import find_command, read_record, waiting_count
 from tracker.control.commands import (
+    FINAL_STATUS_GRACE,
     MAX_NAME,
     MAX_RAW_BYTES,
     MAX_ROWS,
     MAX_TEXT,
+    QUEUED,
+    WAITING,
     BadArgument,
     ControlCommand,
     Lag,
@@ -35,6 +48,7 @@ from tracker.control.commands import (
 )
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import ConnectionFacts, IInstance, Traffic
+from tracker.log.entries import StreamEntry
 from tracker.log.redis.heartbeats import advertised_streams
 from tracker.log.redis.lag import stream_lag
 from tracker.observe.levels import LogLevels, check_namespace
@@ -49,8 +63,10 @@ DEFAULT_EXPIRY: Final = 300.0
 MAX_EXPIRY: Final = 366 * 86_400.0
 #: Seconds between two checks for the final status of a command.
 POLL_INTERVAL: Final = 0.1
-#: Seconds after its expiry within which a janitor ends an unwritten command.
-FINAL_STATUS_GRACE: Final = 120.0
+#: Seconds between two looks for expired commands, while a client waits for one.
+LOOK_INTERVAL: Final = 1.0
+#: Maximum of the seconds that a request for the status of a command waits for a final one.
+MAX_STATUS_WAIT: Final = 60.0
 #: Bytes of the rows of a page; AMP allows 65,535 for a value.
 MAX_PAGE_BYTES: Final = 60_000
 #: Characters of a stream's or a group's name that are sent.
@@ -59,10 +75,6 @@ MAX_STREAM_NAME: Final = 200
 _MAX_REASON: Final = 1000
 #: Maximum of the seconds that a drain takes.
 MAX_DRAIN_SECONDS: Final = 3600.0
-
-#: Statuses of a command that was not claimed yet.
-QUEUED: Final = "queued"
-WAITING: Final = "waiting"
 
 T = TypeVar("T")
 
@@ -80,6 +92,7 @@ class Operations:
         self._redis = redis
         self._levels = levels
         self._ledger = CommandLedger(clock, redis, instance.instance_id)
+        self._next_look = 0.0  # for expired commands
 
     def info(self) -> dict[str, Any]:
         """See the command Info."""
@@ -201,32 +214,45 @@ class Operations:
         if wait:
             return await self._wait_for_final_status(command)
         if effect in (Effect.FINISHED, Effect.KNOWN):
-            return await self.command_status(command.command_id, command.device_id)
+            return await self._status(command.command_id, command.device_id)
         status = QUEUED if effect is Effect.MOVED else WAITING
         return {
             "command_id": command.command_id,
             "instance_id": instance_id or None,
             "status": status,
+            "expires_at": iso_milliseconds(command.expires_at),
         }
 
-    async def command_status(self, command_id: str, device_id: str | None) -> dict[str, Any]:
+    async def command_status(
+        self, command_id: str, device_id: str | None, seconds: float | None = None
+    ) -> dict[str, Any]:
         """See the command CommandStatus."""
+        status = await self._status(command_id, device_id)
+        if not seconds or not seconds > 0:
+            return status
+        deadline = self._clock.seconds() + min(seconds, MAX_STATUS_WAIT)
+        while self._clock.seconds() < deadline and not await self._has_ended(command_id):
+            if status.get("expires_at"):
+                await self._end_expired(parse_time(status["expires_at"]))
+            await deferLater(self._clock, POLL_INTERVAL)
+        return await self._status(command_id, device_id)
+
+    async def _status(self, command_id: str, device_id: str | None) -> dict[str, Any]:
         if recorded := await self._recorded_status(command_id):
             return recorded
-        if self._instance.holds_command(command_id):
+        held = self._instance.held_command(command_id)
+        if held is not None:
             return {
                 "command_id": command_id,
                 "instance_id": self._instance.instance_id,
                 "status": QUEUED,
+                "expires_at": iso_milliseconds(held.expires_at),
+                **_recorded_fields(Recorded.of(held)),
             }
         if device_id is not None:
-            owner = await self._from_redis(find_command(self._redis, command_id, device_id))
-            if owner is not None:
-                return {
-                    "command_id": command_id,
-                    "instance_id": brief(owner, MAX_NAME) or None,
-                    "status": QUEUED if owner else WAITING,
-                }
+            found = await self._from_redis(find_command(self._redis, command_id, device_id))
+            if found is not None:
+                return _queued_fields(command_id, *found)
         # The command may have been claimed between these checks.
         if recorded := await self._recorded_status(command_id):
             return recorded
@@ -333,6 +359,7 @@ class Operations:
         expires_at: str | None,
         expires_in: float | None,
         timeout: float | None,
+        sender: str,
     ) -> Command:
         if text is None and payload_hex is None:
             raise BadArgument("text is missing")
@@ -354,6 +381,8 @@ class Operations:
                 codec=codec or "",
                 timeout="" if timeout is None else repr(timeout),
                 payload_hex=payload_hex or "",
+                sender=sender,
+                sent_at=iso_milliseconds(self._ledger.now),
             )
         except BadCommand as error:
             raise BadArgument(str(error)) from None
@@ -362,8 +391,21 @@ class Operations:
         """Return the status of a command when it is final, or when it is overdue."""
         deadline = command.expires_at + (command.timeout + FINAL_STATUS_GRACE) * 1000
         while self._ledger.now <= deadline and not await self._has_ended(command.command_id):
+            await self._end_expired(command.expires_at)
             await deferLater(self._clock, POLL_INTERVAL)
-        return await self.command_status(command.command_id, command.device_id)
+        return await self._status(command.command_id, command.device_id)
+
+    async def _end_expired(self, expires_at: int) -> None:
+        """End expired commands if one that a client waits for expires at this time.
+
+        A janitor does so, too, but a client must not depend on one.
+        """
+        now = self._clock.seconds()
+        if self._ledger.now < expires_at + GRACE_MS or now < self._next_look:
+            return
+        self._next_look = now + LOOK_INTERVAL
+        with suppress(Refused, Unavailable):
+            await end_expired(self._redis, self._ledger)
 
     async def _has_ended(self, command_id: str) -> bool:
         try:
@@ -446,6 +488,33 @@ def _connection(facts: ConnectionFacts) -> dict[str, Any]:
     }
 
 
+def _queued_fields(command_id: str, owner: str, entry: StreamEntry) -> dict[str, Any]:
+    """Return the status of a command that no instance has claimed.
+
+    :param owner: the instance whose stream has the entry; empty if the command waits.
+    """
+    expires_at = None
+    with suppress(BadCommand):  # its instance or a janitor ends it as malformed
+        expires_at = iso_milliseconds(Command.from_entry(entry.content or ()).expires_at)
+    return {
+        "command_id": command_id,
+        "instance_id": brief(owner, MAX_NAME) or None,
+        "status": QUEUED if owner else WAITING,
+        "expires_at": expires_at,
+        **_recorded_fields(Recorded.from_fields(entry.fields)),
+    }
+
+
+def _recorded_fields(recorded: Recorded | None) -> dict[str, Any]:
+    if recorded is None:
+        return {}
+    return {
+        "text": brief(recorded.text, MAX_RECORDED_BYTES) or None,
+        "sender": brief(recorded.sender, MAX_NAME) or None,
+        "sent_at": recorded.sent_at or None,
+    }
+
+
 def _response_fields(command_id: str, response: Response) -> dict[str, Any]:
     update = _cut(response.update)
     return {
@@ -456,6 +525,7 @@ def _response_fields(command_id: str, response: Response) -> dict[str, Any]:
         "response": update.response or None,
         "truncated": update is not response.update,
         "at": brief(response.at, MAX_NAME) or None,
+        **_recorded_fields(response.recorded),
     }
 
 

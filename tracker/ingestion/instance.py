@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from tracker.command import Command
 from tracker.commands.delivery import CommandDelivery
 from tracker.ingestion.draining import Drain
 from tracker.ingestion.gateway import Gateway
@@ -97,9 +98,9 @@ class Instance(Service):
         """See IInstance."""
         return self._delivery.backlog(device_id)
 
-    def holds_command(self, command_id: str) -> bool:
+    def held_command(self, command_id: str) -> Command | None:
         """See IInstance."""
-        return self._delivery.holds(command_id)
+        return self._delivery.command(command_id)
 
     def drop(self, device_id: str) -> str | None:
         """See IInstance."""

@@ -29,6 +29,11 @@ _OF_FRAMES: Final = (
 _BUDGETS: Final = ("source", "device", "unknown_sources")
 #: Upper bounds of records in one call.
 _BATCHES: Final = (1, 2, 5, 10, 20, 50, 100, 255)
+#: Status of a command → its reasons; the other statuses have none.
+_REASONS: Final = {
+    Status.FAILED: [reason.value for reason in Reason if reason is not Reason.UNKNOWN_COMMAND],
+    Status.RESPONDED: ["", Reason.UNKNOWN_COMMAND.value],
+}
 #: Codec label of frames that were not decoded.
 _UNKNOWN: Final = "unknown"
 
@@ -260,7 +265,7 @@ class IngestMetrics:
         )
         given = self._delivery.responses
         for status in Status:
-            for reason in Reason if status is Status.FAILED else ("",):
+            for reason in _REASONS.get(status, [""]):
                 responses.add_metric([status, reason], given[status, reason])
         yield responses
         held = gauge("tracker_commands_held", "Entries of commands that this instance holds.")

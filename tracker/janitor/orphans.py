@@ -49,7 +49,7 @@ T = TypeVar("T")
 #: Name of the janitor in responses.
 JANITOR: Final = "janitor"
 
-_REPAIR: Final = "Rename or delete the key, or stop what writes it."
+REPAIR: Final = "Rename or delete the key, or stop what writes it."
 
 
 @define
@@ -118,7 +118,7 @@ class OrphanSweeper:
             instance_id = _text(raw_id)
             if instance_id is None:
                 key = outbound("").encode() + raw_id
-                self._malformed_keys.report(key, "not a valid instance ID", _REPAIR)
+                self._malformed_keys.report(key, "not a valid instance ID", REPAIR)
             elif instance_id not in living:
                 taking_over = self._take_over(instance_id, counts, may_continue)
                 await self._safely(outbound(instance_id), taking_over)
@@ -131,7 +131,7 @@ class OrphanSweeper:
         except Unavailable:
             raise
         except Refused as error:
-            self._malformed_keys.report(key, f"cannot be swept: {error}", _REPAIR)
+            self._malformed_keys.report(key, f"cannot be swept: {error}", REPAIR)
         except Exception:  # noqa: BLE001 - a failure must not affect the other keys
             self._log.failure("{key}: cannot be swept", key=shown(key))
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.errors import Refused, Unavailable
+from tracker.janitor.expiry import Expiry
 from tracker.janitor.orphans import RESULTS, OrphanSweeper, SweepCounts
 from tracker.janitor.retention import Retention, StreamTrimmer
 from tracker.keys import RESPONSES
@@ -113,6 +114,10 @@ class Janitor(RedisTimer):
                 seconds=now - began,
             )
 
+    def count_expired(self, number: int) -> None:
+        """Count commands that were ended between two rounds, because they had expired."""
+        self._metrics.count_commands({"expired": number})
+
 
 class _Metrics:
     def __init__(self, metrics_registry: CollectorRegistry) -> None:
@@ -171,7 +176,11 @@ class _Metrics:
         self._connections.inc(counts.connections)
         self._streams.inc(counts.streams)
         self._rounds.inc()
-        for result, number in counts.commands.items():
+        self.count_commands(counts.commands)
+
+    def count_commands(self, results: Mapping[str, int]) -> None:
+        """Add numbers of commands by their result."""
+        for result, number in results.items():
             self._commands.labels(result).inc(number)
 
 
@@ -216,6 +225,7 @@ def janitor_role(
         watchdog=watchdog,
     )
     janitor.setServiceParent(role)
+    Expiry(reactor, redis, janitor.count_expired).setServiceParent(role)
     StrandedStreams(reactor, redis, streams, metrics_registry=metrics_registry).setServiceParent(
         role
     )

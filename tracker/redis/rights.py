@@ -62,8 +62,10 @@ _ARGUMENTS: Final[dict[str, Command]] = {
     "xtrim": (_KEY, "MINID", "0"),
     "zadd": (_KEY, "0", "a"),
     "zrangebylex": (_KEY, "-", "+"),
+    "zrangebyscore": (_KEY, "-inf", "0"),
     "zrem": (_KEY, "a"),
     "zrevrangebylex": (_KEY, "+", "-"),
+    "zscore": (_KEY, "a"),
 }
 
 

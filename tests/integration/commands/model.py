@@ -16,6 +16,7 @@ from tests.servers import RedisServer
 from tests.system.commands import FINAL, responses
 from tests.waiting import until
 from tracker.command import Answer, Command, CommandFrame
+from tracker.commands.deadlines import end_expired
 from tracker.commands.delivery import CommandDelivery
 from tracker.commands.ledger import CommandLedger
 from tracker.commands.registration import DeviceRegistration
@@ -362,6 +363,10 @@ class World:
 
     async def do_advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
+
+    async def do_expiry(self) -> None:
+        """Let a janitor look for expired commands between two rounds."""
+        await end_expired(self.connection, CommandLedger(self.clock, self.connection, "janitor"))
 
     async def do_janitor(self) -> None:
         await OrphanSweeper(self.clock, self.connection, True).sweep(SweepCounts(), lambda: True)

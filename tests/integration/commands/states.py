@@ -106,9 +106,13 @@ async def offer_unwritten(ledger: CommandLedger, entry: StreamEntry, command: Co
     return await ledger.offer(entry, command, waits=True, unwritten=True)
 
 
+async def expire(ledger: CommandLedger, entry: StreamEntry, command: Command) -> Effect:
+    return await ledger.expire(entry, command)
+
+
 OPERATIONS: Final = (
     *(claim, recover, finish_unwritten, finish_written),
-    *(refuse, offer, offer_unwritten),
+    *(refuse, offer, offer_unwritten, expire),
 )
 
 #: Operation → effect and response if the command was not claimed before.
@@ -120,6 +124,7 @@ EXPECTED: Final[dict[Operation, tuple[Effect, tuple[str, str, str] | None]]] = {
     claim: (Effect.WON, None),
     offer: (Effect.WAITS, None),
     offer_unwritten: (Effect.WAITS, None),
+    expire: (Effect.FINISHED, ("c1", "expired", "")),
 }
 
 
@@ -140,6 +145,8 @@ def expected(
             return Effect.OVER, IN_DOUBT
         if operation is offer_unwritten and not here:
             return Effect.GONE, None
+        if operation is expire:
+            return Effect.KNOWN, None
         return EXPECTED[operation]
     if not here:
         if operation is finish_written and state == "open":

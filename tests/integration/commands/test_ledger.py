@@ -66,7 +66,8 @@ async def test_operation_has_its_documented_effect_in_each_state(
     # A repeated operation changes nothing.
     before = dump_all(redis)
     again = await operation(ledger, entry, command)
-    assert again is (effect if effect in (Effect.WON, Effect.OPEN) else Effect.GONE)
+    unchanged = (Effect.WON, Effect.OPEN, Effect.KNOWN)
+    assert again is (effect if effect in unchanged else Effect.GONE)
     assert dump_all(redis) == before
     assert ledger.responses == ({} if response is None else {response[1:]: 1})
 
@@ -159,6 +160,7 @@ async def test_delivered_response_is_appended_once(
     assert responded["device_id"] == DEVICE
     assert list(responded) == [
         *("command_id", "device_id", "instance_id", "status", "response", "reason", "at"),
+        *("payload", "payload_hex", "sender", "sent_at"),
     ]
 
 

@@ -36,6 +36,7 @@ from tests.servers import RedisServer
 from tests.system.commands import fields
 from tracker.command import Command
 from tracker.commands.ledger import CommandLedger, Effect
+from tracker.keys import DEADLINES
 
 ODD_FIELDS: Final = [
     *(b"colour", b"\x00\xff", b"command_id", b"c1", b"device_id", DEVICE.encode()),
@@ -138,7 +139,8 @@ async def test_submitted_command_goes_to_the_instance_of_its_device(
     assert await ledger.submit(command) == (Effect.MOVED, "one")
     assert Command.from_entry(contents(redis, STREAM)[0]) == command
     assert summaries(redis) == []
-    assert set(redis.client.keys("commands:*")) == {STREAM.encode(), outbound("two").encode()}
+    keys = {STREAM.encode(), outbound("two").encode(), DEADLINES.encode()}
+    assert set(redis.client.keys("commands:*")) == keys
 
 
 @ensureDeferred

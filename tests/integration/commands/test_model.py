@@ -36,6 +36,7 @@ ACTIONS: Final[Mapping[str, tuple[int, tuple[Sequence[Any], ...]]]] = {
     "crash_soon": (2, (INSTANCES, range(1, 9))),
     "look_dead": (1, (INSTANCES,)),
     "janitor": (3, ()),
+    "expiry": (5, ()),
     "settle": (16, ()),
 }
 RUNS: Final = 60

@@ -247,6 +247,61 @@ async def test_text_of_a_queued_command_is_kept_after_its_response(
 
 
 @ensureDeferred
+async def test_command_that_has_ended_is_shown_with_its_text_sender_and_times(
+    redis: RedisServer, log: CommandLog
+) -> None:
+    sent_at, ended_at = "2026-11-22T10:00:00.000Z", "2026-11-22T10:00:03.000Z"
+    recorded = {"payload": "getinfo", "payload_hex": "", "sender": "anna", "sent_at": sent_at}
+    respond(redis, "c1", "delivered", at="2026-11-22T10:00:01.000Z", **recorded)
+    respond(redis, "c1", "responded", at=ended_at, **recorded)
+    respond(redis, "c2", "expired", **recorded | {"payload": "", "payload_hex": "0a0b"})
+    respond(redis, "old", "expired")
+    await log.update([])
+    known = {one["command_id"]: one for one in log.latest(10)}
+    first = known["c1"]
+    assert (first["text"], first["by"], first["sent_at"]) == ("getinfo", "anna", sent_at)
+    assert (first["delivered_at"], first["at"]) == ("2026-11-22T10:00:01.000Z", ended_at)
+    assert known["c2"]["text"] == "0x0a0b"
+    assert known["old"]["text"] is None  # of an earlier version: shown as not recorded
+
+
+@ensureDeferred
+async def test_waiting_command_is_shown_with_its_expiry_until_it_is_queued(
+    redis: RedisServer, connected: Connected, log: CommandLog
+) -> None:
+    expires_at = "2026-11-22T10:00:00.000Z"
+    fields = {"command_id": "c1", "device_id": DEVICE, "payload": "getinfo", "sender": "anna"}
+    fields["expires_at"] = expires_at
+    redis.client.sadd("commands:waiting", DEVICE, "not a device")
+    redis.client.xadd(f"commands:waiting:{DEVICE}", fields)
+    snapshot = await take_snapshot(connected.connection, [])
+    await log.update(snapshot.entries)
+    (known,) = log.latest(10)
+    assert (known["status"], known["expires_at"], known["by"]) == ("waiting", expires_at, "anna")
+    assert known["instance_id"] == ""
+    redis.client.xadd("commands:outbound:one", fields)
+    redis.client.delete("commands:waiting", f"commands:waiting:{DEVICE}")
+    set_heartbeat(redis, "one")
+    await log.update((await take_snapshot(connected.connection, [])).entries)
+    (known,) = log.latest(10)
+    assert (known["status"], known["instance_id"]) == ("queued", "one")
+    assert snapshot.unknown == {}
+
+
+@ensureDeferred
+async def test_commands_that_wait_for_one_device_are_read_on_request(
+    redis: RedisServer, log: CommandLog
+) -> None:
+    for number in range(3):
+        fields = {"command_id": f"c{number}", "device_id": DEVICE, "payload": "getinfo"}
+        redis.client.xadd(f"commands:waiting:{DEVICE}", fields)
+    await log.read_waiting(DEVICE)
+    assert [one["status"] for one in log.latest(10, DEVICE)] == ["waiting"] * 3
+    redis.client.set("commands:waiting:356307042441021", "x")
+    await log.read_waiting("356307042441021")
+
+
+@ensureDeferred
 async def test_bytes_of_a_queued_command_are_shown_in_hex(
     redis: RedisServer, connected: Connected, log: CommandLog
 ) -> None:

@@ -36,6 +36,7 @@ def test_command_is_sent_with_all_fields_of_its_row(bench: Bench) -> None:
         "command_id": key,
         "codec": "14",
         "expires_at": LATER,
+        "sender": "Directus",
         "timeout": 5,
     }
     row = bench[key]

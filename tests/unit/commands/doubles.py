@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, cast
 
 from attrs import define, field
@@ -44,9 +44,12 @@ class Device(FakeConnection):
             self.busy = self.busy_next.pop(0)
         return FakeConnection.when_free(self, silence_limit)
 
-    def answer(self, text: str, codec: str = "12", refused: bool = False) -> None:
-        """Answer a command."""
-        self.gateway.command_answered(self, Answer(codec, text, refused))
+    def answer(self, text: str, codec: str = "12", **facts: bool) -> None:
+        """Answer a command.
+
+        :param facts: ``refused``, ``unknown``.
+        """
+        self.gateway.command_answered(self, Answer(codec, text, **facts))
 
 
 @define(eq=False)
@@ -69,6 +72,8 @@ class FakeLedger:
     texts: dict[str, str] = field(factory=dict)
     """Command ID → text of its final response."""
     responses: Counter[tuple[str, str]] = field(factory=Counter)
+    indexed: list[str] = field(factory=list)
+    """IDs of the commands that were added to the index of deadlines."""
 
     @property
     def now(self) -> int:
@@ -111,6 +116,11 @@ class FakeLedger:
 
     async def drop(self, entry: StreamEntry) -> None:
         await self._call("drop", entry.id, Effect.RECORDED)
+
+    async def index(self, commands: Iterable[tuple[StreamEntry, Command]]) -> None:
+        self.indexed += [command.command_id for _, command in commands]
+        if self.errors["index"]:
+            raise self.errors["index"].pop(0)
 
     async def entry(self, stream: str, entry_id: str) -> StreamEntry:
         await self._call("entry", entry_id, Effect.RECORDED)

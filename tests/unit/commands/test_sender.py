@@ -43,15 +43,23 @@ def test_every_state_with_a_transition_has_a_handler_and_can_be_reached() -> Non
 
 
 @pytest.mark.parametrize(
-    ("refused", "status"), [(False, "responded"), (True, "rejected")], ids=["answered", "nack"]
+    ("facts", "status"),
+    [
+        ({}, "responded"),
+        ({"refused": True}, "rejected"),
+        ({"unknown": True}, "responded/unknown_command"),
+    ],
+    ids=["answered", "nack", "unknown"],
 )
-def test_command_is_written_and_answered(refused: bool, status: str, one: DeliveryBench) -> None:
+def test_command_is_written_and_answered(
+    facts: dict[str, bool], status: str, one: DeliveryBench
+) -> None:
     device = one.login()
     one.send("c1", payload="getinfo", codec="14")
     assert device.written == ["getinfo"]
     assert one.backlog() == (0, True)
     one.clock.advance(3)
-    device.answer("INI:2026/1/1", codec="14", refused=refused)
+    device.answer("INI:2026/1/1", codec="14", **facts)
     assert one.ended == {"c1": status}
     assert one.ledger.texts == {"c1": "INI:2026/1/1"}
     assert one.ledger.calls == [("claim", "c1"), ("delivered", "c1"), ("finish", "c1")]

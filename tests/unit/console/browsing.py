@@ -78,7 +78,8 @@ def empty_redis() -> FakeRedis:
     def missing(key: str, *fields: str) -> list[None]:
         return [None] * len(fields)
 
-    lists: dict[str, Any] = {one: [] for one in ("SMEMBERS", "MGET", "XREVRANGE", "HGETALL")}
+    names = ("SMEMBERS", "MGET", "XRANGE", "XREVRANGE", "HGETALL")
+    lists: dict[str, Any] = {one: [] for one in names}
     return FakeRedis(replies={"HMGET": missing, "HSCAN": [b"0", []], **lists})
 
 

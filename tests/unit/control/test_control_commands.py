@@ -14,6 +14,7 @@ from tests.unit.control.wire import (
     Port,
 )
 from tracker import __version__
+from tracker.command import Command
 from tracker.control.commands import (
     COMMANDS,
     MAX_ROWS,
@@ -36,10 +37,12 @@ from tracker.control.commands import (
 )
 from tracker.control.operations import MAX_DRAIN_SECONDS
 
+COMMAND = Command("c1", DEVICE, "getinfo", 1_795_341_600_250, sender="anna")
+
 
 def test_info_describes_the_instance(port: Port, client: Client) -> None:
     port.instance.connect(DEVICE)
-    port.instance.held.add("c1")
+    port.instance.held["c1"] = COMMAND
     watching = port.client()
     watching.ask(Watch, device_id=DEVICE)
     watching.ask(Watch, device_id=OTHER)
@@ -226,6 +229,8 @@ def test_command_status_is_read_from_the_record_in_redis(port: Port, client: Cli
     assert (reply["status"], reply["instance_id"]) == ("delivered", "two")
     content = [b"command_id", b"c1", b"instance_id", b"two", b"status", b"responded"]
     content += [b"response", b"fine", b"at", b"2026-11-22T10:00:00.000Z"]
+    content += [b"payload", b"", b"payload_hex", b"0a0b", b"sender", b"anna"]
+    content += [b"sent_at", b"2026-11-22T09:00:00.000Z"]
     port.redis.replies = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
     assert client.ask(CommandStatus, command_id="c1") == {
         "command_id": "c1",
@@ -235,16 +240,22 @@ def test_command_status_is_read_from_the_record_in_redis(port: Port, client: Cli
         "response": "fine",
         "truncated": False,
         "at": "2026-11-22T10:00:00.000Z",
+        "expires_at": None,
+        "text": "0x0a0b",
+        "sender": "anna",
+        "sent_at": "2026-11-22T09:00:00.000Z",
     }
 
 
 def test_queued_command_is_reported_and_unknown_command_is_an_error(
     port: Port, client: Client
 ) -> None:
-    port.instance.held.add("c1")
+    port.instance.held["c1"] = COMMAND
     port.redis.replies = {"XRANGE": [], "HMGET": [None]}
     reply = client.ask(CommandStatus, command_id="c1")
     assert (reply["status"], reply["instance_id"]) == ("queued", "one")
+    assert (reply["text"], reply["sender"]) == ("getinfo", "anna")
+    assert reply["expires_at"] == "2026-11-22T10:00:00.250Z"
     error = client.refusal(CommandStatus, command_id="c2", device_id=DEVICE)
     assert isinstance(error, NoSuchCommand)
 

@@ -8,12 +8,13 @@ import pytest
 
 from tests.unit.control.wire import DEVICE, OTHER, Client, PendingReply, Port
 from tracker.control.commands import (
+    FINAL_STATUS_GRACE,
     CommandStatus,
     NoSuchCommand,
     RedisUnavailable,
     SendCommand,
 )
-from tracker.control.operations import FINAL_STATUS_GRACE, POLL_INTERVAL
+from tracker.control.operations import POLL_INTERVAL
 from tracker.keys import outbound, waiting_commands
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
@@ -22,7 +23,7 @@ AT = "2026-11-22T10:00:00.000Z"
 
 def begin(port: Port, client: Client, **options: Any) -> PendingReply:
     """Send a command that waits for its device, and for its final response."""
-    port.redis.replies["EVALSHA"] = [b"waits", b""]
+    port.redis.replies |= {"EVALSHA": [b"waits", b""], "ZRANGEBYSCORE": []}
     asked = client.begin(
         SendCommand, device_id=DEVICE, text="getinfo", command_id="c1", wait=True, **options
     )
@@ -73,6 +74,7 @@ def test_waiting_client_receives_the_final_response(
         "response": final.get("response"),
         "truncated": False,
         "at": AT,
+        **dict.fromkeys(("expires_at", "text", "sender", "sent_at")),  # of an earlier version
     }
     assert port.timers == 0
 
@@ -112,6 +114,83 @@ def test_client_keeps_waiting_during_an_outage_of_redis(port: Port, client: Clie
     assert asked.result()["response"] == "fine"
 
 
+def test_status_is_returned_when_it_is_final_or_after_the_requested_time(
+    port: Port, client: Client
+) -> None:
+    port.redis.replies |= {"HMGET": [None], "ZRANGEBYSCORE": []}
+    holding(port, waiting_commands(DEVICE))
+    about = {"command_id": "c1", "device_id": DEVICE}
+    asked = client.begin(CommandStatus, **about, seconds=4.95)
+    client.pump()
+    for _ in range(49):
+        look(port, client)
+    assert not asked.has_reply
+    look(port, client)
+    assert asked.result()["status"] == "waiting"
+    asked = client.begin(CommandStatus, **about, seconds=3600.0)
+    client.pump()
+    look(port, client)
+    assert not asked.has_reply
+    ends(port, status="expired")
+    look(port, client)
+    assert asked.result()["status"] == "expired"
+    asked = client.begin(CommandStatus, **about, seconds=3600.0)
+    client.pump()
+    assert asked.result()["status"] == "expired"
+    assert port.timers == 0
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_status_is_returned_at_once_without_a_time_to_wait(
+    seconds: float, port: Port, client: Client
+) -> None:
+    port.redis.replies["HMGET"] = [None]
+    holding(port, waiting_commands(DEVICE))
+    reply = client.ask(CommandStatus, command_id="c1", device_id=DEVICE, seconds=seconds)
+    assert reply["status"] == "waiting"
+    assert port.timers == 0
+
+
+def test_waiting_client_ends_the_expired_command_without_a_janitor(
+    port: Port, client: Client
+) -> None:
+    looks: list[int] = []
+
+    def due(key: str, first: str, last: int, *limit: Any) -> list[bytes]:
+        looks.append(last)
+        return []
+
+    asked = begin(port, client, expires_in=10.0)
+    port.redis.replies["ZRANGEBYSCORE"] = due
+    port.clock.pump([POLL_INTERVAL] * 104)
+    client.pump()
+    assert looks == []
+    port.clock.pump([POLL_INTERVAL] * 30)
+    client.pump()
+    assert 2 <= len(looks) <= 4
+    ends(port, status="expired")
+    look(port, client)
+    assert asked.result()["status"] == "expired"
+
+
+@pytest.mark.parametrize(("claimed", "sender"), [({}, "test"), ({"sender": "anna"}, "anna")])
+def test_sender_of_a_command_is_the_client_unless_it_names_another(
+    claimed: dict[str, str], sender: str, port: Port, client: Client
+) -> None:
+    submitted: list[tuple[Any, ...]] = []
+
+    def submit(digest: bytes, *arguments: Any) -> list[bytes]:
+        submitted.append(arguments)
+        return [b"waits", b""]
+
+    port.redis.replies["EVALSHA"] = submit
+    reply = client.ask(SendCommand, device_id=DEVICE, text="x", command_id="c1", **claimed)
+    assert reply["status"] == "waiting"
+    assert reply["expires_at"].endswith("Z")
+    fields = submitted[0][submitted[0].index("command_id") :]
+    assert fields[fields.index("sender") + 1] == sender
+
+
 def test_client_does_not_wait_if_submitting_fails(port: Port, client: Client) -> None:
     port.redis.connected = False
     asked = begin(port, client)
@@ -135,7 +214,7 @@ def test_option_offline_decides_whether_a_command_waits_for_its_device(
     reply = client.ask(SendCommand, device_id=DEVICE, text="x", command_id="c1", **options)
     assert (reply["status"], reply["reason"]) == ("failed", "offline")
     ((_, _, _, _, *rest),) = submitted
-    assert rest[6] == waits
+    assert rest[11] == waits
 
 
 @pytest.mark.parametrize("wait", [False, True])

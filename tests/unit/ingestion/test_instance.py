@@ -17,6 +17,7 @@ from zope.interface.verify import verifyObject
 
 from tests.unit.fakes import FakeConnection, FakeRedis
 from tests.unit.ingestion.test_gateway import Changing, connect, delivery, registration
+from tracker.command import Command
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.draining import RETIRE_TIMEOUT
 from tracker.ingestion.gateway import Gateway
@@ -91,7 +92,7 @@ class Delivery:
     """A double of CommandDelivery."""
 
     loads: dict[str, tuple[int, bool]] = field(factory=dict)
-    commands: set[str] = field(factory=set)
+    commands: dict[str, Command] = field(factory=dict)
 
     def backlog(self, device_id: str) -> tuple[int, bool]:
         return self.loads.get(device_id, (0, False))
@@ -100,8 +101,8 @@ class Delivery:
     def held(self) -> int:
         return len(self.commands)
 
-    def holds(self, command_id: str) -> bool:
-        return command_id in self.commands
+    def command(self, command_id: str) -> Command | None:
+        return self.commands.get(command_id)
 
 
 class Port(Service):
@@ -213,7 +214,8 @@ def test_instance_counts_connections_devices_and_commands(bench: Bench) -> None:
     connect(bench.gateway(), Connection(bench.gateway()))  # not logged in
     bench.login(DEVICE)
     leaving = bench.login(OTHER, "other")
-    bench.delivery.commands = {"c1", "c2", "c3"}
+    command = Command("c1", DEVICE, "getinfo", 0)
+    bench.delivery.commands = dict.fromkeys(("c1", "c2", "c3"), command)
     assert bench.instance.counts() == {"connections": 3, "devices": 2, "commands_held": 3}
     leaving.close()
     assert bench.instance.counts() == {"connections": 2, "devices": 1, "commands_held": 3}
@@ -234,11 +236,11 @@ def test_instance_lists_its_devices(bench: Bench) -> None:
 
 def test_instance_reports_the_commands_that_it_holds(bench: Bench) -> None:
     bench.delivery.loads[DEVICE] = (3, True)
-    bench.delivery.commands.add("c1")
+    bench.delivery.commands["c1"] = command = Command("c1", DEVICE, "getinfo", 0)
     assert bench.instance.commands(DEVICE) == (3, True)
     assert bench.instance.commands(OTHER) == (0, False)
-    assert bench.instance.holds_command("c1")
-    assert not bench.instance.holds_command("c2")
+    assert bench.instance.held_command("c1") is command
+    assert bench.instance.held_command("c2") is None
 
 
 def test_traffic_is_described_by_the_vendor_of_the_device(bench: Bench) -> None:

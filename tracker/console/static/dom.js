@@ -113,7 +113,7 @@ export class Table {
       } else if (wanted.href) cell.replaceChildren(h("a", { href: wanted.href }, wanted.text));
       else if (wanted.parts) cell.replaceChildren(...wanted.parts.map(([cls, text]) => h("span", { class: cls }, text)));
       else setText(cell, wanted.text);
-      if (wanted.title) setAttribute(cell, "title", wanted.title);
+      if (wanted.title || cell.title) setAttribute(cell, "title", wanted.title ?? "");
     });
   }
 }

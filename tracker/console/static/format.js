@@ -107,7 +107,18 @@ const STATUSES = {
 
 export function commandStatus(command) {
   const [kind, text] = STATUSES[command.status] ?? ["dim", command.status];
-  return { pill: kind, text: command.reason ? `${text}: ${command.reason.replaceAll("_", " ")}` : text };
+  if (command.reason) {
+    const warns = command.status === "responded"; // the device has answered, but not as hoped
+    return { pill: warns ? "warn" : kind, text: `${text}: ${command.reason.replaceAll("_", " ")}` };
+  }
+  const until = command.status === "waiting" && moment(command.expires_at);
+  return until?.title ? { pill: kind, text: `${text} until ${until.text}`, title: `Expires at ${until.title}` } : { pill: kind, text };
+}
+
+// Returns the time of a command's status, with its earlier times as the title.
+export function commandTime(command) {
+  const earlier = [["sent", command.sent_at], ["delivered", command.delivered_at]].filter(([, at]) => at && at !== command.at);
+  return { ...moment(command.at), title: [...earlier, [command.status, command.at]].map((one) => one.join(" ")).join(", ") };
 }
 
 export function isOver(command) {

@@ -3,7 +3,7 @@
 import { session } from "./api.js";
 import { Chart, niceSeconds } from "./charts.js";
 import { Table, h, panel, pill, setAttribute, setText, unknownText } from "./dom.js";
-import { ago, clock, commandStatus, counted, duration, kindOf, moment, NOTHING, noun, number, rate, sentence, short, span } from "./format.js";
+import { ago, clock, commandStatus, commandTime, counted, duration, kindOf, moment, NOTHING, noun, number, rate, sentence, short, span } from "./format.js";
 
 export class Overview {
   constructor(live) {
@@ -280,9 +280,9 @@ function consumerTable() {
 
 export function commandTable(label, empty, withDevice = true) {
   const columns = [
-    { title: "When", cell: (row) => moment(row.at) },
+    { title: "When", cell: commandTime },
     { title: "Device", class: "id", cell: (row) => ({ text: row.device_id, href: `#/devices/${row.device_id}` }) },
-    { title: "Command", class: "code", cell: (row) => row.text ?? { parts: [["dim-text", "unknown"]], title: "The command ended before the console read it, and responses do not contain the text." } },
+    { title: "Command", class: "code", cell: (row) => row.text || { parts: [["dim-text", row.text === null ? "text not recorded" : "none"]], title: row.text === null ? "An instance of an earlier version has ended the command. It records no texts." : "The entry has no text." } },
     { title: "Status", cell: commandStatus },
     { title: "Answer", class: "answer", cell: (row) => row.response || NOTHING },
     { title: "By", cell: (row) => row.by || NOTHING },

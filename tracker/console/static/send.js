@@ -2,6 +2,7 @@
 
 import { post, session } from "./api.js";
 import { h, setText } from "./dom.js";
+import { moment } from "./format.js";
 
 export class Send {
   constructor(deviceId, onSent) {
@@ -50,7 +51,7 @@ export class Send {
       const command = await post("/api/commands", { device_id: this.deviceId, text: this.input.value });
       this.dialog.close();
       this.input.value = "";
-      setText(this.result, command.status === "waiting" ? "The device is not connected. The command waits for it." : "Command queued. The answer appears below.");
+      setText(this.result, command.status === "waiting" ? waitingText(command) : "Command queued. The answer appears below.");
       this.onSent(command.command_id);
     } catch (error) {
       setText(this.error, error.message);
@@ -58,6 +59,11 @@ export class Send {
       this.confirm.disabled = false;
     }
   }
+}
+
+function waitingText(command) {
+  const until = command.expires_at ? ` until ${moment(command.expires_at).text}` : "";
+  return `The device is not connected. The command waits for it${until}.`;
 }
 
 function reason() {

@@ -6,6 +6,7 @@ that ties an answer to its command.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from tracker.command import MAX_RESPONSE_BYTES, Answer, CommandFrame
@@ -24,6 +25,14 @@ from tracker.vendors.teltonika.messages import (
 )
 from tracker.wording import counted
 
+#: Beginning of the answer to a command that a device does not know. Teltonika does not document
+#: it; the wording depends on the model and the firmware.
+_UNKNOWN: Final = re.compile(
+    r"\W{0,20}(?:(?:warning|error)\W{1,20})?"
+    r"(?:(?:unknown|invalid|unrecogni[sz]ed|unsupported)\s(?:sms\s|gprs\s)?command\b"
+    r"|command\s(?:is\s)?(?:unknown|invalid|unsupported|not\s(?:found|recogni[sz]ed|supported))\b)",
+    re.IGNORECASE | re.ASCII,
+)
 #: Bytes of a frame before its data.
 _HEADER: Final = 8
 #: Codec of a command whose codec is not given.
@@ -61,7 +70,8 @@ def possible_answer(imei: str, messages: Messages) -> Answer | None:
         if message.type == RESPONSE and message.imei in (None, imei)
     ]
     if answers:
-        return Answer(name, _text(b"\n".join(answers)))
+        text = _text(b"\n".join(answers))
+        return Answer(name, text, unknown=_UNKNOWN.match(text) is not None)
     # A refusal means that the IMEI is wrong; without an IMEI, the type has another meaning.
     for message in messages.parts:
         if message.type == NACK and messages.codec.addressed:

@@ -180,6 +180,33 @@ def test_refusal_is_accepted_with_any_imei(imei: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("Unknown command or invalid format", True),
+        ("WARNING: Unknown Command", True),
+        ("unknown command", True),
+        ("\r\nERROR: unrecognized command foo", True),
+        ("Invalid SMS command", True),
+        ("Command not found", True),
+        ("command is not supported", True),
+        ("Param ID:2004 Text:unknown command", False),
+        ("Unknown commander", False),
+        ("Commands not found", False),
+        ("DOUT1:unknown", False),
+        ("INI:2026/1/1", False),
+        ("", False),
+    ],
+)
+@pytest.mark.parametrize("codec_id", [0x0C, 0x0E])
+def test_answer_to_an_unknown_command_is_recognized(
+    text: str, unknown: bool, codec_id: int
+) -> None:
+    answer = possible_answer(IMEI, alone(message_of(RESPONSE, codec_id, text.encode())))
+    assert answer is not None
+    assert (answer.text, answer.unknown, answer.refused) == (text, unknown, False)
+
+
 @pytest.mark.parametrize("golden", [SERIAL_13, ODD_TIME_13, SERIAL_15], ids=lambda one: one.name)
 def test_message_of_codec_13_or_15_is_not_an_answer(golden: GoldenMessage) -> None:
     assert possible_answer(golden.message.imei or IMEI, decoded_messages(golden.frame)) is None
