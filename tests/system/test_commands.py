@@ -71,6 +71,10 @@ def test_answer_of_a_device_becomes_the_response_to_its_command(
         "response": "INI:2026/1/1",
         "reason": "",
         "at": "",
+        "payload": "getinfo",
+        "payload_hex": "",
+        "sender": "",
+        "sent_at": "",
     }
     assert redis.client.xlen("commands:outbound:one") == 0
     assert redis.client.get("commands:sent:c1").startswith(b"done responded ")

@@ -28,7 +28,7 @@ from tracker.errors import RunFailed
 from tracker.position import iso_milliseconds
 from tracker.reactor import Reactor
 
-STATUS: Final = (
+SENT: Final = (
     Column("command_id"),
     Column("device_id"),
     Column("instance_id"),
@@ -39,8 +39,7 @@ STATUS: Final = (
     Column("at", Kind.TIME),
     Column("expires_at", Kind.TIME),
 )
-#: What only ``status`` shows: ``send`` was given it.
-_RECORDED: Final = (Column("text"), Column("sender"), Column("sent_at", Kind.TIME))
+STATUS: Final = (*SENT, Column("text"), Column("sender"), Column("sent_at", Kind.TIME))
 _FAILURES: Final = (Status.REJECTED, Status.FAILED, Status.EXPIRED)
 _FINAL: Final = (Status.RESPONDED, *_FAILURES)
 #: Seconds that one request waits for the final status.
@@ -174,7 +173,7 @@ def send(
                 f"Check it with: tracker-admin status {name} --device {imei}",
                 ExitCode.UNREACHABLE,
             ) from None
-        show_record(STATUS, {**sent, "device_id": imei}, output)
+        show_record(SENT, {**sent, "device_id": imei}, output)
         _warn_if_unknown(sent)
         answered = sent["status"] == Status.RESPONDED
         if answered or (not wait and sent["status"] not in _FAILURES):
@@ -205,7 +204,7 @@ def status(command_id: str, imei: str | None, output: str) -> None:
             found = await client.command_status(command_id, imei)
         except NoSuchCommand:
             raise RunFailed(_UNKNOWN_ON_DEVICE if imei else _UNKNOWN) from None
-        show_record((*STATUS, *_RECORDED), {**found, "device_id": imei}, output)
+        show_record(STATUS, {**found, "device_id": imei}, output)
         _warn_if_unknown(found)
         return ExitCode.DONE
 

@@ -46,7 +46,9 @@ _COMMAND: Final = {
     "response": "INI:2026/11/25 1:6 RTC:2026/11/25 1:6 RST:0 ERR:0 SR:0 BR:0 CF:0 " * 8,
     "truncated": False,
     "at": LONG_AGO,
+    "expires_at": LONG_AGO,
 }
+_RECORDED: Final = {"text": "setparam " * 50, "sender": "s" * 64, "sent_at": LONG_AGO}
 #: Module and name of the columns → the largest realistic values.
 TABLES: Final[dict[str, dict[str, Any]]] = {
     "consoleoperators.OPERATOR": {"name": "o" * 32, "permission": "operate"},
@@ -120,7 +122,8 @@ RECORDS: Final[dict[str, dict[str, Any]]] = {
         "you": "certificate alice@operations.example.org from 100.127.255.254:49152",
         "permission": "operate",
     },
-    "send.STATUS": _COMMAND,
+    "send.SENT": _COMMAND,
+    "send.STATUS": _COMMAND | _RECORDED,
 }
 
 
