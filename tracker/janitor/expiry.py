@@ -14,9 +14,9 @@ from tracker.errors import Refused, Unavailable
 from tracker.janitor.orphans import JANITOR, REPAIR
 from tracker.keys import DEADLINES
 from tracker.observe.malformedkeys import MalformedKeyLog
-from tracker.observe.wording import plural
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
+from tracker.wording import counted
 
 #: Seconds between two looks for expired commands.
 LOOK_INTERVAL: Final = 1.0
@@ -53,4 +53,4 @@ class Expiry(RedisTimer):
         else:
             if ended:
                 self._count(ended)
-                self._log.info("{commands} expired", commands=plural(ended, "command"))
+                self._log.info("{commands} expired", commands=counted(ended, "command"))
