@@ -118,3 +118,25 @@ def test_second_instance_with_the_same_id_leaves_the_first_ones_socket(place: Pl
     finally:
         other.kill()
     assert place.json("info")["instance_id"] == "same"
+
+
+def test_instance_without_a_control_port_is_reported_by_log_doctor_and_console(
+    place: Place,
+) -> None:
+    ingest = place.ingest("one", "--instance-id", "silent", "--control", "none")
+    assert "--control none" in ingest.daemon.text
+    place.admin("info", exit_code=2)
+    wait_for(lambda: place.redis.client.exists("instance:heartbeat:silent"), "a heartbeat")
+    findings = json.loads(
+        admin("-o", "json", "doctor", "--redis", place.redis.url, env=environment()).stdout
+    )
+    (found,) = [one for one in findings if one["check"] == "control-ports"]
+    assert found["status"] == "warning"
+    assert "silent" in found["seen"]
+    console = Console(place.folder, place.redis)
+    place.daemons.append(console)
+    console.start()
+    wait_for(lambda: console.overview().get("instances"), "the console knows the instance")
+    status, reply = console.send(imei(), "getver")
+    assert status == 503
+    assert "no running instance has a control port" in reply["error"]

@@ -31,7 +31,7 @@ from tracker.control.commands import (
     NoSuchDevice,
     NotPermitted,
 )
-from tracker.control.connection import NotConnected, reason_of, remedy
+from tracker.control.connection import NotConnected, reason_of, with_remedy
 from tracker.control.sockets import SocketFolders
 from tracker.errors import RunFailed
 from tracker.reactor import Reactor
@@ -231,8 +231,7 @@ def not_connected(port: str, greeted: bool, error: NotConnected) -> RunFailed:
     elif reason == reason_of(ConnectionDone()) and kind != "ssl":
         text = f"{name} is not a control port (it closed the connection)."
     else:
-        advice = remedy(port, error)
-        text = f"Cannot connect to {name}: {reason}{f'; {advice}' if advice else ''}."
+        text = f"Cannot connect to {name}: {with_remedy(port, reason)}."
     return RunFailed(text, ExitCode.UNREACHABLE)
 
 

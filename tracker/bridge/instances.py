@@ -23,8 +23,14 @@ from tracker.control.commands import (
     RedisUnavailable,
     VersionMismatch,
 )
-from tracker.control.connection import NotConnected
-from tracker.control.pool import BadAddress, ControlPool, Credentials
+from tracker.control.connection import NotConnected, with_remedy
+from tracker.control.pool import (
+    NO_CONTROL_PORT,
+    NO_INSTANCE,
+    BadAddress,
+    ControlPool,
+    Credentials,
+)
 from tracker.errors import Refused, Unavailable
 from tracker.log.redis.heartbeats import control_ports
 from tracker.observe.health import Condition
@@ -43,7 +49,6 @@ MAX_REASONS: Final = 5
 #: The bridge's name in the instances' logs.
 CLIENT_NAME: Final = "bridge"
 
-_NO_CONTROL_PORT: Final = "no running instance has a control port"
 #: Errors that concern the instance or the connection, not the command that was sent.
 _INSTANCE_ERRORS: Final = (
     NotConnected,
@@ -82,6 +87,7 @@ class Instances(Service):
         self._waiting: list[Deferred[None]] = []
         self._lookup_lock = DeferredLock()
         self._last_lookup = -MIN_LOOKUP_INTERVAL
+        self._has_instances = False
         self._timer = RedisTimer(reactor, redis, INTERVAL, self._look_up)
 
     def startService(self) -> None:
@@ -157,7 +163,7 @@ class Instances(Service):
         left_out = len(reasons) - MAX_REASONS
         if left_out > 0:
             reasons[MAX_REASONS:] = [f"and {left_out} more"]
-        return "; ".join(reasons) or _NO_CONTROL_PORT
+        return "; ".join(reasons) or (NO_CONTROL_PORT if self._has_instances else NO_INSTANCE)
 
     def _release_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -192,7 +198,8 @@ class Instances(Service):
             self._log.debug("cannot look up instances: {error}", error=error)
             return
         if self.running:
-            advertised = set(found.values())
+            advertised = {address for address in found.values() if address is not None}
+            self._has_instances = bool(found)
             self._pool.disconnect_others(advertised)
             if self._pool.clients or not advertised:
                 self._report_health()  # new control ports, which are not connected yet, follow
@@ -200,7 +207,7 @@ class Instances(Service):
 
 
 def _reason(address: str, error: ControlError) -> str:
-    reason = f"{shown(address)}: {shown(error)}"
+    reason = f"{shown(address)}: {with_remedy(address, shown(error))}"
     if isinstance(error, NotPermitted):
         return f"{reason}; grant it to the bridge in the instance's --control-permissions"
     if "certificate verify failed" in str(error):

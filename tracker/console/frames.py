@@ -128,9 +128,8 @@ class Frames(TimerService):
             )
             return
         if client is None:
-            self._report_state(
-                watch, f"The console has no connection to the control port of {instance_id}."
-            )
+            reason = self._ports.describe(instance_id)["reason"]
+            self._report_state(watch, f"No frames from {instance_id}: {reason}.")
             return
         await client.watch(device_id, lambda received: self._forward(watch, received))
         watch.client, watch.instance_id = client, instance_id

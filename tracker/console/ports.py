@@ -14,8 +14,14 @@ from twisted.logger import Logger
 
 from tracker.control.client import ControlClient
 from tracker.control.commands import ControlError, RedisUnavailable
-from tracker.control.connection import NotConnected
-from tracker.control.pool import BadAddress, ControlPool, Credentials
+from tracker.control.connection import NotConnected, with_remedy
+from tracker.control.pool import (
+    NO_CONTROL_PORT,
+    NO_INSTANCE,
+    BadAddress,
+    ControlPool,
+    Credentials,
+)
 from tracker.log.redis.heartbeats import InstanceHeartbeat
 
 #: Seconds between two Info requests to an instance.
@@ -24,8 +30,21 @@ INTERVAL: Final = 5.0
 NAME: Final = "console"
 
 
+_WITHOUT: Final = (
+    "the instance has no control port; start it without --control none (its log gives the reason)"
+)
+_NO_REPLY: Final = "no reply; see the console's log"
+
+
 class NoInstance(Exception):
-    """Lack of an available control port. The message gives the reason."""
+    """Lack of an available control port. The message gives the reason.
+
+    :param public: the reason without addresses, for browsers.
+    """
+
+    def __init__(self, reason: str, public: str = _NO_REPLY) -> None:
+        super().__init__(reason)
+        self.public = public
 
 
 @define(eq=False)
@@ -37,6 +56,12 @@ class _Port:
     reason: str = ""
     """Reason why ``info`` is None, as in the log."""
     asking: bool = False
+
+    @property
+    def public_reason(self) -> str:
+        """Reason why the port cannot be used, without an address."""
+        reason = with_remedy(self.address, self.reason)
+        return _NO_REPLY if reason == self.reason else reason
 
     @property
     def permission(self) -> str:
@@ -57,6 +82,7 @@ class ControlPorts(Service):
     ) -> None:
         self._pool = ControlPool(reactor, NAME, credentials, given=given)
         self._ports: dict[str, _Port] = {}
+        self._has_instances = False
         self._asking = LoopingCall(self._ask_all)
         self._asking.clock = reactor
 
@@ -78,6 +104,7 @@ class ControlPorts(Service):
         """Connect to the instances of these heartbeats, and disconnect from others."""
         if not self.running:
             return
+        self._has_instances = bool(heartbeats)
         advertised = {one.control: one.instance_id for one in heartbeats if one.control is not None}
         self._pool.update(advertised.keys())
         instances = {self._pool.key(address): name for address, name in advertised.items()}
@@ -106,11 +133,11 @@ class ControlPorts(Service):
         """
         port = self._port_of(instance_id)
         if port is None:
-            return {"permission": "", "reason": "the instance has no control port"}
+            return {"permission": "", "reason": _WITHOUT}
         if isinstance(port.client.connection_error, BadAddress):
             return {"permission": "", "reason": "unusable address; see the console's log"}
         if port.info is None:
-            return {"permission": "", "reason": "no reply; see the console's log"}
+            return {"permission": "", "reason": port.public_reason}
         known = {name: port.info[name] for name in ("connections", "draining")}
         return {"permission": port.permission, **known}
 
@@ -150,20 +177,23 @@ class ControlPorts(Service):
         :raises NoInstance: if no instance is available.
         :raises ControlError: if an instance refuses the request.
         """
-        reason = "no running instance has a control port"
+        reason = public = NO_CONTROL_PORT if self._has_instances else NO_INSTANCE
         order = {"operate": 0, "read": 1}
         ports = sorted(
             self._ports.values(),
             key=lambda port: (port.instance_id != instance_id, order.get(port.permission, 2)),
         )
         for port in ports:
-            if not (wait or port.permission):
-                continue
-            try:
-                return await send(port.client)
-            except (NotConnected, BadAddress, RedisUnavailable) as error:
-                reason = f"{port.instance_id or port.address}: {error}"
-        raise NoInstance(reason)
+            why = port.reason or "no reply yet"
+            if wait or port.permission:
+                try:
+                    return await send(port.client)
+                except (NotConnected, BadAddress, RedisUnavailable) as error:
+                    why = str(error)
+            reason = f"{port.instance_id or port.address}: {with_remedy(port.address, why)}"
+            name = port.instance_id or "an instance"
+            public = f"the control port of {name} cannot be used: {port.public_reason}"
+        raise NoInstance(reason, public)
 
     def _port_of(self, instance_id: str) -> _Port | None:
         return next((one for one in self._ports.values() if one.instance_id == instance_id), None)
@@ -199,5 +229,5 @@ class ControlPorts(Service):
             self._log.info(
                 "control port of {instance_id} does not reply: {reason}",
                 instance_id=port.instance_id or "an instance",
-                reason=port.reason,
+                reason=with_remedy(port.address, port.reason),
             )

@@ -293,7 +293,10 @@ class ConsoleSite:
             case QueryFailed() | TooManyStreams():
                 return _error(request, SERVICE_UNAVAILABLE, str(error))
             # These errors, and those below, name servers and files, which clients must not see.
-            case NoInstance() | ControlError():
+            case NoInstance():
+                self._reports.request_failed(f"instance: {error}")
+                return _error(request, SERVICE_UNAVAILABLE, error.public)
+            case ControlError():
                 self._reports.request_failed(f"instance: {error}")
                 text = f"no control port is available; {_SEE_LOG}"
                 return _error(request, SERVICE_UNAVAILABLE, text)

@@ -355,14 +355,13 @@ def _checked(command: type[ControlCommand], given: dict[str, Any]) -> dict[str, 
     return checked
 
 
-def remedy(address: str, error: ControlError) -> str:
-    """Return a remedy for a Unix socket that cannot be used; empty if none is known.
+def with_remedy(address: str, reason: str) -> str:
+    """Return the reason why a control port cannot be used, with a remedy if it is a Unix socket.
 
-    :param address: of the control port.
+    :param address: of the control port; it is not part of the result.
     """
-    if not address.startswith("unix:"):
-        return ""
-    return _REMEDIES.get(str(error), "")
+    remedy = _REMEDIES.get(reason) if address.startswith("unix:") else None
+    return reason if remedy is None else f"{reason}; {remedy}"
 
 
 def reason_of(error: BaseException | None) -> str:

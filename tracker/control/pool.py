@@ -35,6 +35,14 @@ MAX_PORTS: Final = 200
 CLOSE_TIMEOUT: Final = 5.0
 
 
+#: Reasons for the lack of control ports, with remedies.
+NO_INSTANCE: Final = "no ingest instance is running"
+NO_CONTROL_PORT: Final = (
+    "no running instance has a control port; start ingest without --control none (its log gives "
+    "the reason)"
+)
+
+
 class BadAddress(ControlError):
     """The address of a control port, or a file that it requires, is not usable."""
 

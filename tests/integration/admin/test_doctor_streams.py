@@ -35,7 +35,7 @@ def _no_pinned_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def set_heartbeat(redis: RedisServer, name: str = "eu-1", *written: str) -> None:
     """Write the heartbeat of an ingest instance."""
-    heartbeat = json.dumps({"streams": written or [STREAM]})
+    heartbeat = json.dumps({"streams": written or [STREAM], "control": "unix:/run/control.sock"})
     redis.client.set(f"instance:heartbeat:{name}", heartbeat, ex=90)
 
 

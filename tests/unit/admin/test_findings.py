@@ -9,7 +9,7 @@ from typing import Final, cast
 
 import pytest
 
-from tracker.admin.doctor import leftovers, machine, redis, rights, streams
+from tracker.admin.doctor import control, leftovers, machine, redis, rights, streams
 from tracker.admin.doctor.server import Server
 from tracker.log.redis.checkpoint import Skipped, SkippedRange
 from tracker.log.redis.lag import ConsumerLag, GroupLag, StreamLag
@@ -39,6 +39,18 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
     (streams.judge_instances(["eu-2", "eu-1"]), "2 instances running: eu-1, eu-2"),
     (streams.judge_instances(["eu-1"]), "1 instance running: eu-1"),
     (streams.judge_instances([]), "no ingest instance is running"),
+    (control.judge_control_ports(0, []), "no ingest instance is running"),
+    (control.judge_control_ports(2, []), "each instance has a control port"),
+    (
+        control.judge_control_ports(3, ["eu-2", "eu-1"]),
+        "2 instances without a control port: eu-1, eu-2; tracker-admin, the console and the bridge "
+        "cannot reach them",
+    ),
+    (
+        control.judge_socket("eu-1", "unix:/s", "permission denied"),
+        "eu-1: cannot connect to unix:/s: permission denied; run both as the same user, or add the "
+        "user of this process to the group of the socket",
+    ),
     (
         streams.judge_heartbeat("instance:heartbeat:a", "not JSON", CLI),
         "instance:heartbeat:a is malformed: not JSON",

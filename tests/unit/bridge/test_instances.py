@@ -23,10 +23,9 @@ from tracker.bridge.instances import (
 from tracker.control.access import Permission
 from tracker.control.commands import BadArgument, InternalError
 from tracker.control.connection import REPLY_TIMEOUT
-from tracker.control.pool import CLOSE_TIMEOUT, MAX_PORTS, Credentials
+from tracker.control.pool import CLOSE_TIMEOUT, MAX_PORTS, NO_CONTROL_PORT, NO_INSTANCE, Credentials
 from tracker.observe.health import Condition
 
-NO_CONTROL_PORT = "no running instance has a control port"
 ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"
 TLS = "ssl:ingest.example:9120"
 
@@ -36,7 +35,7 @@ class Heartbeats(FakeRedis):
 
     def __init__(self) -> None:
         super().__init__(replies={"SCAN": self._scan, "MGET": self._values})
-        self.control: dict[str, str] = {}
+        self.control: dict[str, str | None] = {}
         self.scans = 0
 
     def _scan(self, *_: Any) -> Any:
@@ -116,8 +115,16 @@ def test_missing_instance_is_reported(bench: Bench) -> None:
     bench.start()
     (error,) = bench.send()
     assert isinstance(error, NoInstance)
-    assert str(error) == NO_CONTROL_PORT
+    assert str(error) == NO_INSTANCE
     assert bench.reports[-1] == str(error)
+
+
+def test_instances_without_control_ports_are_reported(bench: Bench) -> None:
+    bench.redis.control["one"] = None
+    bench.start()
+    (error,) = bench.send()
+    assert isinstance(error, NoInstance)
+    assert str(error) == bench.reports[-1] == NO_CONTROL_PORT
 
 
 def test_commands_trigger_at_most_one_lookup_a_second(bench: Bench) -> None:
@@ -145,7 +152,7 @@ def test_instance_without_heartbeat_is_disconnected(bench: Bench) -> None:
     bench.start()
     bench.redis.control.clear()
     bench.pass_(INTERVAL)
-    assert bench.reports[-1] == NO_CONTROL_PORT
+    assert bench.reports[-1] == NO_INSTANCE
     assert bench.pumps[ONE][1].disconnected
     assert isinstance(bench.send()[0], NoInstance)
 

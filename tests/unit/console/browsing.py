@@ -29,7 +29,7 @@ from tracker.console.sampler import Sampler, Thresholds
 from tracker.console.sessions import KEY_BYTES, Sessions
 from tracker.console.site import ConsoleParts, ConsoleSite, Tiles
 from tracker.console.snapshot import Snapshot
-from tracker.control.pool import Credentials
+from tracker.control.pool import NO_INSTANCE, Credentials
 from tracker.net.reports import HTTPReports
 
 #: A UNIX time in November 2026.
@@ -69,7 +69,7 @@ class FakePorts(ControlPorts):
         return {"command_id": f"c{len(self.sent)}", "status": "queued"}
 
     async def device(self, device_id: str, instance_id: str | None) -> dict[str, Any]:
-        raise NoInstance("no running instance has a control port")
+        raise NoInstance(NO_INSTANCE)
 
 
 def empty_redis() -> FakeRedis:

@@ -132,7 +132,7 @@ def test_missing_control_port_is_reported_with_the_name_of_its_instance(
     server: Server, instances: FakeInstances
 ) -> None:
     instances.owner = "three"
-    assert "no connection to the control port of three" in states(open_frames(server))[-1]
+    assert "No frames from three: the instance has no control" in states(open_frames(server))[-1]
 
 
 def test_slow_reader_gets_the_latest_frames(server: Server, instances: FakeInstances) -> None:

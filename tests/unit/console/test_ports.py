@@ -15,7 +15,7 @@ from tests.unit.control.wire import DEVICE, log_lines
 from tracker.console.ports import INTERVAL, ControlPorts, NoInstance
 from tracker.control.access import Permission
 from tracker.control.commands import NoSuchDevice
-from tracker.control.pool import Credentials
+from tracker.control.pool import NO_INSTANCE, Credentials
 from tracker.log.redis.heartbeats import InstanceHeartbeat
 
 MISSING_FILES = "TLS requires --control-key, --control-cert and --control-ca"
@@ -81,10 +81,8 @@ def test_port_that_requires_missing_files_is_logged_once(bench: Bench) -> None:
     }
     assert ports.permission == ""
     ports.keep([heartbeat("two", None)])
-    assert ports.describe("two") == {
-        "permission": "",
-        "reason": "the instance has no control port",
-    }
+    assert ports.describe("two")["permission"] == ""
+    assert "has no control port" in ports.describe("two")["reason"]
 
 
 def test_instances_are_described_with_permission_or_the_reason_for_none(bench: Bench) -> None:
@@ -101,7 +99,7 @@ def test_instances_are_described_with_permission_or_the_reason_for_none(bench: B
     assert bench.console.permission == "operate"
     bench.keep("two")
     assert bench.console.describe("one")["permission"] == ""
-    assert bench.console.describe("one")["reason"] == "the instance has no control port"
+    assert "has no control port" in bench.console.describe("one")["reason"]
     assert bench.console.permission == "read"
 
 
@@ -169,7 +167,7 @@ def test_refusal_of_an_instance_is_raised(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("names", "reason"),
-    [((), "no running instance has a control port"), (("one",), "one: connection refused")],
+    [((), NO_INSTANCE), (("one",), "one: connection refused")],
 )
 def test_request_without_a_reachable_instance_raises_no_instance(
     bench: Bench, names: tuple[str, ...], reason: str
@@ -180,4 +178,4 @@ def test_request_without_a_reachable_instance_raises_no_instance(
     assert str(error) == reason
     # Requests other than commands are not sent to instances that do not reply to Info.
     error = bench.result(bench.console.command_status("c1", None))
-    assert str(error) == "no running instance has a control port"
+    assert str(error) == reason

@@ -10,7 +10,7 @@ import click
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
-from tracker.admin.doctor import leftovers, machine, redis, streams
+from tracker.admin.doctor import control, leftovers, machine, redis, streams
 from tracker.admin.doctor.rights import rights
 from tracker.admin.doctor.server import Server, is_here
 from tracker.admin.redis import configured_streams
@@ -120,6 +120,7 @@ def _checks(server: Server, clock: IReactorTime) -> list[Check]:
         ("redis-clock", partial(redis.server_clock, server, clock)),
         ("redis-rights", all_rights),
         ("instances", partial(streams.instances, traffic)),
+        ("control-ports", partial(control.control_ports, traffic)),
         ("stream-names", pinned if error else partial(streams.names, traffic)),
         ("streams", partial(streams.streams, traffic)),
         ("key-types", partial(streams.key_types, traffic)),

@@ -125,14 +125,13 @@ async def streams_by_instance(redis: RedisConnection) -> dict[str, list[str]]:
     }
 
 
-async def control_ports(redis: RedisConnection) -> dict[str, str]:
-    """Return instance → the address of its control port, for live instances that have one."""
-    found = {}
-    async for page in _pages(redis):
-        for instance_id, facts in page.items():
-            if (address := _control_in(facts)) is not None:
-                found[instance_id] = address
-    return found
+async def control_ports(redis: RedisConnection) -> dict[str, str | None]:
+    """Return live instance → the address of its control port; None if it has none."""
+    return {
+        instance_id: _control_in(facts)
+        async for page in _pages(redis)
+        for instance_id, facts in page.items()
+    }
 
 
 async def advertised_streams(redis: RedisConnection) -> dict[str, str]:
