@@ -205,7 +205,7 @@ def test_outage_of_redis_ends_with_exit_code_3(tmp_path: Path) -> None:
         (("connections", "--limit", "0"), "--limit"),
         (("drain", "--seconds", "1e9", "--yes"), "--seconds"),
         (("log-level", "loud"), "'loud'"),
-        (("log-level", "info", "--namespace", "tracker.ingestoin"), "known: tracker.clock, "),
+        (("log-level", "info", "--namespace", "tracker.ingestoin"), "known: tracker.commands, "),
         (("lag", "--interval", "fast"), "'fast'"),
         (("completion", "tcsh"), "'tcsh'"),
         (("no-such-command",), "No such command"),

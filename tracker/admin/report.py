@@ -71,4 +71,5 @@ def _wrapped(line: str, indent: int, width: int) -> str:
     """Wrap the last cell of a line below its beginning."""
     if width < 2 * indent:  # too narrow for that
         return line
-    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_on_hyphens=False)
+    first, *rest = textwrap.wrap(line[indent:], width - indent, break_on_hyphens=False) or [""]
+    return "\n".join([f"{line[:indent]}{first}", *(" " * indent + part for part in rest)])

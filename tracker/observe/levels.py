@@ -26,7 +26,7 @@ AUDIT: Final = "tracker.audit"
 #: Namespaces that are not modules: the audit log, and Twisted's old functions of logging.
 _OTHERS: Final = (AUDIT, "log_legacy")
 #: Maximum number of namespaces in a message.
-_MAX_KNOWN: Final = 40
+_MAX_KNOWN: Final = 20
 #: Packages that are named where nothing of a namespace is known.
 _PACKAGES: Final = ("tracker", "twisted")
 _NAMESPACE: Final = re.compile(r"(?=.{1,100}$)[A-Za-z_]\w*(\.\w+)*", re.ASCII)
@@ -74,7 +74,7 @@ def check_namespace(namespace: str, modules: Mapping[str, Any]) -> None:
     """Check that a namespace is a loaded module or package, or a class in one.
 
     :param modules: name → module, see ``sys.modules``.
-    :raises ValueError: if it is not; the message is one line that lists the known ones beside it.
+    :raises ValueError: if it is not; the message is one line that lists known ones beside it.
     """
     if not _NAMESPACE.fullmatch(namespace):
         raise ValueError("the namespace must be a module name, such as tracker.ingestion")
@@ -86,7 +86,8 @@ def check_namespace(namespace: str, modules: Mapping[str, Any]) -> None:
     while parent and parent not in modules:
         parent = parent.rpartition(".")[0]
     beside = sorted(one for one in tuple(modules) if one.rpartition(".")[0] == parent)
-    known = listed(beside if parent else _PACKAGES, _MAX_KNOWN)
+    packages = [one for one in beside if hasattr(modules[one], "__path__")]
+    known = listed((packages or beside) if parent else _PACKAGES, _MAX_KNOWN)
     raise ValueError(
         f"unknown namespace {namespace!r}; known: {known or f'{parent} and its classes'}"
     )

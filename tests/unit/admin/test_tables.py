@@ -229,7 +229,12 @@ def test_finding_is_wrapped_below_its_beginning_and_its_fix_is_not(
 ) -> None:
     on_terminal(monkeypatch)
     fix = "redis-cli " + "CONFIG " * 20
-    heading, first, second, *rest = as_table([failure("words " * 20, fix)]).splitlines()
-    assert len(ESCAPE.sub("", first)) <= COLUMNS
-    assert second.startswith(" " * heading.index("SEEN") + "words")
-    assert f"    fix: {fix}" in rest
+    seen = f"{'x' * 100} {'words ' * 20}"
+    heading, *lines = as_table([failure(seen, fix)]).splitlines()
+    lines = [ESCAPE.sub("", line) for line in lines]
+    indent = heading.index("SEEN")
+    *shown, shown_fix, _ = lines
+    assert max(map(len, shown)) <= COLUMNS
+    assert "".join(line[indent:] for line in shown).replace(" ", "") == seen.replace(" ", "")
+    assert not any(line[:indent].strip() for line in shown[1:])
+    assert shown_fix == f"    fix: {fix}"
