@@ -72,7 +72,7 @@ def repair(
 
     \b
     Example:
-      tracker-admin repair --sink postgresql://owner@localhost/tracker --dry-run
+      tracker-admin repair --sink postgresql:///tracker --dry-run
     """
     if files and not names:
         raise click.UsageError("--names-map requires --names.")

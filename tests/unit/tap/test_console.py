@@ -41,7 +41,7 @@ def tls(tmp_path: Path) -> str:
         ("--listen", "tcp6:9120"),
         ("--listen", "tcp:9120:interface=127.0.0.53"),
         ("--sink", "sqlite:/nowhere/positions.sqlite", "--host-name", "console.example.org"),
-        ("--sink", "postgresql://tracker@localhost/tracker"),
+        ("--sink", "postgresql:///tracker"),
         ("--control", "unix:/run/x.sock", "--no-commands"),
         ("--behind", "1", "--far-behind", "2.5"),
         ("--tiles", "https://tile.example.org/{z}/{x}/{y}.png", "--tiles-credit", "© Example"),
