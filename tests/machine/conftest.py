@@ -1,4 +1,4 @@
-"""The machine that all these tests share, and the report of the run."""
+"""The machine that the tests of a module share, and the report of the run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine.machine import Machine
+from tests.machine.reader import Reader
 from tests.machine.site import Site, build_package
 
 _report = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest) -> list[str]:
+    """Return the lines of the report, to which tests add theirs."""
+    return request.config.stash.setdefault(_report, [])
 
 
 @pytest.fixture(scope="session")
@@ -18,13 +26,12 @@ def package() -> Path:
     return build_package()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, report: list[str]
 ) -> Iterator[Site]:
     """Yield a booted machine without Tracker; remove it at the end."""
-    site = Site(tmp_path_factory.mktemp("machine"))
-    request.config.stash[_report] = site.report
+    site = Site(tmp_path_factory.mktemp("machine"), report)
     try:
         site.machine.boot()
         yield site
@@ -32,6 +39,17 @@ def site(
             site.note(site.machine.run("journalctl", "--lines=100", "--no-hostname", check=False))
     finally:
         site.remove()
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """Yield a reader of README.rst at a fresh machine; remove the machine at the end."""
+    machine = Machine()
+    try:
+        machine.boot()
+        yield Reader(machine, tmp_path_factory.mktemp("reader"))
+    finally:
+        machine.remove()
 
 
 def pytest_terminal_summary(

@@ -8,11 +8,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tests.machine.image import image
+from tests.machine.image import WHEELS, image, wheels
 from tests.waiting import wait_for
 
 #: Exit code of systemd-nspawn if the machine requests a reboot.
@@ -27,7 +28,7 @@ _ENVIRONMENT: Final = {
 
 
 class Machine:
-    """A machine with a disk for Redis, and a network that only this host can reach.
+    """A fresh machine, with a network that only this host can reach.
 
     :ivar address: IP address of the machine.
     :ivar root: its root folder on this host.
@@ -36,8 +37,8 @@ class Machine:
     HOSTNAME: Final = "gate"
     REDIS: Final = "/var/lib/redis"
 
-    def __init__(self, redis_bytes: int) -> None:
-        """:param redis_bytes: size of the disk for Redis' data."""
+    def __init__(self, redis_bytes: int | None = None) -> None:
+        """:param redis_bytes: size of the disk for Redis' data; None for no disk of its own."""
         self._folder = Path(tempfile.mkdtemp(prefix="run-", dir=image().parent))
         self.root = self._folder / "root"
         self.log = self._folder / "console.log"
@@ -46,12 +47,16 @@ class Machine:
         network = f"198.18.{os.getpid() % 256}"  # reserved for tests by RFC 2544
         self.address = f"{network}.2"
         self._host = f"{network}.1"
-        self._disk = self._folder / "redis"
+        self._disk = self._folder / "redis" if redis_bytes else None
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
         try:
             self._make_root()
-            self._make_disk(redis_bytes)
+            if self._disk:
+                # In memory of this host, so that it survives a reboot of the machine.
+                self._disk.mkdir()
+                size = ("-o", f"size={redis_bytes}")
+                _run("mount", "-t", "tmpfs", *size, "tmpfs", str(self._disk))
             self._make_network()
         except BaseException:
             self.remove()
@@ -60,6 +65,7 @@ class Machine:
     def boot(self) -> None:
         """Start the machine, and wait until all its units are started."""
         self._leader = 0
+        binds = [f"--bind={self._disk}:{self.REDIS}"] if self._disk else []
         with self.log.open("ab") as output:
             self._nspawn = subprocess.Popen(
                 [
@@ -68,7 +74,7 @@ class Machine:
                     *("--directory", str(self.root), "--machine", self._name),
                     *("--resolv-conf=off", "--link-journal=no", "--console=pipe"),
                     f"--network-namespace-path=/run/netns/{self._name}",
-                    f"--bind={self._disk}:{self.REDIS}",
+                    *binds,
                 ],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
@@ -85,6 +91,14 @@ class Machine:
                 f"{shlex.join(command)}: exit code {ended.returncode}\n{ended.stdout}{ended.stderr}"
             )
         return ended.stdout
+
+    def begin(self, log: Path, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command in the machine, with a pipe to its input; append its output to a file."""
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                self._entering(command),
+                stdin=subprocess.PIPE, stdout=output, stderr=output, env=_ENVIRONMENT,
+            )  # fmt: skip
 
     def succeeds(self, *command: str) -> bool:
         """Run a command in the machine; return True if its exit code is 0."""
@@ -116,28 +130,26 @@ class Machine:
                 self._nspawn.kill()
             self._nspawn.wait(60)
         _run("ip", "netns", "delete", self._name, check=False)
-        for mounted in (self._disk, self.root):
-            _run("umount", str(mounted), check=False)
+        for mounted in (self._disk, self.root, self._folder):
+            if mounted:
+                _run("umount", str(mounted), check=False)
         with suppress(OSError):
             Path("/run/systemd/nspawn/propagate", self._name).rmdir()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _make_root(self) -> None:
-        # An overlay on top of the image holds only the changes.
+        # An overlay on top of the image holds only the changes, up to 800 MB. They are in memory of
+        # this host: on its disk they would take most of the time.
+        _run("mount", "-t", "tmpfs", "tmpfs", str(self._folder))
         layers = [self._folder / name for name in ("changes", "work")]
         for folder in (*layers, self.root):
             folder.mkdir()
         options = f"lowerdir={image()},upperdir={layers[0]},workdir={layers[1]}"
         _run("mount", "-t", "overlay", "-o", options, "overlay", str(self.root))
         (self.root / "etc/hostname").write_text(f"{self.HOSTNAME}\n")
-
-    def _make_disk(self, size: int) -> None:
-        # In memory of this host, so that it survives a reboot of the machine.
-        inside = (self.root / self.REDIS.lstrip("/")).stat()
-        options = f"size={size},mode={inside.st_mode & 0o7777:o}"
-        options += f",uid={inside.st_uid},gid={inside.st_gid}"
-        self._disk.mkdir()
-        _run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._disk))
+        # As Debian's installer does; sudo looks its own host up.
+        (self.root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {self.HOSTNAME}\n")
+        shutil.copytree(wheels(), self.root / WHEELS)
 
     def _make_network(self) -> None:
         # Created outside of nspawn, so that it survives a reboot of the machine.
@@ -164,12 +176,15 @@ class Machine:
         return state in ("running", "degraded")
 
     def _enter(self, *command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
         return subprocess.run(
-            ["nsenter", "--target", str(self._leader), *namespaces, "--", *command],
+            self._entering(command),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
             env=_ENVIRONMENT,
         )  # fmt: skip
+
+    def _entering(self, command: Sequence[str]) -> list[str]:
+        namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
+        return ["nsenter", "--target", str(self._leader), *namespaces, "--", *command]
 
 
 def _run(*command: str, check: bool = True) -> None:

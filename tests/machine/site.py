@@ -29,8 +29,8 @@ _POSITIONS: Final = (
 class Site:
     """The machine, the fleet, and the lines of the report."""
 
-    def __init__(self, folder: Path) -> None:
-        self.report: list[str] = []
+    def __init__(self, folder: Path, report: list[str]) -> None:
+        self._report = report
         self.machine = Machine(REDIS_DISK)
         self._folder = folder
         self._fleet: Fleet | None = None
@@ -42,9 +42,9 @@ class Site:
             self._fleet = Fleet(self._folder, self.machine.address)
         return self._fleet
 
-    def stored(self) -> list[Key]:
-        """Return the keys of all positions in PostgreSQL."""
-        psql = ("psql", "--dbname", "tracker", "--tuples-only", "--no-align", "--field-separator=,")
+    def stored(self, database: str = "tracker") -> list[Key]:
+        """Return the keys of all positions in a database of PostgreSQL."""
+        psql = ("psql", "--dbname", database, "--tuples-only", "--no-align", "--field-separator=,")
         text = self.machine.run("runuser", "-u", "postgres", "--", *psql, "--command", _POSITIONS)
         return [(device, ts, digest) for device, ts, digest in _rows(text)]
 
@@ -92,7 +92,7 @@ class Site:
 
     def note(self, line: str) -> None:
         """Add a line to the report."""
-        self.report.append(line)
+        self._report.append(line)
 
     def remove(self) -> None:
         """Stop the fleet, and remove the machine."""

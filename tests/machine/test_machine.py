@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machine.documented import commands
+from tests.machine.documented import root_commands
 from tests.machine.fleet import DEVICES, INTERVAL
 from tests.machine.site import Site, build_earlier, build_successor
 from tests.system.processes import run
@@ -61,8 +61,8 @@ def tracker_files(site: Site) -> list[str]:
 def test_package_is_installed_without_starting_services(site: Site, package: Path) -> None:
     assert tracker_files(site) == []
     site.put(package)
-    (install,) = commands("Debian package")
-    site.machine.run("sh", "-c", f"cd /srv && {install}")
+    install = " && ".join(("cd /srv", *root_commands("Debian package")))
+    site.machine.run("sh", "-c", install)
     assert tracker_processes(site) == ""
     units = site.machine.run(
         "systemctl", "list-unit-files", "--plain", "--no-legend", "tracker*"
@@ -80,7 +80,7 @@ def test_documented_setup_starts_all_services(site: Site) -> None:
         folder = site.machine.root / f"etc/systemd/system/{service}.service.d"
         folder.mkdir(parents=True)
         (folder / "watchdog.conf").write_text(f"[Service]\nWatchdogSec={WATCHDOG}\n")
-    setup = commands("Set up")
+    setup = root_commands("Set up")
     site.machine.run("sh", "-exc", "\n".join(setup))
     # The bridge has no Directus to connect to.
     for secret in ("directus-token", "webhook-secret"):
@@ -253,6 +253,15 @@ def test_acknowledged_records_equal_stored_records(site: Site) -> None:
     assert not set(stored) - set(acknowledged), "stored, but never acknowledged"
     assert summary.endswith(" 0 unacknowledged")
     site.note(f"at the end {len(acknowledged)} acknowledged = {len(stored)} stored ({summary})")
+
+
+def test_recipe_restores_a_database_from_a_backup(site: Site) -> None:
+    site.follow("operations", "backup-database")
+    site.follow("operations", "restore-database")
+    site.machine.run("systemctl", "start", "tracker-process@1")
+    stored = sorted(site.stored())
+    assert sorted(site.stored("tracker_new")) == stored
+    site.note(f"backup and restoration of PostgreSQL, by docs/operations.rst: {len(stored)} rows")
 
 
 def test_recipe_serves_devices_over_tls(site: Site) -> None:
