@@ -14,7 +14,7 @@ from typing import Final
 from attrs import frozen
 
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
-from tracker.settings import setting
+from tracker.settings import duration
 
 #: The time is later than the arrival by more than the tolerance.
 AHEAD: Final = "ahead"
@@ -29,17 +29,16 @@ CLOCK_ERRORS: Final = (AHEAD, OLD, ROLLOVER)
 #: 1999-08-22 and on 2019-04-07 (IS-GPS-200, 20.3.3.3.1.1; weeks count from 1980-01-06). A receiver
 #: that takes the number for one of an earlier cycle is behind by 1,024 weeks, or by twice as many.
 ROLLOVER_WEEKS: Final = (1024, 2048)
-#: Maximum age in days of a record after the correction of a rollover. It is more than the default
-#: of :attr:`ClockRule.oldest`, because a device that has rolled over may also send records that it
-#: kept for years. It is less than the age of clocks without a battery that start again: 2000-01-01
-#: plus 1,024 weeks is 2019-08-17, and 1970-01-01 plus 2,048 weeks is 2009-04-02.
-MAX_ROLLOVER_AGE: Final = 5 * 365
+#: Maximum age in seconds of a record after the correction of a rollover. It is more than the
+#: default of :attr:`ClockRule.oldest`, because a device that has rolled over may also send records
+#: that it kept for years. It is less than the age of clocks without a battery that start again:
+#: 2000-01-01 plus 1,024 weeks is 2019-08-17, and 1970-01-01 plus 2,048 weeks is 2009-04-02.
+MAX_ROLLOVER_AGE: Final = 5 * 365 * 86_400
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _MINUTE: Final = 60_000
-_DAY: Final = 86_400_000
-_WEEK: Final = 7 * _DAY
+_WEEK: Final = 7 * 86_400_000
 #: Length of ``2026-11-22T10:00``.
 _TO_MINUTE: Final = 16
 
@@ -48,19 +47,20 @@ _TO_MINUTE: Final = 16
 class ClockRule:
     """The range of right times; each attribute is a command-line option of the same name."""
 
-    clock_tolerance: int = setting(
+    clock_tolerance: float = duration(
         86_400,
         60,
         30 * 86_400,
-        "Seconds by which the time of a record may be later than its arrival. A later one is "
+        "Time by which the time of a record may be later than its arrival. A later one is "
         "stored and marked, and does not become the last position.",
     )
-    oldest: int = setting(
-        730,
-        1,
+    oldest: float = duration(
+        730 * 86_400,
+        86_400,
         MAX_ROLLOVER_AGE,
-        "Days by which the time of a record may be earlier than its arrival. An earlier one is "
+        "Time by which the time of a record may be earlier than its arrival. An earlier one is "
         "stored and marked, and does not become the last position.",
+        bare=False,
     )
 
     def error(self, timestamp: str, arrival: str) -> str | None:
@@ -75,12 +75,12 @@ class ClockRule:
         return self._exact_error(_milliseconds(timestamp), _milliseconds(arrival))
 
     def _exact_error(self, time: int, arrival: int) -> str | None:
-        latest = arrival + self.clock_tolerance * 1000
+        latest = arrival + round(self.clock_tolerance * 1000)
         if time > latest:
             return AHEAD
-        if time >= arrival - self.oldest * _DAY:
+        if time >= arrival - round(self.oldest * 1000):
             return None
-        earliest = arrival - MAX_ROLLOVER_AGE * _DAY
+        earliest = arrival - MAX_ROLLOVER_AGE * 1000
         corrected = (time + weeks * _WEEK for weeks in ROLLOVER_WEEKS)
         return ROLLOVER if any(earliest <= time <= latest for time in corrected) else OLD
 
@@ -90,15 +90,15 @@ DEFAULT_CLOCKS: Final = ClockRule()
 
 
 @lru_cache(maxsize=64)  # few minutes occur at a time
-def _right_times(minute: str, clock_tolerance: int, oldest: int) -> tuple[str, str]:
+def _right_times(minute: str, clock_tolerance: float, oldest: float) -> tuple[str, str]:
     """Return the earliest and the latest time that are right for every arrival in a minute.
 
     Most records are between them, and cost two comparisons of text.
     """
     start = _milliseconds(f"{minute}:00.000Z")
     return (
-        _text(start + _MINUTE - oldest * _DAY),
-        _text(start + clock_tolerance * 1000),
+        _text(start + _MINUTE - round(oldest * 1000)),
+        _text(start + round(clock_tolerance * 1000)),
     )
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve, fields, frozen
 
+from tracker.durations import MAX_DURATION, check_bounds, parse_duration
 from tracker.keys import TELEMETRY_TEMPLATE, telemetry_stream
-from tracker.settings import options_of
+from tracker.settings import option_name
 
 #: The vendor whose stream ``REDIS_TELEMETRY_STREAM`` names.
 PINNED_VENDOR: Final = "teltonika"
@@ -26,9 +27,6 @@ DEFAULT_RETAIN: Final = "24h"
 DEFAULT_RETAIN_BYTES: Final = "1G"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_MAX_SECONDS: Final = 36_500 * 86_400
 _SIZE: Final = re.compile(r"([0-9]{1,12})([kMG]?)")
 _SHIFT: Final = {"": 0, "k": 10, "M": 20, "G": 30}
 _MIN_BYTES: Final = 1 << 20
@@ -77,19 +75,16 @@ def settings(cls: type[T], options: Mapping[str, Any]) -> T:
 
     :param cls: an attrs class whose fields are made by :mod:`tracker.settings`.
     :param options: option name → value.
-    :raises ConfigError: if a value is not a number, or out of bounds.
+    :raises ConfigError: if a value is not a number or duration, or out of bounds.
     """
     result = cls()
-    for name, default, _ in options_of(cls):
-        if default is options[name] is None:
+    for attribute in fields(cls):  # type: ignore[arg-type]
+        name = option_name(attribute)
+        if options[name] is None:
             continue
-        number = int if default is None else type(default)
         try:
-            value = number(options[name])
-        except ValueError:
-            raise ConfigError(f"--{name}: must be a number, not {options[name]!r}") from None
-        try:
-            result = evolve(result, **{name.replace("-", "_"): value})  # type: ignore[misc]
+            value = attribute.metadata["read"](str(options[name]))
+            result = evolve(result, **{attribute.name: value})  # type: ignore[misc]
         except ValueError as error:
             raise ConfigError(f"--{name}: {error}") from None
     return result
@@ -123,7 +118,7 @@ def files_by_model(given: Iterable[str]) -> dict[str, Path]:
 
 
 def duration(option: str, text: str) -> float | None:
-    """Parse a duration: a number with ``s``, ``m``, ``h`` or ``d``.
+    """Parse a duration of at least a second, see :mod:`tracker.durations`.
 
     :param option: name of the option, for the error.
     :return: seconds; None for ``none``.
@@ -131,10 +126,12 @@ def duration(option: str, text: str) -> float | None:
     """
     if text == "none":
         return None
-    found = _DURATION.fullmatch(text)
-    if found is None or not 1 <= (seconds := int(found[1]) * _SECONDS[found[2]]) <= _MAX_SECONDS:
-        raise ConfigError(f"{option}: must be like 90s, 30m, 24h or 7d, or none, not {text!r}")
-    return float(seconds)
+    try:
+        seconds = parse_duration(text)
+        check_bounds(seconds, 1, MAX_DURATION)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from None
+    return seconds
 
 
 def size(option: str, text: str) -> int | None:

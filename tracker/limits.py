@@ -6,7 +6,7 @@ from typing import Final
 
 from attrs import frozen
 
-from tracker.settings import optional, setting
+from tracker.settings import duration, optional, setting
 
 #: Default of ``--message-bytes``: maximum number of bytes of a message that are stored.
 MESSAGE_BYTES: Final = 8192
@@ -74,8 +74,8 @@ class Limits:
         "Maximum number of bytes of unsolicited messages per second from one connection. A "
         "connection over either rate is not read.",
     )
-    message_burst: float = setting(
-        10.0, 0.1, 3600, "Maximum burst of messages, in seconds at the maximum rates."
+    message_burst: float = duration(
+        10.0, 0.1, 3600, "Maximum burst of messages: as many as in this time at the maximum rates."
     )
     message_bytes: int = setting(
         MESSAGE_BYTES,
@@ -98,12 +98,10 @@ class Limits:
         "Time for decoding, in seconds per second, that all peers together may use beyond "
         "--peer-work.",
     )
-    login_timeout: float = setting(
-        30.0, 0.1, 3600, "Maximum time from connection to login, in seconds."
-    )
-    idle_timeout: float = setting(
+    login_timeout: float = duration(30.0, 0.1, 3600, "Maximum time from connection to login.")
+    idle_timeout: float = duration(
         600.0,
         1,
         604_800,
-        "Seconds without a complete frame or ping after which a connection is closed.",
+        "Time without a complete frame or ping after which a connection is closed.",
     )

@@ -1,10 +1,14 @@
-"""Numeric settings: each is an option, with bounds that are checked at start."""
+"""Settings that are numbers or durations: each is an option, checked at start."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import Attribute, field, fields, validators
+
+from tracker.durations import check_bounds, format_duration, parse_duration
 
 
 def setting(default: float, low: float, high: float, help: str) -> Any:  # noqa: A002
@@ -14,7 +18,35 @@ def setting(default: float, low: float, high: float, help: str) -> Any:  # noqa:
     :param high: maximum value.
     :param help: help text of the option.
     """
-    return field(default=default, validator=_between(low, high), metadata={"help": help})
+    read = partial(_number, type(default))
+    return field(
+        default=default,
+        validator=_between(low, high),
+        metadata={"help": help, "read": read, "shown": default},
+    )
+
+
+def duration(
+    default: float,
+    low: float,
+    high: float,
+    help: str,  # noqa: A002
+    *,
+    bare: bool = True,
+) -> Any:
+    """Return an attrs field for a number of seconds, which the option gives like ``10s``.
+
+    The other arguments are those of :func:`setting`.
+
+    :param bare: accept a number without a unit, as seconds.
+    """
+    shown = format_duration(default)
+    read = partial(parse_duration, bare=True) if bare else partial(parse_duration, examples=shown)
+    return field(
+        default=default,
+        validator=_lasts(low, high),
+        metadata={"help": help, "read": read, "shown": shown},
+    )
 
 
 def optional(low: int, high: int, help: str) -> Any:  # noqa: A002
@@ -23,15 +55,28 @@ def optional(low: int, high: int, help: str) -> Any:  # noqa: A002
     The arguments are those of :func:`setting`.
     """
     check = validators.optional(_between(low, high))
-    return field(default=None, validator=check, metadata={"help": help})
+    metadata = {"help": help, "read": partial(_number, int), "shown": None}
+    return field(default=None, validator=check, metadata=metadata)
 
 
 def options_of(cls: type[Any]) -> list[tuple[str, Any, str]]:
-    """Return option name, default and help text of each setting of a class."""
+    """Return option name, default as in an option, and help text of each setting of a class."""
     return [
-        (attribute.name.replace("_", "-"), attribute.default, attribute.metadata["help"])
+        (option_name(attribute), attribute.metadata["shown"], attribute.metadata["help"])
         for attribute in fields(cls)
     ]
+
+
+def option_name(attribute: Attribute[Any]) -> str:
+    """Return the name of the option for a setting."""
+    return attribute.name.replace("_", "-")
+
+
+def _number(kind: type[float], text: str) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"must be a number, not {text!r}") from None
 
 
 def _between(low: float, high: float) -> Any:
@@ -39,5 +84,12 @@ def _between(low: float, high: float) -> Any:
         if not low <= value <= high:
             shown = f"{value:,}".removesuffix(".0")
             raise ValueError(f"must be between {low:,} and {high:,}, not {shown}")
+
+    return check
+
+
+def _lasts(low: float, high: float) -> Callable[[Any, Attribute[Any], float], None]:
+    def check(instance: Any, attribute: Attribute[Any], value: float) -> None:
+        check_bounds(value, low, high)
 
     return check

@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from tracker.config import ConfigError, choice, settings
+from tracker.durations import format_duration
 from tracker.limits import Limits
 from tracker.settings import options_of
 
@@ -31,6 +32,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "login-timeout": (0.1, 3600),
     "idle-timeout": (1, 604_800),
 }
+#: Limits that are durations.
+TIMES = {"message-burst", "login-timeout", "idle-timeout"}
 DEFAULTS = {
     "frame-bytes": 8192,
     "command-frame-bytes": 65_536,
@@ -43,12 +46,12 @@ DEFAULTS = {
     "datagrams-under-way": 1000,
     "message-rate": 100.0,
     "message-bytes-rate": 65_536.0,
-    "message-burst": 10.0,
+    "message-burst": "10s",
     "message-bytes": 8192,
     "peer-work": 0.05,
     "spare-work": 0.1,
-    "login-timeout": 30.0,
-    "idle-timeout": 600.0,
+    "login-timeout": "30s",
+    "idle-timeout": "10m",
 }
 AT_BOUNDS = [(name, bound) for name, both in BOUNDS.items() for bound in both]
 OUT_OF_BOUNDS = [
@@ -95,7 +98,8 @@ def test_limit_out_of_bounds_is_reported_with_its_option(name: str, value: float
         settings(Limits, options(**{name: value}))
     message = str(raised.value)
     assert message.startswith(f"--{name}: ")
-    assert message.endswith(f", not {value:,}")
+    shown = format_duration(value) if name in TIMES else f"{value:,}"
+    assert message.endswith(f", not {shown}")
     assert "\n" not in message
 
 

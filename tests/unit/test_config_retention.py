@@ -10,19 +10,27 @@ from tracker.config import ConfigError
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("1s", 1), ("90s", 90), ("30m", 1800), ("24h", 86_400), ("7d", 604_800), ("none", None)],
+    [
+        ("1s", 1),
+        ("90s", 90),
+        ("30m", 1800),
+        ("24h", 86_400),
+        ("7d", 604_800),
+        ("1.5h", 5400),
+        ("none", None),
+    ],
 )
 def test_duration_is_a_number_with_a_unit(text: str, seconds: float | None) -> None:
     assert config.duration("--retain", text) == seconds
 
 
 @pytest.mark.parametrize(
-    "text", ["", "24", "h", "0s", "-1h", "1.5h", "24H", "24 h", "1w", "36501d", "٣h", "nones"]
+    "text", ["", "24", "h", "0s", "-1h", "500ms", "24H", "24 h", "1w", "36501d", "٣h", "nones"]
 )
 def test_invalid_duration_is_reported(text: str) -> None:
     with pytest.raises(ConfigError, match="--retain: ") as raised:
         config.duration("--retain", text)
-    assert repr(text) in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

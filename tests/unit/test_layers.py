@@ -24,6 +24,7 @@ VOCABULARY = {
         "config",
         "limits",
         "settings",
+        "durations",
     ),
     *("errors", "interfaces", "outcomes", "reactor", "untrusted", "wording"),
 }
@@ -53,6 +54,7 @@ PURE = [
     PACKAGE / "imei.py",
     PACKAGE / "limits.py",
     PACKAGE / "settings.py",
+    PACKAGE / "durations.py",
     PACKAGE / "outcomes.py",
     PACKAGE / "net" / "proxyheader.py",
     PACKAGE / "untrusted.py",

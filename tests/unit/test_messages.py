@@ -149,7 +149,7 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     (lambda _: make_sink(REACTOR, "sqlite:"), "sqlite: requires a path; use sqlite:PATH"),
     (
         lambda _: duration("--retain", "24"),
-        "--retain: must be like 90s, 30m, 24h or 7d, or none, not '24'",
+        "--retain: must be like 500ms, 10s, 5m, 24h or 7d, not '24'",
     ),
     (
         lambda _: size("--retain-bytes", "2GB"),
@@ -261,7 +261,7 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     (
         lambda _: Duration().convert("5", None, None),
-        "Invalid value: '5' is not a duration like 90s, 30m, 24h or 7d.",
+        "Invalid value: must be like 500ms, 10s, 5m, 24h or 7d, not '5'.",
     ),
     (
         lambda _: Imei().convert("12345", None, None),

@@ -11,7 +11,8 @@ import click
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from tracker.admin.options import Seconds
+from tracker.admin.options import Duration
+from tracker.durations import format_duration
 from tracker.reactor import Reactor
 from tracker.runtime.run import run
 from tracker.simulator.demo import Demo
@@ -51,15 +52,15 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--seconds",
-            type=Seconds(0, min_open=True),
-            help="Stop after this many seconds.  [default: at Ctrl-C]",
+            type=Duration(0.001, bare=True),
+            help="Stop after this time, such as 10s.  [default: at Ctrl-C]",
         ),
         click.option(
             "--answer-delay",
-            type=Seconds(0, 86_400),
-            default=ANSWER_DELAY,
+            type=Duration(0, 86_400, bare=True),
+            default=format_duration(ANSWER_DELAY),
             show_default=True,
-            help="Seconds until a slow device answers.",
+            help="Time until a slow device answers.",
         ),
         click.option(
             "--answers",
@@ -85,10 +86,10 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--interval",
-            type=Seconds(0.01, 86_400),
-            default=1.0,
+            type=Duration(0.01, 86_400, bare=True),
+            default="1s",
             show_default=True,
-            help="Seconds between two records of a device.",
+            help="Time between two records of a device.",
         ),
         click.option(
             "--devices",
@@ -150,7 +151,7 @@ def simulate(
 
     \b
     Example:
-      tracker-admin simulate --target tcp:127.0.0.1:5027 --devices 100 --interval 5
+      tracker-admin simulate --target tcp:127.0.0.1:5027 --devices 100 --interval 5s
     """
     if first + count > IMEI_COUNT:
         raise click.UsageError(

@@ -9,7 +9,7 @@ import click
 from tracker.admin.confirmation import confirm, require_terminal, yes_option
 from tracker.admin.control import instance_of, run_with_control_port
 from tracker.admin.exitcodes import ExitCode
-from tracker.admin.options import Imei, Seconds, output_option
+from tracker.admin.options import Duration, Imei, output_option
 from tracker.admin.output import Column, Kind, show_record
 from tracker.control.client import ControlClient
 from tracker.control.commands import NoSuchDevice
@@ -57,10 +57,10 @@ def drop(imei: str, output: str) -> None:
 @click.command()
 @click.option(
     "--seconds",
-    type=Seconds(0, MAX_DRAIN_SECONDS),
-    default=60,
+    type=Duration(0, MAX_DRAIN_SECONDS, bare=True),
+    default="1m",
     show_default=True,
-    help="Seconds over which the connections are closed, one after another.",
+    help="Time over which the connections are closed, one after another.",
 )
 @yes_option
 @output_option

@@ -22,6 +22,7 @@ from tracker.admin.variables import CONTROL_VARIABLE, FILES, REDIS_VARIABLE
 from tracker.clock import ClockRule
 from tracker.command import parse_hex
 from tracker.config import ConfigError
+from tracker.durations import MAX_DURATION, check_bounds, parse_duration
 from tracker.settings import options_of
 
 _SECTION: Final = "tracker-admin"
@@ -185,9 +186,8 @@ def clock_options(command: Callable[..., R]) -> Callable[..., R]:
 
     clock_settings = options_of(ClockRule)
     for name, default, text in reversed(clock_settings):
-        unit = text.partition(" ")[0].upper()  # the texts begin with it
         with_clocks = click.option(
-            f"--{name}", metavar=unit, type=int, default=default, show_default=True, help=text
+            f"--{name}", metavar="DURATION", default=default, show_default=True, help=text
         )(with_clocks)
     return with_clocks
 
@@ -217,30 +217,24 @@ class HexBytes(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{error}.", param, ctx)
 
 
-class Seconds(click.FloatRange):
-    """A number of seconds within a range; ``nan``, which click accepts, is not one."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """See ParamType."""
-        if isinstance(value, str) and value.strip().lower().lstrip("+-") == "nan":
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        number: float = super().convert(value, param, ctx)
-        return number
-
-
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """A number of seconds, written like ``90s``, ``30m``, ``24h`` or ``7d``."""
+    """A duration such as ``90s``, ``30m``, ``24h`` or ``7d``, which is converted to seconds.
+
+    :param bare: accept a number without a unit, as seconds.
+    """
 
     name = "DURATION"
+
+    def __init__(self, low: float = 1, high: float = MAX_DURATION, *, bare: bool = False) -> None:
+        self._low, self._high, self._bare = low, high, bare
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         """See ParamType."""
         if isinstance(value, float):
             return value
         try:
-            seconds = None if value == "none" else config.duration("", value)
-        except ConfigError:
-            seconds = None
-        if seconds is None:
-            self.fail(f"{value!r} is not a duration like 90s, 30m, 24h or 7d.", param, ctx)
+            seconds = parse_duration(value, bare=self._bare)
+            check_bounds(seconds, self._low, self._high)
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
         return seconds

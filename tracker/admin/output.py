@@ -22,6 +22,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tracker.durations import age
 from tracker.position import iso_milliseconds
 
 _ABSENT: Final = "-"
@@ -32,7 +33,6 @@ _STYLES: Final = {
     **dict.fromkeys(("rejected", "failed", "expired"), "red"),
     **dict.fromkeys(("queued", "waiting", "delivered"), "yellow"),
 }
-_AGES: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
 _SIZES: Final = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 #: Seconds below which tenths are shown.
 _TENTHS: Final = 10
@@ -257,14 +257,6 @@ def on_terminal() -> bool:
 def terminal() -> Console:
     """Return the terminal, which prints texts without interpreting markup."""
     return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
-
-
-def age(seconds: float) -> str:
-    """Return a duration in its largest whole unit, such as ``12s``, ``5m``, ``3h`` or ``2d``."""
-    for length, unit in _AGES:
-        if seconds >= length:
-            return f"{int(seconds // length)}{unit}"
-    return f"{max(0, int(seconds))}s"
 
 
 def iso(seconds: float) -> str:

@@ -12,7 +12,7 @@ from twisted.internet.defer import DeferredQueue
 
 from tracker.admin.control import instance_of, run_with_control_port
 from tracker.admin.exitcodes import ExitCode
-from tracker.admin.options import Imei, Seconds, output_option
+from tracker.admin.options import Duration, Imei, output_option
 from tracker.admin.output import iso, on_terminal, printable, terminal
 from tracker.admin.traffic import summary
 from tracker.control.client import ControlClient
@@ -39,9 +39,8 @@ _END: Final = "end"
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="Stop after N events.")
 @click.option(
     "--seconds",
-    metavar="N",
-    type=Seconds(0, 10_000_000, min_open=True),
-    help="Stop after N seconds.",
+    type=Duration(0.001, 10_000_000, bare=True),
+    help="Stop after this time, such as 30s.",
 )
 @click.option("--raw", is_flag=True, help="Also show the bytes in hex.")
 @output_option

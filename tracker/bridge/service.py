@@ -34,7 +34,7 @@ from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.lifecycle import Abort, Role
-from tracker.settings import setting
+from tracker.settings import duration
 
 
 @frozen
@@ -58,11 +58,11 @@ class Hook:
 class BridgePace:
     """Intervals of the polls, which find what the webhook missed. Each is an option."""
 
-    poll_commands: float = setting(
-        INTERVAL, 0.1, 3600, "Seconds between two polls for pending commands."
+    poll_commands: float = duration(
+        INTERVAL, 0.1, 3600, "Time between two polls for pending commands."
     )
-    poll_devices: float = setting(
-        DEVICES_INTERVAL, 1, 86_400, "Seconds between two reads of all devices."
+    poll_devices: float = duration(
+        DEVICES_INTERVAL, 1, 86_400, "Time between two reads of all devices."
     )
 
 

@@ -10,25 +10,25 @@ from twisted.internet.interfaces import IReactorTime
 from tracker.commands.entries import Entries, HeldCommand
 from tracker.commands.retrying import RetryingLedger
 from tracker.observe.figures import Distribution
-from tracker.settings import setting
+from tracker.settings import duration
 
 
 @frozen
 class Timing:
     """Timing of commands. Each attribute is an option of the same name."""
 
-    radio_sleeps: float = setting(
+    radio_sleeps: float = duration(
         0.0,
         0,
         604_800,
-        "Seconds of silence after which a device may have switched off its radio: commands then "
-        "wait for its next frame or ping. 0: devices always listen.",
+        "Silence after which a device may have switched off its radio: commands then "
+        "wait for its next frame or ping. 0s: devices always listen.",
     )
-    late_answer: float = setting(
+    late_answer: float = duration(
         60.0,
         0,
         86_400,
-        "Seconds after a command's timeout in which its answer may still arrive. The next "
+        "Time after a command's timeout in which its answer may still arrive. The next "
         "command in the same codec waits until then.",
     )
 

@@ -28,7 +28,7 @@ from tracker.observe.health import Watchdog
 from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.position import MAX_SAFE_INTEGER
 from tracker.redis.protocol import is_wrong_type
-from tracker.settings import setting
+from tracker.settings import duration
 from tracker.untrusted import shown
 
 #: Seconds between two samples.
@@ -69,17 +69,17 @@ _SEE_LOG: Final = "; see the console's log"
 class Thresholds:
     """Ages that make a group behind or far behind. Each is an option of the same name."""
 
-    behind: float = setting(
+    behind: float = duration(
         10.0,
         0.1,
         86_400,
-        "Show a group as behind if its oldest unprocessed entry is this many seconds old.",
+        "Show a group as behind if its oldest unprocessed entry is this old.",
     )
-    far_behind: float = setting(
+    far_behind: float = duration(
         60.0,
         0.1,
         86_400,
-        "Show a group as far behind from this age in seconds, which must exceed --behind.",
+        "Show a group as far behind from this age, which must exceed --behind.",
     )
 
     def lag_state(self, group: GroupLag) -> str:

@@ -36,7 +36,7 @@ from tracker.processing.storing import MAX_RETRY_DELAY, MIN_RETRY_DELAY, Storer
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.lifecycle import Abort
 from tracker.runtime.waits import Stopped, Waits
-from tracker.settings import setting
+from tracker.settings import duration, setting
 
 #: Seconds without a pass of the loop or a retry after which the consumer counts as stuck. A sink
 #: that is down or slow reports an error long before that.
@@ -57,14 +57,14 @@ class BatchOptions:
         "Maximum bytes of entries in one batch, of all streams together. A batch has at least "
         "one entry of any length.",
     )
-    batch_delay: float = setting(
-        0.02, 0, 60, "Seconds that a batch waits for more entries if it is not full."
+    batch_delay: float = duration(
+        0.02, 0, 60, "Time that a batch waits for more entries if it is not full."
     )
-    claim_after: float = setting(
+    claim_after: float = duration(
         60.0,
         1,
         86_400,
-        "Seconds after which unfinished entries of another processor are claimed; must exceed "
+        "Time after which unfinished entries of another processor are claimed; must exceed "
         "the time of the slowest batch.",
     )
 

@@ -56,5 +56,4 @@ def sqlite_place(clocks: ClockRule = DEFAULT_CLOCKS, row: str = "") -> str:
 
 
 def _filled(condition: str, clocks: ClockRule, row: str) -> str:
-    oldest = clocks.oldest * 86_400
-    return condition.format(row=row, oldest=oldest, tolerance=clocks.clock_tolerance)
+    return condition.format(row=row, oldest=clocks.oldest, tolerance=clocks.clock_tolerance)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from tracker import config
 from tracker.config import ConfigError
+from tracker.durations import format_duration
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import DEFAULT_INTERVAL, janitor_role
 from tracker.observe.health import Health
@@ -57,7 +58,12 @@ class JanitorOptions(TrimmingOptions):
     optParameters: ClassVar[list[Any]] = [
         REDIS,
         OFFLINE,
-        ("interval", None, f"{DEFAULT_INTERVAL:g}s", "Time between two cleanups, such as 60s."),
+        (
+            "interval",
+            None,
+            format_duration(DEFAULT_INTERVAL),
+            "Time between two cleanups, such as 30s.",
+        ),
     ]
 
     def build(
@@ -66,7 +72,7 @@ class JanitorOptions(TrimmingOptions):
         """See RoleOptions."""
         interval = config.duration("--interval", self["interval"])
         if interval is None:
-            raise ConfigError("--interval: must be like 60s, not none")
+            raise ConfigError("--interval: must be like 30s, not none")
         return janitor_role(
             reactor,
             checked_address(redis_address(self["redis"], os.environ), reactor),

@@ -123,7 +123,7 @@ def test_duration_is_converted_to_seconds(text: str, seconds: float) -> None:
     assert Duration().convert(text, None, None) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "5", "none", "-1s", "0s", "1.5s", "5 m", "1w"])
+@pytest.mark.parametrize("text", ["", "5", "none", "-1s", "0s", "5 m", "1w"])
 def test_malformed_duration_is_a_usage_error(text: str) -> None:
     with pytest.raises(click.UsageError):
         Duration().convert(text, None, None)

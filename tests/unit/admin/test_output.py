@@ -15,7 +15,6 @@ from hypothesis.strategies import lists, text, tuples
 from tracker.admin.output import (
     Column,
     Kind,
-    age,
     iso,
     printable,
     sentence,
@@ -25,6 +24,7 @@ from tracker.admin.output import (
     terminal,
     terminal_table,
 )
+from tracker.durations import age
 
 COLUMNS = (
     Column("device_id"),

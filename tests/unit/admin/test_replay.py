@@ -76,8 +76,9 @@ def test_replayed_positions_keep_the_time_of_their_first_arrival() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--clock-tolerance", "59", "--clock-tolerance: must be between 60 and 2,592,000, not 59."),
-        ("--oldest", "1826", "--oldest: must be between 1 and 1,825, not 1,826."),
+        ("--clock-tolerance", "59", "--clock-tolerance: must be between 1m and 30d, not 59s."),
+        ("--oldest", "1826d", "--oldest: must be between 1d and 1825d, not 1826d."),
+        ("--oldest", "730", "--oldest: must be like 730d, not '730'."),
     ],
 )
 def test_rule_for_clocks_out_of_range_is_refused(option: str, value: str, message: str) -> None:

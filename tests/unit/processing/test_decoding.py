@@ -126,7 +126,7 @@ def test_first_arrival_of_a_moved_entry_decides(decoding: Decoding) -> None:
 
 
 def test_settings_of_the_rule_are_used() -> None:
-    decoding = Decoding(ClockRule(clock_tolerance=3600, oldest=1))
+    decoding = Decoding(ClockRule(clock_tolerance=3600, oldest=86_400))
     assert decoding.stored(entry(timestamp="2026-11-30T11:00:00.001Z")).extra.clock == "ahead"
     assert decoding.stored(entry(timestamp="2026-11-29T09:59:59.999Z")).extra.clock == "old"
 

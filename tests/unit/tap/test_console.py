@@ -72,7 +72,7 @@ def test_remote_access_is_allowed_with_tls_and_operators(operators: Path, tls: s
         (("--sink", "mysql://x"), "--sink: unknown sink 'mysql'"),
         (("--operators", "/none"), "--operators /none: No such file or directory"),
         (("--behind", "60"), "--far-behind must be greater than --behind"),
-        (("--behind", "soon"), "--behind: must be a number"),
+        (("--behind", "soon"), "--behind: must be like 500ms"),
         (("--tiles", "https://tile.example.org/"), "--tiles: must be like"),
         (("--tiles", "https://a; script-src */{z}/{x}/{y}"), "--tiles: must be like"),
         (("--tiles", "javascript:{z}{x}{y}"), "--tiles: must be like"),

@@ -92,7 +92,7 @@ def test_role_imports_no_modules_of_other_roles() -> None:
         (("standalone", "--data", "/tmp/" + "x" * 120), "too long"),
         (("janitor", "--retain", "24"), "--retain: must be like"),
         (("janitor", "--retain-bytes", "2GB"), "--retain-bytes: must be like"),
-        (("janitor", "--retain-dead", "0d"), "--retain-dead: must be like"),
+        (("janitor", "--retain-dead", "0d"), "--retain-dead: must be between 1s"),
         (("janitor", "--interval", "none"), "--interval: must be like"),
         (("janitor", "--redis", "http://localhost"), "redis://"),
         (("process", "--sink", "sqlite:x", "--retain", "24h"), "retain"),

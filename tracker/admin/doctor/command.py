@@ -9,9 +9,10 @@ from typing import Any, Final
 import click
 
 from tracker.admin.doctor.checkup import examine
-from tracker.admin.options import Seconds, output_option, redis_option
+from tracker.admin.options import Duration, output_option, redis_option
 from tracker.admin.report import as_json, as_table, exit_code
 from tracker.config import ConfigError
+from tracker.durations import format_duration
 from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
 from tracker.runtime.run import run
@@ -52,10 +53,10 @@ class _HostAndPort(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--timeout",
-    type=Seconds(0.1, 3600),
-    default=TIMEOUT,
+    type=Duration(0.1, 3600, bare=True),
+    default=format_duration(TIMEOUT),
     show_default=True,
-    help="Seconds for the checks of each server.",
+    help="Time for the checks of each server.",
 )
 @output_option
 def doctor(
