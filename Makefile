@@ -28,6 +28,9 @@ CHAOS_OPTIONS  ?=
 # Options of all benchmarks that `make bench` runs, such as --quick.
 BENCH_OPTIONS ?=
 
+# Compose is a part of docker since version 2.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
 # Folders of `make install` for the environment and for other files, below DESTDIR if that is set.
 PREFIX ?= /opt/tracker
 SYSTEM ?= /usr/local
@@ -36,8 +39,8 @@ SYSTEM ?= /usr/local
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: help demo test directus test-directus test-browser test-ops test-chaos test-system lint format docs bench \
-	install deb clean
+.PHONY: help demo test directus test-directus test-browser test-ops test-chaos test-system test-docker lint format \
+	docs bench install deb dist image up clean
 
 help:
 	@echo "make demo           run the whole stack with a simulated fleet (DEMO_SECONDS=20, DEMO_DATA=folder, …)"
@@ -47,12 +50,16 @@ help:
 	@echo "make test-ops       run the tests of alerts, dashboard and metrics; needs Debian's package prometheus"
 	@echo "make test-chaos     inject random faults under load and account for every record (CHAOS_SECONDS=60, CHAOS_SEED=…)"
 	@echo "make test-system    run the tests on a whole machine; needs root, debootstrap and systemd-nspawn"
+	@echo "make test-docker    build the image and run compose.yaml; needs Docker with Compose"
 	@echo "make lint           run ruff and mypy"
 	@echo "make format         format the code with ruff"
 	@echo "make docs           build the documentation into docs/_build"
 	@echo "make bench          measure decoding, memory and throughput (BENCH_OPTIONS=--quick)"
 	@echo "make install        install into PREFIX (/opt/tracker), with units in SYSTEM (/usr/local), all below DESTDIR"
 	@echo "make deb            build dist/tracker-plane_*.deb (DEB_VERSION=1.2.3)"
+	@echo "make dist           build dist/tracker_plane-*.tar.gz and the wheel"
+	@echo "make image          build the image tracker-plane of the Dockerfile"
+	@echo "make up             run the system of compose.yaml: creates secrets/, builds and starts it"
 	@echo "make clean          remove all generated files"
 
 demo: $(VENV)/.embedded
@@ -91,6 +98,10 @@ test-chaos: $(VENV)/.test
 test-system: $(VENV)/.test
 	$(BIN)/python -m pytest --exitfirst tests/machine
 
+# Uses docker compose, or else docker-compose, and ports of its own.
+test-docker: $(VENV)/.test
+	$(BIN)/python -m pytest tests/docker
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -117,6 +128,16 @@ install:
 
 deb:
 	@DEB_VERSION='$(DEB_VERSION)' packaging/deb.sh
+
+dist: $(VENV)/.test
+	packaging/dist.sh $(BIN)/python dist
+
+image:
+	docker build --tag tracker-plane --tag "tracker-plane:$$(sed -n 's/^__version__ = "\(.*\)"$$/\1/p' tracker/__init__.py)" .
+
+up:
+	packaging/make-secrets
+	$(COMPOSE) up --build --detach
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -13,30 +13,31 @@ import pytest
 from tests.servers import free_port
 from tests.system.processes import BIN, Daemon, environment, stored, wait_until_stored
 from tests.waiting import wait_for
+from tracker import __version__
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of what ``make dist`` builds."""
+    folder = tmp_path_factory.mktemp("dist")
+    dist = (str(ROOT / "packaging" / "dist.sh"), sys.executable, str(folder))
+    ended = subprocess.run(dist, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the bin folder of a clean environment with only the wheel installed."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, check=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, tracked.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, source / name)
-    made = folder / "venv"
+    (wheel,) = built.glob("*.whl")
+    made = tmp_path_factory.mktemp("wheel") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
-    # pip builds the wheel in an isolated environment, and installs it.
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "--python", str(made / "bin" / "python"), "install"),
-            *("--quiet", "--no-compile", f"{source}[embedded]"),
+            *("--quiet", "--no-compile", f"{wheel}[embedded]"),
         ],
         check=True, capture_output=True,
     )  # fmt: skip
@@ -51,6 +52,32 @@ def run_installed(installed: Path, folder: Path, *arguments: str) -> str:
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
+
+
+def test_distributions_are_named_after_this_version(built: Path) -> None:
+    name = f"tracker_plane-{__version__}"
+    assert {path.name for path in built.iterdir()} == {
+        *(f"{name}.tar.gz", f"{name}-py3-none-any.whl")
+    }
+
+
+def test_source_distribution_contains_every_file_of_the_tree(built: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as opened:
+        contained = {name.partition("/")[2] for name in opened.getnames()}
+    there = {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
+    assert "setup.cfg" in there
+    assert there <= contained
+
+
+def test_commands_of_the_wheel_say_the_version(installed: Path, tmp_path: Path) -> None:
+    for command in ("tracker", "tracker-admin"):
+        assert __version__ in run_installed(installed, tmp_path, command, "--version")
+    assert "\n    tracker " in run_installed(installed, tmp_path, "twistd", "--help")
 
 
 def test_wheel_contains_the_roles_of_twistd_tracker(installed: Path, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_test_packages_mirror_the_packages_of_tracker(kind: str) -> None:
 
 
 def test_unit_tests_outside_a_package_test_top_level_modules() -> None:
-    rules = {"contributing", "english", "layers", "logformats", "messages"}
+    rules = {"containers", "contributing", "english", "layers", "logformats", "messages", "release"}
     for path in (ROOT / "tests" / "unit").glob("test_*.py"):
         assert path.stem.split("_")[1] in VOCABULARY | rules, path
 
