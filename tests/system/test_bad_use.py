@@ -191,7 +191,8 @@ def test_demo_with_a_port_in_use_is_an_error_on_one_line(tmp_path: Path) -> None
         port = other.getsockname()[1]
         ended = run("tracker-admin", "demo", "--seconds", "1", "--port", str(port))
     assert ended.returncode == 1
-    assert "cannot listen" in ended.stderr
+    assert f"Cannot listen on 127.0.0.1:{port}: address already in use. " in ended.stderr
+    assert "DEMO_PORT" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 

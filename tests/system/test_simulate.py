@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import count
@@ -11,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import Simulation
+from tests.servers import free_port
+from tests.system.processes import BIN, Simulation, environment, run
 from tests.waiting import wait_for
+from tracker.admin.exitcodes import ExitCode
 from tracker.outcomes import Decoded
 from tracker.simulator.fleet import simulated_imei
+from tracker.simulator.run import DRAIN_TIMEOUT
 from tracker.vendors.teltonika.avl import decode_packet
 from tracker.vendors.teltonika.envelope import decode_frame, encode_frame
 from tracker.vendors.teltonika.login import ACCEPT, decode_login
@@ -87,6 +94,24 @@ class CommandingServer:
     def _next_command(self) -> bytes:
         command = next(self._commands, None)
         return b"" if command is None else encode_frame(encode_message(command))
+
+
+class ClosingServer:
+    """Server that accepts a connection, and refuses all connections from then on."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.settimeout(20)
+        self.port: int = self._listening.getsockname()[1]
+
+    def serve(self) -> None:
+        """Accept the connection of a device and its login; then close everything."""
+        connection, _ = self._listening.accept()
+        self._listening.close()
+        with connection:
+            connection.settimeout(20)
+            connection.recv(100)
+            connection.sendall(ACCEPT)
 
 
 @pytest.fixture
@@ -162,3 +187,37 @@ def test_refusing_fleet_answers_with_a_nack(server: CommandingServer, tmp_path: 
     assert server.answers == [Message(CODEC_12, NACK, b"")]
     assert fleet.commands() == []
     assert summary.endswith(" 0 unacknowledged")
+
+
+@pytest.mark.parametrize("seconds", [(), ("--seconds", "0.3")])
+def test_closed_port_of_a_simulated_fleet_is_an_error_at_once(seconds: tuple[str, ...]) -> None:
+    port = free_port()
+    started = time.monotonic()
+    ended = run("tracker-admin", "simulate", "--target", f"tcp:127.0.0.1:{port}", *seconds)
+    assert time.monotonic() - started < DRAIN_TIMEOUT / 2
+    assert ended.returncode == ExitCode.UNREACHABLE
+    (line,) = ended.stderr.splitlines()
+    assert f"tcp:127.0.0.1:{port}: connection refused" in line
+
+
+def test_fleet_that_was_connected_waits_for_its_port_until_it_is_interrupted_twice(
+    tmp_path: Path,
+) -> None:
+    server, log = ClosingServer(), tmp_path / "fleet.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [BIN / "tracker-admin", "simulate", "--target", f"tcp:127.0.0.1:{server.port}",
+             "--devices", "1", "--interval", "0.1"],
+            stdout=output, stderr=subprocess.STDOUT, env=environment(),
+        )  # fmt: skip
+    try:
+        server.serve()
+        refused = lambda: "0 of 1 device connected" in log.read_text()  # noqa: E731
+        wait_for(lambda: refused() and "(connection refused)" in log.read_text(), "reason", 30)
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: "waiting for ACKs" in log.read_text(), "the fleet is parked", 30)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DRAIN_TIMEOUT / 2) == 1
+    finally:
+        process.kill()
+    assert re.search(r" [1-9]\d* unacknowledged$", log.read_text().rstrip())

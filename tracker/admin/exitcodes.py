@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     BAD_USAGE = 2
     """The command line, the configuration file or an address is malformed."""
     UNREACHABLE = 3
-    """The control port or Redis cannot be reached or used, or the connection was lost."""
+    """A server that the command needs cannot be reached or used, or the connection was lost."""
     NOT_PERMITTED = 4
     """The client's permission, or the Redis user's rights, do not allow the command."""
     INTERRUPTED = 128 + signal.SIGINT

@@ -11,14 +11,16 @@ import click
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Duration
 from tracker.durations import format_duration
+from tracker.errors import RunFailed
 from tracker.reactor import Reactor
 from tracker.runtime.run import run
 from tracker.simulator.demo import Demo
 from tracker.simulator.device import ANSWER_DELAY, Answers, Behaviour
 from tracker.simulator.fleet import IMEI_COUNT, CommandJournal, Fleet, Journal
-from tracker.simulator.run import run_fleet
+from tracker.simulator.run import NoConnection, run_fleet
 from tracker.vendors.teltonika.avl import CODECS
 
 _CODECS = {codec.name: codec for codec in CODECS.values()}
@@ -126,7 +128,8 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.IntRange(0, IMEI_COUNT - 1),
     default=0,
     show_default=True,
-    help="Number of the first device. Fleets that run together must not share numbers.",
+    help="Number of the first device. Fleets that run together must not share numbers; the demo "
+    "has those from 900000.",
 )
 @_fleet_options
 def simulate(
@@ -146,8 +149,8 @@ def simulate(
     acknowledged, and re-sends them after it reconnects. It executes and answers commands (Codecs
     12 and 14).
 
-    At the end the devices send their remaining records. The exit code is 1 if some records were
-    not acknowledged.
+    At the end the devices send their remaining records; a second Ctrl-C does not wait for that.
+    The exit code is 1 if some records were not acknowledged, and 3 if no device could connect.
 
     \b
     Example:
@@ -178,7 +181,11 @@ def simulate(
                 first=first,
                 on_command=on_command,
             )
-            return await run_fleet(reactor, fleet, seconds)
+            try:
+                return await run_fleet(reactor, fleet, seconds)
+            except NoConnection as error:
+                text = f"Cannot connect to {target}: {error}."
+                raise RunFailed(text, ExitCode.UNREACHABLE) from None
 
         run(drive)
 
@@ -202,7 +209,9 @@ def demo(
 ) -> None:
     """Run the whole stack with a simulated fleet.
 
-    While it runs, it shows how many positions were acknowledged and stored.
+    While it runs, it shows how many positions were received and stored, also of other devices that
+    report to its port. At the end it waits until those of its fleet are stored; a second Ctrl-C
+    does not wait for that. The exit code is 1 if some are missing.
     """
     run(Demo(data, port, devices=count, behaviour=behaviour, seconds=seconds).run)
 

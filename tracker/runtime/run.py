@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -97,7 +98,9 @@ class Progress:
     def show(self, text: str) -> None:
         """Show the latest state."""
         if self._in_place:
-            print(f"\r\x1b[K{text}", end="", flush=True)
+            # A line that the terminal wraps could not be replaced.
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{text[:width]}", end="", flush=True)
         elif self._clock.seconds() >= self._next:
             self._next = self._clock.seconds() + PLAIN_INTERVAL
             print(text, flush=True)

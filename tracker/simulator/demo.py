@@ -9,14 +9,16 @@ import socket
 import sqlite3
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tracker.errors import Refused, RunFailed, Unavailable
@@ -40,8 +42,16 @@ START_TIMEOUT: Final = 30.0
 STORE_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 30.0
 
-#: Preferred TCP port of the console; another one is used if it is taken.
+#: TCP ports of the console and of the health checks; others are used where they are taken.
 CONSOLE_PORT: Final = 9120
+HEALTH_PORT: Final = 9127
+
+#: Number of the first device. Fleets that also report to the demo have lower ones by default.
+FIRST_DEVICE: Final = 900_000
+
+#: Width of the overview, and its indentation.
+_WIDTH: Final = 80
+_INDENT: Final = 12
 
 #: Program that runs twistd with the inherited sockets as systemd's (sd_listen_fds(3)).
 _TWISTD: Final = (
@@ -92,7 +102,7 @@ class Demo:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             address = socket_address(folder)
-            server = Path(find_server())
+            find_server()
         except (OSError, ValueError) as error:
             raise RunFailed(str(error)) from None
         waits = until_interrupted(reactor)
@@ -104,8 +114,8 @@ class Demo:
             if waits.stopped:
                 return 0
             endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self._port}")
-            fleet = Fleet(reactor, endpoint, self._devices, self._behaviour)
-            self._print_overview(stack, server, address, folder)
+            fleet = Fleet(reactor, endpoint, self._devices, self._behaviour, first=FIRST_DEVICE)
+            print(self._overview(stack, address, folder), flush=True)
             return await self._drive(
                 reactor=reactor, waits=waits, stack=stack, redis=redis, fleet=fleet
             )
@@ -127,26 +137,24 @@ class Demo:
                 )
             await waits.sleep(0.05)
 
-    def _print_overview(
-        self, stack: _Stack, server: Path, address: RedisAddress, folder: Path
-    ) -> None:
-        client = server.with_name(server.name.replace("-server", "-cli"))
-        query = "select * from last_positions limit 5"
-        admin = Path(sys.executable).with_name("tracker-admin")
+    def _overview(self, stack: _Stack, address: RedisAddress, folder: Path) -> str:
+        """Return what there is to look at. Each command works in any folder."""
+        # Another terminal may have neither this one's folder nor its PATH.
+        admin = shlex.quote(str(Path(sys.executable).absolute().with_name("tracker-admin")))
+        control = shlex.quote(f"unix:{folder / 'control.sock'}")
         rows = (
-            ("devices", f"{self._devices} simulated, on 127.0.0.1:{self._port} (Teltonika)"),
+            ("devices", f"{self._devices:,} simulated, on 127.0.0.1:{self._port} (Teltonika)"),
             ("console", stack.console),
             ("health", f"curl -s {stack.health}"),
-            ("stream", f"{client} -s {address.path} xinfo groups {_STREAM}"),
-            ("database", shlex.join(("sqlite3", "-readonly", str(stack.database), query))),
-            ("control", f"{admin} --control unix:{folder / 'control.sock'} connections"),
-            ("log", f"tail -f {stack.log}"),
-            ("data", f"{folder}" + ("" if self._data else " (removed at the end)")),
+            ("stream", admin, "lag", f"--redis {shlex.quote(str(address))}"),
+            ("database", admin, "positions", f"--sink {shlex.quote(f'sqlite:{stack.database}')}"),
+            ("control", admin, f"--control {control}", "connections"),
+            ("log", "tail -f", shlex.quote(str(stack.log))),
+            ("data", str(folder) + ("" if self._data else " (removed at the end)")),
         )
-        print("Tracker demo is running. Press Ctrl-C to stop.\n")
-        for name, text in rows:
-            print(f"  {name:9} {text}")
-        print(flush=True)
+        lines = ["Tracker demo is running. Press Ctrl-C to stop.", *stack.notes, ""]
+        lines += [f"  {name:{_INDENT - 2}}{folded(parts)}" for name, *parts in rows]
+        return "\n".join([*lines, ""])
 
     async def _drive(
         self,
@@ -158,21 +166,22 @@ class Demo:
         fleet: Fleet,
     ) -> int:
         progress = Progress(reactor)
+        own = {device.imei for device in fleet.devices}
         received_before, _ = await _read(redis)
         stored_before = _stored(stack.database)
+        all_before = sum(stored_before.values())
         end = None if self._seconds is None else reactor.seconds() + self._seconds
 
         async def figures() -> tuple[int, int, int | None]:
             stack.check()
             received, lag = await _read(redis)
-            return received - received_before, _stored(stack.database) - stored_before, lag
+            return received - received_before, _count(stack.database) - all_before, lag
 
         async def show() -> None:
             received, stored, lag = await figures()
             progress.show(
                 f"{counted(fleet.counters.connected, 'device')} connected · "
-                f"{counted(received, 'position')} received"
-                f" · {stored:,} stored · lag {'unknown' if lag is None else lag}"
+                f"{counted(received, 'position')} received · {stored:,} stored · {_lag(lag)}"
             )
 
         fleet.startService()
@@ -180,38 +189,69 @@ class Demo:
             left = 0.5 if end is None else min(0.5, max(0.0, end - reactor.seconds()))
             await waits.sleep(left)
             await show()
-        await drain(reactor, fleet)
+        waits = until_interrupted(reactor)
+        await drain(
+            reactor,
+            waits,
+            fleet,
+            lambda: progress.show(
+                f"stopping · {counted(fleet.unacknowledged, 'position')} not acknowledged yet"
+            ),
+        )
         acknowledged = fleet.counters.acknowledged
         deadline = reactor.seconds() + STORE_TIMEOUT
         while True:
-            _, stored, lag = await figures()
-            if (stored >= acknowledged and lag == 0) or reactor.seconds() > deadline:
+            _, _, lag = await figures()
+            new = _stored(stack.database) - stored_before
+            stored = sum(count for device, count in new.items() if device in own)
+            others = new.keys() - own
+            # The entries of other devices may keep the lag above zero forever.
+            if stored >= acknowledged and (lag == 0 or others):
                 break
-            await deferLater(reactor, 0.05)
+            if waits.stopped or reactor.seconds() > deadline:
+                break
+            await waits.sleep(0.05)
         await show()
         progress.end()
         await fleet.stopService()
+        if others:
+            print(
+                f"{counted(len(others), 'other device')} reported, too: "
+                f"{counted(sum(new[device] for device in others), 'position')} stored"
+            )
         print(
             f"demo: {counted(acknowledged, 'position')} from {counted(self._devices, 'device')} "
-            f"acknowledged, "
-            f"{stored} stored, lag {'unknown' if lag is None else lag}"
+            f"acknowledged, {stored:,} stored, {_lag(lag)}"
         )
-        return 0 if (stored, lag) == (acknowledged, 0) else 1
+        return 0 if stored == acknowledged and (lag == 0 or others) else 1
 
 
 class _Stack(ProcessProtocol):
     """``twistd tracker standalone`` as a child process."""
 
     def __init__(self, reactor: Reactor, folder: Path, port: int) -> None:
-        self.log = folder / "tracker.log"
-        self.database = folder / "positions.sqlite"
-        console, health = listening_socket(CONSOLE_PORT), listening_socket()
-        self.console = f"http://127.0.0.1:{console.getsockname()[1]}/"
-        self.health = f"http://127.0.0.1:{health.getsockname()[1]}/readyz"
         self._reactor = reactor
         self._ended: Deferred[None] = Deferred()
         self._exit_reason: str | None = None
         self._output = b""
+        self.log = folder / "tracker.log"
+        self.database = folder / "positions.sqlite"
+        self.notes: list[str] = []
+        with ExitStack() as sockets:
+            devices = sockets.enter_context(_device_socket(port))
+            console = sockets.enter_context(self._web_socket("console", CONSOLE_PORT))
+            health = sockets.enter_context(self._web_socket("health", HEALTH_PORT))
+            self.console = f"http://127.0.0.1:{console.getsockname()[1]}/"
+            self.health = f"http://127.0.0.1:{health.getsockname()[1]}/readyz"
+            self._start(folder, {"devices": devices, "console": console, "health": health})
+
+    def _web_socket(self, name: str, port: int) -> socket.socket:
+        found, note = web_socket(name, port)
+        self.notes += note
+        return found
+
+    def _start(self, folder: Path, sockets: Mapping[str, socket.socket]) -> None:
+        """Start the process, which inherits the sockets."""
         child = (sys.executable, "-P", "-m", "tracker.runtime.childprocess", str(os.getpid()))
         twistd = (sys.executable, "-P", "-c", _TWISTD)
         command = (
@@ -220,19 +260,20 @@ class _Stack(ProcessProtocol):
             *twistd,
             *("--nodaemon", "--pidfile=", f"--logfile={self.log}"),
             *("tracker", "standalone", "--data", str(folder)),
-            *("--listen", f"teltonika=tcp:{port}:interface=127.0.0.1"),
+            *("--listen", "teltonika=systemd:domain=INET:name=devices"),
             *("--console", "systemd:domain=INET:name=console"),
             *("--http", "systemd:domain=INET:name=health"),
         )
         unset = ("REDIS_TELEMETRY_STREAM", "INSTANCE_ID")
         environment = {key: value for key, value in os.environ.items() if key not in unset}
-        environment |= {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "console:health"}
-        with console, health:
-            descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r"}
-            descriptors |= {3: console.fileno(), 4: health.fileno()}
-            self._transport = reactor.spawnProcess(
-                self, command[0], command, env=environment, childFDs=descriptors
-            )
+        environment |= {"LISTEN_FDS": str(len(sockets)), "LISTEN_FDNAMES": ":".join(sockets)}
+        descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r"}
+        descriptors |= {
+            number: inherited.fileno() for number, inherited in enumerate(sockets.values(), 3)
+        }
+        self._transport = self._reactor.spawnProcess(
+            self, command[0], command, env=environment, childFDs=descriptors
+        )
 
     def check(self) -> None:
         """Raise if the stack has ended by itself.
@@ -285,34 +326,84 @@ async def _read(redis: RedisConnection) -> tuple[int, int | None]:
     return (0 if read is None else read.added), (None if group is None else group.total)
 
 
-def _stored(database: Path) -> int:
+def _count(database: Path) -> int:
+    """Return the number of positions in the database."""
+    rows = _select(database, "SELECT count(*) FROM positions")
+    return sum(count for (count,) in rows)
+
+
+def _stored(database: Path) -> Counter[str]:
+    """Return the number of positions in the database by device."""
+    query = "SELECT device_id, count(*) FROM positions GROUP BY device_id"
+    return Counter(dict(_select(database, query)))
+
+
+def _select(database: Path, query: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a query; none if the database has no tables yet."""
     if not database.exists():
-        return 0
+        return []
     try:
-        connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
-        try:
-            (count,) = connection.execute("SELECT count(*) FROM positions").fetchone()
-        finally:
-            connection.close()
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute(query).fetchall()
     except sqlite3.Error:
-        return 0
-    return int(count)
+        return []
 
 
-def listening_socket(wanted: int = 0) -> socket.socket:
-    """Return a socket that listens on 127.0.0.1, on the wanted port if it is free, else on another.
+def _lag(lag: int | None) -> str:
+    return f"lag {'unknown' if lag is None else f'{lag:,}'}"
+
+
+def folded(parts: Sequence[str]) -> str:
+    """Return a command on one line, or, for the shell, on several ones of the overview's width."""
+    line = " ".join(parts)
+    if _INDENT + len(line) <= _WIDTH:
+        return line
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if _INDENT + len(f"{lines[-1]} {part} \\") <= _WIDTH:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(part)
+    return f" \\\n{'':{_INDENT + 2}}".join(lines)
+
+
+def _device_socket(port: int) -> socket.socket:
+    try:
+        return listening_socket(port)
+    except OSError as error:
+        raise RunFailed(
+            f"cannot listen on 127.0.0.1:{port}: {str(error.strerror).lower()}. "
+            "Give devices another port: --port N, or make demo DEMO_PORT=N."
+        ) from None
+
+
+def web_socket(name: str, port: int) -> tuple[socket.socket, list[str]]:
+    """Return a socket on a port, or on another one with a note, in one line, that says so.
+
+    :param name: name of what it serves.
+    """
+    try:
+        return listening_socket(port), []
+    except OSError as error:
+        other = listening_socket()
+        reason = str(error.strerror).lower()
+        return other, [f"Port {port}: {reason}; {name} uses {other.getsockname()[1]} instead."]
+
+
+def listening_socket(port: int = 0) -> socket.socket:
+    """Return a socket that listens on 127.0.0.1, on a port or on any free one.
 
     The process that serves the socket inherits it. Passing a free port number instead would let
     another process take the port first.
+
+    :raises OSError: if the port cannot be used.
     """
     listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind(("127.0.0.1", wanted))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
         listening.listen(int(BACKLOG))
-    except OSError:
+    except BaseException:
         listening.close()
-        if not wanted:
-            raise
-        return listening_socket()
+        raise
     return listening

@@ -97,7 +97,7 @@ class Behaviour:
 
 @define
 class Counters:
-    """Counts of a fleet, in records unless noted."""
+    """Counts of a fleet, in records unless noted, and its latest error."""
 
     connected: int = 0
     """Devices that are logged in now."""
@@ -107,9 +107,13 @@ class Counters:
     retransmitted: int = 0
     """Transmissions of records that had been sent before."""
     acknowledged: int = 0
+    accepted_connections: int = 0
+    """Connections that the server's port has accepted."""
     refused_logins: int = 0
     commands: int = 0
     """Commands that were executed."""
+    failure: BaseException | None = None
+    """The latest error of an attempt to connect."""
 
 
 class SimulatedDevice(Service):
@@ -224,6 +228,7 @@ class SimulatedDevice(Service):
     def connection_made(self, connection: _DeviceProtocol) -> None:
         """Note that the server's port accepted the connection."""
         self._connection = connection
+        self.counters.accepted_connections += 1
 
     def logged_in(self) -> None:
         """Note that the server accepted the login."""
@@ -245,8 +250,9 @@ class SimulatedDevice(Service):
         connecting: Deferred[Any] = self._endpoint.connect(_DeviceFactory(self))
         self._connecting = connecting.addErrback(self._not_connected)
 
-    def _not_connected(self, _: Failure) -> None:
+    def _not_connected(self, failure: Failure) -> None:
         if self.running:
+            self.counters.failure = failure.value
             self._schedule_reconnect()
 
     def _schedule_reconnect(self) -> None:

@@ -164,7 +164,9 @@ def test_acknowledgement_with_another_count_causes_a_retransmission(count: int) 
     assert connection.received() == sent
     assert bench.device.unacknowledged == 2
     assert bench.acknowledged == []
-    assert bench.counters == Counters(connected=1, recorded=2, sent=4, retransmitted=2)
+    assert bench.counters == Counters(
+        connected=1, recorded=2, sent=4, retransmitted=2, accepted_connections=1
+    )
     connection.acknowledge(2)
     assert connection.received() == b""
     assert bench.device.unacknowledged == 0

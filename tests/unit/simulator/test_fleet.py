@@ -131,11 +131,13 @@ def test_counters_are_sums_over_all_devices() -> None:
     fleet, clock, endpoint = make_fleet(3)
     connections = connect_all(endpoint)
     clock.pump([1.0, 1.0])
-    assert fleet.counters == Counters(connected=3, recorded=6, sent=3)
+    assert fleet.counters == Counters(connected=3, recorded=6, sent=3, accepted_connections=3)
     assert fleet.unacknowledged == 6
     for connection in connections[:2]:
         connection.acknowledge(1)
-    assert fleet.counters == Counters(connected=3, recorded=6, sent=5, acknowledged=2)
+    assert fleet.counters == Counters(
+        connected=3, recorded=6, sent=5, acknowledged=2, accepted_connections=3
+    )
     assert fleet.unacknowledged == 4
     connections[2].lose()
     assert fleet.counters.connected == 2
