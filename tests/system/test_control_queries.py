@@ -93,6 +93,9 @@ def test_drop_closes_the_connection_of_a_device(site: Site) -> None:
     assert dropped["address"].startswith("127.0.0.1:")
     assert device.is_closed()
     assert "not connected" in site.admin("drop", device_id, exit_code=1).stderr
+    elsewhere = imei()
+    _device = online(site.two, elsewhere)
+    assert "connected to two" in site.admin("drop", elsewhere, exit_code=1).stderr
 
 
 def test_log_level_is_changed(site: Site) -> None:

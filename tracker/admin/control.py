@@ -30,12 +30,14 @@ from tracker.control.commands import (
     NoSuchCommand,
     NoSuchDevice,
     NotPermitted,
+    RedisUnavailable,
 )
 from tracker.control.connection import NotConnected, reason_of, with_remedy
 from tracker.control.sockets import SocketFolders
 from tracker.errors import RunFailed
 from tracker.reactor import Reactor
 from tracker.runtime.run import run
+from tracker.untrusted import shown
 
 #: Name of this program in an instance's log.
 NAME: Final = "tracker-admin"
@@ -233,6 +235,15 @@ def not_connected(port: str, greeted: bool, error: NotConnected) -> RunFailed:
     else:
         text = f"Cannot connect to {name}: {with_remedy(port, reason)}."
     return RunFailed(text, ExitCode.UNREACHABLE)
+
+
+async def whereabouts(client: ControlClient, device_id: str) -> str:
+    """Return where a device is connected that the client's instance does not have."""
+    try:
+        other = (await client.device(device_id))["instance_id"]
+    except (NoSuchDevice, RedisUnavailable):
+        other = None
+    return f"connected to {shown(other)}" if other else "not connected"
 
 
 def page_size(limit: int | None) -> int:

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from tracker.admin.confirmation import confirm, require_terminal, yes_option
-from tracker.admin.control import instance_of, run_with_control_port
+from tracker.admin.control import instance_of, run_with_control_port, whereabouts
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Duration, Imei, output_option
 from tracker.admin.output import Column, Kind, show_record
@@ -47,7 +47,8 @@ def drop(imei: str, output: str) -> None:
         try:
             address = await client.drop_connection(imei)
         except NoSuchDevice:
-            raise RunFailed(f"{imei} is not connected to this instance.") from None
+            where = await whereabouts(client, imei)
+            raise RunFailed(f"No connection to drop: {imei} is {where}.") from None
         show_record(DROPPED, {"device_id": imei, "address": address}, output)
         return ExitCode.DONE
 

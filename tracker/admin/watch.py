@@ -10,13 +10,13 @@ import click
 from rich.text import Text
 from twisted.internet.defer import DeferredQueue
 
-from tracker.admin.control import instance_of, run_with_control_port
+from tracker.admin.control import instance_of, run_with_control_port, whereabouts
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Duration, Imei, output_option
 from tracker.admin.output import iso, on_terminal, printable, terminal
 from tracker.admin.traffic import summary
 from tracker.control.client import ControlClient
-from tracker.control.commands import MAX_RAW_BYTES, ControlError, NoSuchDevice
+from tracker.control.commands import MAX_RAW_BYTES, ControlError
 from tracker.control.watching import DeviceEvent
 from tracker.reactor import Reactor
 from tracker.untrusted import parse_json
@@ -102,11 +102,7 @@ async def _heading(client: ControlClient, imei: str, here: bool) -> str:
     watching = f"Watching {imei} on {client.greeting.get('instance_id', '')}"
     if here:
         return watching
-    try:
-        other = (await client.device(imei))["instance_id"]
-    except NoSuchDevice:
-        other = None
-    return f"{watching} (the device is {f'connected to {other}' if other else 'not connected'})"
+    return f"{watching} (the device is {await whereabouts(client, imei)})"
 
 
 class Lines:

@@ -72,8 +72,8 @@ class State(Enum):
 _ACTIVE_STATES: Final = frozenset({State.CONNECTING, State.READY, State.WAITING})
 
 _REMEDIES: Final = {
-    os.strerror(errno.EACCES).lower(): "run both as the same user, or add the user of this process "
-    "to the group of the socket",
+    os.strerror(errno.EACCES).lower(): "run both as the same user, or with a common group and "
+    "--control unix:PATH in a folder of that group",
     os.strerror(errno.ENOENT).lower(): "an instance on another machine, or in another container, "
     "requires --control ssl:PORT:…",
 }

@@ -33,8 +33,8 @@ SSL = "ssl:localhost:5099:privateKey=a.key:certKey=a.pem"
         ("unix:/x.sock", False, reason_of(ConnectError(errno.ENOENT)),
          "Cannot connect to unix:/x.sock: no such socket."),
         ("unix:/x.sock", False, reason_of(ConnectError(errno.EACCES)),
-         "Cannot connect to unix:/x.sock: permission denied; run both as the same user, or add the "
-         "user of this process to the group of the socket."),
+         "Cannot connect to unix:/x.sock: permission denied; run both as the same user, or with "
+         "a common group and --control unix:PATH in a folder of that group."),
         ("tcp:127.0.0.1:9", False, CLOSED,
          "tcp:127.0.0.1:9 is not a control port (it closed the connection)."),
         ("tcp:127.0.0.1:9", True, CLOSED, f"Connection to tcp:127.0.0.1:9 failed: {CLOSED}."),

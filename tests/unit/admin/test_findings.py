@@ -48,8 +48,8 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
     ),
     (
         control.judge_socket("eu-1", "unix:/s", "permission denied"),
-        "eu-1: cannot connect to unix:/s: permission denied; run both as the same user, or add the "
-        "user of this process to the group of the socket",
+        "eu-1: cannot connect to unix:/s: permission denied; run both as the same user, or with a "
+        "common group and --control unix:PATH in a folder of that group",
     ),
     (
         streams.judge_heartbeat("instance:heartbeat:a", "not JSON", CLI),

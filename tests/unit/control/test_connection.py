@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import LogEvent
 from twisted.protocols import amp
@@ -33,6 +34,8 @@ from tracker.control.connection import (
     MAX_RETRY_DELAY,
     MIN_RETRY_DELAY,
     NotConnected,
+    reason_of,
+    with_remedy,
 )
 from tracker.control.handler import MAX_WATCHED
 from tracker.control.watching import DeviceEvent, Watches
@@ -403,3 +406,20 @@ def test_page_that_an_instance_repeats_raises_an_error(bench: Bench) -> None:
     asked = bench.begin(walk())
     bench.flush()
     assert isinstance(asked[0], ControlError)
+
+
+@pytest.mark.parametrize(
+    ("address", "number", "has_remedy"),
+    [
+        ("unix:/s", errno.EACCES, True),
+        ("unix:/s", errno.ENOENT, True),
+        ("unix:/s", errno.ECONNREFUSED, False),
+        ("tcp:127.0.0.1:1", errno.EACCES, False),
+    ],
+)
+def test_reason_of_an_unusable_unix_socket_has_a_remedy(
+    address: str, number: int, has_remedy: bool
+) -> None:
+    reason = reason_of(ConnectError(number))
+    assert with_remedy(address, reason).startswith(reason)
+    assert (with_remedy(address, reason) != reason) == has_remedy
