@@ -63,7 +63,6 @@ FORBIDDEN_TO: dict[str, tuple[tuple[str, ...], ...]] = {
         ("HGETALL", "devices:models"),
         ("XREADGROUP", "GROUP", "directus", "x", "STREAMS", "commands:responses", ">"),
         ("CONFIG", "GET", "dir"),
-        ("INFO",),
     ),
     "process": (
         ("XADD", "telemetry:teltonika", "*", "a", "b"),

@@ -31,6 +31,7 @@ from tracker.observe.health import Health
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
+from tracker.redis.durability import DurabilityCheck
 from tracker.runtime.lifecycle import Abort, Role
 
 
@@ -128,7 +129,7 @@ def ingest_role(
         watchdog=health.watchdog("commands", DELIVERY_TIMEOUT),
     )
     authority: IDeviceAuthority = EveryDevice()
-    services: list[IService] = [redis, reading]
+    services: list[IService] = [redis, reading, DurabilityCheck(redis)]
     if devices.allow_list:
         condition = health.condition("allow-list")
         authority = AllowList(reactor, redis, devices.unknown, condition, changed=review)

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from tracker.errors import Refused, Unavailable
 from tracker.observe.figures import gauge
 from tracker.redis.connection import RedisConnection
+from tracker.redis.durability import writes_log
 from tracker.redis.replies import info_fields
 from tracker.redis.timer import RedisTimer
 
@@ -69,7 +70,7 @@ class RedisMetrics(RedisTimer):
 def is_durable(info: Mapping[str, str]) -> bool:
     """Return True if the fields of INFO show that confirmed writes are durable."""
     return (
-        info.get("aof_enabled") == "1"
+        writes_log(info)
         and info.get("aof_last_write_status", "ok") == "ok"
         and info.get("maxmemory_policy", "noeviction") == "noeviction"
     )

@@ -17,6 +17,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.observe.space import check_free_space
 from tracker.redis.address import RedisAddress
+from tracker.redis.durability import writes_log
 
 #: Lowest supported major versions.
 _MIN_REDIS: Final = 7
@@ -116,7 +117,7 @@ def replication(info: Facts, address: RedisAddress) -> Finding:
 
 def append_only(info: Facts, cli: str) -> Finding:
     """Check that the server writes an append-only file."""
-    if info["aof_enabled"] == "1":
+    if writes_log(info):
         return ok("appendonly yes")
     return failure(
         "appendonly no: acknowledged records are lost when Redis stops", _set(cli, "appendonly yes")
