@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 
+import attrs
 from attrs import frozen
 from prometheus_client import CollectorRegistry
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.logger import Logger
 
 from tracker.console.access import Access
 from tracker.console.commands import CommandLog
@@ -24,8 +29,10 @@ from tracker.console.snapshot import take_snapshot
 from tracker.control.pool import Credentials
 from tracker.interfaces import INaming
 from tracker.log.redis.stranded import StrandedStreams
+from tracker.net.endpoints import readable
 from tracker.net.listener import Listener
 from tracker.net.reports import HTTPReports
+from tracker.net.tls import TLSEndpoint
 from tracker.observe.health import Health
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
@@ -46,6 +53,32 @@ class ConsoleSettings:
     """Key that signs the sessions' cookies."""
     host_names: HostNames
     may_send: bool = True
+
+
+class _Invitation(Service):
+    """Logs the URL of the console, once the process is ready."""
+
+    _log = Logger()
+
+    def __init__(self, listener: Listener, secure: bool, health: Health) -> None:
+        self._listener = listener
+        self._scheme = "https" if secure else "http"
+        self._health = health
+
+    def startService(self) -> None:
+        """Wait until the process is ready."""
+        super().startService()
+        self._health.when_ready().addCallback(lambda _: self._invite())
+
+    def _invite(self) -> None:
+        address = self._listener.address
+        if not isinstance(address, IPv4Address | IPv6Address):
+            return
+        if address.host in ("0.0.0.0", "::"):  # noqa: S104 - any interface
+            address = attrs.evolve(address, host=socket.gethostname())
+        self._log.info(
+            "console: {scheme}://{address}/", scheme=self._scheme, address=readable(address)
+        )
 
 
 def console_role(
@@ -112,5 +145,8 @@ def console_role(
         service.setServiceParent(role)
     reports = HTTPReports(reactor, "console", "console", metrics_registry)
     site = ConsoleSite(parts, static_files(), reports).site(reactor, settings.host_names)
-    Listener(settings.description, settings.endpoint, site, abort).setServiceParent(role)
+    listener = Listener(settings.description, settings.endpoint, site, abort)
+    secure = isinstance(settings.endpoint, TLSEndpoint)
+    listener.setServiceParent(role)
+    _Invitation(listener, secure, health).setServiceParent(role)
     return role

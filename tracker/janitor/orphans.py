@@ -67,8 +67,8 @@ class SweepCounts:
     commands: Counter[str] = field(factory=Counter)
     """Result, one of :data:`RESULTS` → number of commands."""
 
-    def summary(self, trimmed: int) -> str:
-        """Return the counts in words, for the log.
+    def done(self, trimmed: int) -> str:
+        """Return what the round has done, for the log; empty if it had nothing to do.
 
         :param trimmed: the number of trimmed entries.
         """
@@ -79,10 +79,12 @@ class SweepCounts:
         ]
         for result, count in sorted(self.commands.items()):
             done.append(f"{counted(count, 'command')} {result}")
-        text = ", ".join(one for one in done if not one.startswith("0 ")) or "nothing to do"
-        if self.waiting:
-            text += f"; commands wait for {counted(self.waiting, 'device')}"
-        return text
+        return ", ".join(one for one in done if not one.startswith("0 "))
+
+    @property
+    def left(self) -> str:
+        """Work that the round has left for later, for the log; empty if none."""
+        return f"; commands wait for {counted(self.waiting, 'device')}" if self.waiting else ""
 
 
 class OrphanSweeper:

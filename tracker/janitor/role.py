@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from tracker.errors import Refused, Unavailable
 from tracker.janitor.expiry import Expiry
@@ -104,15 +104,18 @@ class Janitor(RedisTimer):
             now = self._clock.seconds()
             self._metrics.last_round.set(now)
             self._metrics.duration.set(now - began)
+            done = counts.done(self._trimmer.trimmed - trimmed)
+            self._log.emit(
+                LogLevel.info if done else LogLevel.debug,
+                "cleanup: {done}{left} ({seconds:.2f} s)",
+                done=done or "nothing to do",
+                left=counts.left,
+                seconds=now - began,
+            )
             if reasons:
                 self._condition.fails("; ".join(reasons))
             else:
                 self._condition.met()
-            self._log.info(
-                "cleanup: {summary} ({seconds:.2f} s)",
-                summary=counts.summary(self._trimmer.trimmed - trimmed),
-                seconds=now - began,
-            )
 
     def count_expired(self, number: int) -> None:
         """Count commands that were ended between two rounds, because they had expired."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -34,6 +34,8 @@ class Listener(Service):
         self._factory = factory
         self._abort = abort
         self._listening: Deferred[IListeningPort | None] | None = None
+        self.address: IAddress | None = None
+        """The address on which it listens; None if it does not."""
 
     def privilegedStartService(self) -> None:
         """Start listening."""
@@ -54,14 +56,16 @@ class Listener(Service):
         """Stop listening; accepted connections stay open."""
         super().stopService()
         listening, self._listening = self._listening, None
+        self.address = None
         if listening is None:
             return succeed(None)
         listening.cancel()
         return listening.addCallback(lambda port: None if port is None else port.stopListening())
 
     def _listens(self, port: IListeningPort) -> IListeningPort:
+        self.address = port.getHost()
         self._log.info(
-            "{name}: listening on {address}", name=self._name, address=readable(port.getHost())
+            "{name}: listening on {address}", name=self._name, address=readable(self.address)
         )
         return port
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from tracker.untrusted import MAX_LINE, shown
@@ -103,6 +103,7 @@ class Health:
         self._reasons: dict[str, str | None] = {}
         self._details: dict[str, Callable[[], Any]] = {}
         self._watchdogs: dict[str, Watchdog] = {}
+        self._waiting: list[Deferred[None]] = []
 
     def condition(self, name: str) -> Condition:
         """Add a condition that is not met yet.
@@ -125,8 +126,19 @@ class Health:
                 self._log.warn("not ready: {name}: {reason}", name=name, reason=reason)
             elif self.ready:
                 self._log.info("ready")
+                waiting, self._waiting = self._waiting, []
+                for deferred in waiting:
+                    deferred.callback(None)
 
         return Condition(report)
+
+    def when_ready(self) -> Deferred[None]:
+        """Return a Deferred that fires as soon as the process is ready, after the log says so."""
+        if self.ready:
+            return succeed(None)
+        deferred: Deferred[None] = Deferred()
+        self._waiting.append(deferred)
+        return deferred
 
     def detail(self, name: str, value: Callable[[], Any]) -> None:
         """Add a detail, which does not affect readiness.

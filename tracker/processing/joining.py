@@ -7,7 +7,7 @@ from math import inf
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from tracker.errors import Refused
 from tracker.keys import PROCESSOR_GROUP
@@ -92,7 +92,8 @@ class GroupJoiner:
             # that are read again are stored once.
             after = f"{max(0, entry_order(unfinished)[0] - 1)}-0"
         if await self._reader.join(stream, after):
-            self._log.warn(
+            self._log.emit(
+                LogLevel.info if unfinished is None else LogLevel.warn,
                 "{stream}: group {group} created; it starts after entry {after}",
                 stream=stream,
                 group=PROCESSOR_GROUP,

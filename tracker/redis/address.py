@@ -39,6 +39,8 @@ class RedisAddress:
     port: int = 6379
     path: str = ""
     """Path of a Unix socket. If set, host and port are unused."""
+    embedded: bool = False
+    """True if this process starts the server."""
     database: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)

@@ -59,7 +59,7 @@ def socket_address(folder: Path) -> RedisAddress:
         raise ValueError(
             f"data folder {folder}: the path is too long for a Unix socket; use a shorter one"
         )
-    return RedisAddress(path=path)
+    return RedisAddress(path=path, embedded=True)
 
 
 def server_arguments(folder: Path) -> list[str]:

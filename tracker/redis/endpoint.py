@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.task import deferLater
+from zope.interface import implementer
 
 from tracker.net.certificates import trust_root
 from tracker.reactor import Reactor
@@ -16,6 +20,10 @@ from tracker.redis.sentinel import SENTINEL_TIMEOUT, SentinelEndpoint
 
 #: Seconds within which a connection to a server must be established.
 CONNECT_TIMEOUT: Final = 3.0
+#: Seconds within which a server accepts connections after its start; a longer start is reported.
+START_TIMEOUT: Final = 5.0
+#: Seconds between two attempts to connect to a server that is starting.
+START_POLL: Final = 0.05
 
 
 def redis_endpoint(reactor: Reactor, address: RedisAddress) -> IStreamClientEndpoint:
@@ -25,7 +33,8 @@ def redis_endpoint(reactor: Reactor, address: RedisAddress) -> IStreamClientEndp
     :raises ValueError: if that file contains no certificate.
     """
     if address.path:
-        return UNIXClientEndpoint(reactor, address.path, timeout=CONNECT_TIMEOUT)
+        local = UNIXClientEndpoint(reactor, address.path, timeout=CONNECT_TIMEOUT)
+        return _StartingEndpoint(reactor, local) if address.embedded else local
 
     def tcp(server: HostAndPort, timeout: float) -> IStreamClientEndpoint:
         host, port = server
@@ -44,3 +53,26 @@ def redis_endpoint(reactor: Reactor, address: RedisAddress) -> IStreamClientEndp
         server=lambda host, port: tcp((host, port), CONNECT_TIMEOUT),
         password=address.sentinel_password,
     )
+
+
+@implementer(IStreamClientEndpoint)
+class _StartingEndpoint:
+    """An endpoint that waits for a server that is starting."""
+
+    def __init__(self, clock: IReactorTime, endpoint: IStreamClientEndpoint) -> None:
+        self._clock = clock
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
+        """Connect; fails with the last error if the server does not start in time."""
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, factory: IProtocolFactory) -> Any:
+        end = self._clock.seconds() + START_TIMEOUT
+        while True:
+            try:
+                return await self._endpoint.connect(factory)
+            except ConnectError:
+                if self._clock.seconds() >= end:
+                    raise
+            await deferLater(self._clock, START_POLL)

@@ -61,12 +61,13 @@ def test_watchdog_expires_in_a_hanging_step_but_not_in_a_long_round() -> None:
 
 def test_summary_lists_only_what_was_done() -> None:
     counts = SweepCounts()
-    assert counts.summary(0) == "nothing to do"
+    assert counts.done(0) == counts.left == ""
     counts.connections, counts.streams, counts.waiting = 3, 1, 2
     counts.commands["moved"] += 0
     counts.commands["expired"] += 2
     counts.commands["ended"] += 1
-    assert counts.summary(1) == (
+    assert counts.done(1) == (
         "1 entry trimmed, 3 stale connections removed, 1 command stream removed, "
-        "1 command ended, 2 commands expired; commands wait for 2 devices"
+        "1 command ended, 2 commands expired"
     )
+    assert counts.left == "; commands wait for 2 devices"
