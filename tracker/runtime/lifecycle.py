@@ -58,7 +58,8 @@ class Process(Role):
     def __init__(self, reactor: Reactor) -> None:
         super().__init__()
         self._reactor = reactor
-        self._aborted = ""  # the reason
+        self.gave_up = ""
+        """The reason, after :meth:`abort`."""
 
     def privilegedStartService(self) -> None:
         """Bind ports.
@@ -66,10 +67,10 @@ class Process(Role):
         :raises GaveUp: if a port cannot be bound, for twistd's parent process to report.
         """
         super().privilegedStartService()
-        if self._aborted:
+        if self.gave_up:
             # The reason is logged already; a traceback would add nothing.
             sys.excepthook = lambda *_: None
-            raise GaveUp(self._aborted)
+            raise GaveUp(self.gave_up)
 
     def startService(self) -> None:
         """Start the services, and install signal handlers."""
@@ -82,9 +83,9 @@ class Process(Role):
 
     def abort(self, reason: str) -> None:
         """Log the reason once, stop cleanly, and exit with code 1."""
-        if self._aborted:
+        if self.gave_up:
             return
-        self._aborted = reason
+        self.gave_up = reason
         self._log.critical("giving up: {reason}", reason=reason)
         # twistd cannot set an exit code; this runs after everything else.
         atexit.register(_exit, 1)

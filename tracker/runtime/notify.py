@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import frozen
 
@@ -25,6 +25,17 @@ _MAX_STATUS_CHARACTERS: Final = 400
 def status(text: str) -> str:
     """Return the line that sets the text in ``systemctl status``."""
     return f"STATUS={' '.join(text.split())[:_MAX_STATUS_CHARACTERS]}"
+
+
+class INotifier(Protocol):
+    """Receives notifications of a process."""
+
+    @property
+    def watchdog(self) -> float | None:
+        """Seconds without ``WATCHDOG=1`` after which the process is ended; None: never."""
+
+    def send(self, *lines: str) -> bool:
+        """Send one message without blocking; return False if it could not be sent."""
 
 
 @frozen

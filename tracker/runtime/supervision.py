@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.observe.health import Health
-from tracker.runtime.notify import ALIVE, READY, STOPPING, Notifier, status
+from tracker.runtime.notify import ALIVE, READY, STOPPING, INotifier, status
 
 #: Seconds between two checks of the health.
 INTERVAL: Final = 1.0
@@ -28,12 +28,12 @@ READY_TIMEOUT: Final = 10.0
 class Supervision(Service):
     """Notifies systemd; the last service to start, and the first to stop.
 
-    :param notifier: None if no systemd expects notifications.
+    :param notifier: None if notifications are not expected.
     """
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, notifier: Notifier | None, health: Health) -> None:
+    def __init__(self, clock: IReactorTime, notifier: INotifier | None, health: Health) -> None:
         self._clock = clock
         self._notifier = notifier
         self._health = health
@@ -62,13 +62,13 @@ class Supervision(Service):
             lambda _: None
         )
 
-    def _every(self, seconds: float, action: Any, notifier: Notifier) -> None:
+    def _every(self, seconds: float, action: Any, notifier: INotifier) -> None:
         timer = TimerService(seconds, action, notifier)
         timer.clock = self._clock
         self._timers.append(timer)
         timer.startService()
 
-    def _report(self, notifier: Notifier) -> None:
+    def _report(self, notifier: INotifier) -> None:
         if self._stuck:
             self._report_alive(notifier)  # the loop may only have been late
         text = self._text()
@@ -92,7 +92,7 @@ class Supervision(Service):
             return "ready"
         return "not ready: " + "; ".join(f"{name}: {why}" for name, why in reasons.items())
 
-    def _report_alive(self, notifier: Notifier) -> None:
+    def _report_alive(self, notifier: INotifier) -> None:
         stuck = ", ".join(self._health.stuck)
         if not stuck:
             notifier.send(ALIVE)

@@ -20,8 +20,9 @@ from tracker.observe.health import Health
 from tracker.observe.loopdelay import LoopDelay
 from tracker.observe.metrics import HealthMetrics, make_metrics_registry
 from tracker.reactor import Reactor
+from tracker.runtime.daemon import StartReport
 from tracker.runtime.lifecycle import Process
-from tracker.runtime.notify import Notifier
+from tracker.runtime.notify import INotifier, Notifier
 from tracker.runtime.supervision import Supervision
 from tracker.tap.role import RoleOptions, VersionedOptions, loopback_endpoint
 
@@ -119,9 +120,19 @@ def makeService(options: Options) -> IService:
     except ConfigError as error:
         raise SystemExit(f"{options.called}: {error}") from None
     role.setServiceParent(process)
-    notifier = Notifier.from_environment(os.environ)
+    notifier = _notifier(options, process)
     Supervision(reactor, notifier, health).setServiceParent(process)  # last: all have started
     return process
+
+
+def _notifier(options: Options, process: Process) -> INotifier | None:
+    """Return the recipient of notifications: the first process of a daemon, or systemd."""
+    twistd = options.parent
+    if twistd is not None and not twistd["nodaemon"]:
+        report = StartReport(twistd, lambda: process.gave_up)
+        report.setServiceParent(process)
+        return report
+    return Notifier.from_environment(os.environ)
 
 
 def _roles() -> str:
