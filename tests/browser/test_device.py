@@ -16,6 +16,7 @@ from tests.browser.tabs import TIMEOUT, Visit
 from tests.servers import free_port
 from tests.system.raw import STREAM
 from tests.waiting import wait_for
+from tracker.keys import RESPONSES
 from tracker.position import Position
 from tracker.simulator.fleet import simulated_imei
 
@@ -101,6 +102,46 @@ def test_command_is_sent_after_confirmation_and_its_answer_appears(
     expect(latest.get_by_role("row", name="getinfo").first).to_contain_text(
         "responded", timeout=TIMEOUT
     )
+    tab.check()
+
+
+def test_command_for_an_offline_device_shows_until_when_it_waits_and_who_sent_it(
+    plane: Plane, visit: Open
+) -> None:
+    device = "356307042441021"
+    tab = visit(plane.url)
+    page = tab.open(f"#/devices/{device}")
+    page.get_by_label("Command", exact=True).fill("getver offline")
+    page.get_by_role("button", name="Send …").click()
+    page.get_by_role("button", name=SEND).click()
+    until = re.compile(r"waits for it until \d\d:\d\d:\d\d\.")
+    expect(page.get_by_text(until)).to_be_visible(timeout=TIMEOUT)
+    commands = page.get_by_role("table", name="Commands of this device")
+    sent = commands.get_by_role("row", name="getver offline")
+    expect(sent).to_contain_text(re.compile(r"waiting for the device until \d\d:\d\d"))
+    expect(sent).to_contain_text("local user")
+    tab.check()
+
+
+def test_ended_command_that_the_console_never_saw_has_its_text_sender_and_warning(
+    plane: Plane, visit: Open
+) -> None:
+    device = "356307042441039"
+    response = {"device_id": device, "instance_id": "one", "at": "2026-11-22T10:00:03.000Z"}
+    answered = {"status": "responded", "response": "Unknown command", "reason": "unknown_command"}
+    recorded = {"payload": "getinfos", "sender": "anna", "sent_at": "2026-11-22T10:00:00.000Z"}
+    add = plane.redis.client.xadd
+    add(RESPONSES, {"command_id": "new", **response, **answered, **recorded})
+    add(RESPONSES, {"command_id": "old", **response, "status": "expired"})
+    tab = visit(plane.url)
+    page = tab.open(f"#/devices/{device}")
+    commands = page.get_by_role("table", name="Commands of this device")
+    new = commands.get_by_role("row", name="getinfos")
+    expect(new).to_contain_text("responded: unknown command", timeout=TIMEOUT)
+    expect(new).to_contain_text("anna")
+    sent = re.compile("^sent 2026-11-22T10:00:00.000Z, responded 2026-")
+    expect(new.locator("td").first).to_have_attribute("title", sent)
+    expect(commands.get_by_role("row", name="text not recorded")).to_contain_text("expired")
     tab.check()
 
 
