@@ -8,6 +8,7 @@ from typing import Any
 from tests.directus.conftest import Measured
 from tests.directus.prepared import Prepared
 from tests.directus.site import DEVICE, POLL, AnsweringDevice, Site, read_frame
+from tests.system.commands import responses
 from tests.system.test_commands import answer, online, read_command
 from tests.unit.bridge.double import BRIDGE_TOKEN
 from tests.waiting import wait_for
@@ -61,6 +62,15 @@ def test_bytes_of_a_row_reach_the_device(site: Site) -> None:
     row = site.row(both)
     assert (row["status"], row["reason"]) == ("failed", "malformed")
     assert row["response"].startswith("text and hex: ")
+
+
+def test_row_says_that_the_device_does_not_know_the_command(site: Site) -> None:
+    device = online(site.ingest)
+    key = site.create("getinfos")
+    answer(device, "Unknown command or invalid format", read_command(device))
+    wait_for(lambda: site.status(key) == "responded", "responded")
+    assert site.row(key)["reason"] == "unknown_command"
+    assert {one["sender"] for one in responses(site.redis)[key]} == {"Directus"}
 
 
 def test_invalid_command_is_explained_in_its_row(site: Site) -> None:
