@@ -24,6 +24,7 @@ from tracker.control.commands import (
     RedisUnavailable,
 )
 from tracker.control.connection import NotConnected
+from tracker.durations import format_duration
 from tracker.errors import RunFailed
 from tracker.position import iso_milliseconds
 from tracker.reactor import Reactor
@@ -220,19 +221,12 @@ def waiting_notice(imei: str, expires_at: int, now: float, *, wait: bool) -> str
     """
     until = datetime.fromtimestamp(expires_at / 1000)  # in the time zone of the reader
     today = until.date() == datetime.fromtimestamp(now).date()
-    left = _span(max(0, round(expires_at / 1000 - now)))
+    left = format_duration(max(0, round(expires_at / 1000 - now)))
     notice = (
         f"{imei} is not connected to any instance; the command waits until "
         f"{until:{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}} ({left})."
     )
     return f"{notice} Ctrl-C stops waiting; the command stays queued." if wait else notice
-
-
-def _span(seconds: int) -> str:
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * size or seconds == size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
 
 
 async def _final_status(
