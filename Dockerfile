@@ -35,8 +35,7 @@ RUN apt-get update \
 COPY --from=build /image/opt/tracker /opt/tracker
 
 ENV PATH=/opt/tracker/bin:/usr/local/bin:/usr/bin:/bin \
-    PYTHONDONTWRITEBYTECODE=1 \
-    RUNTIME_DIRECTORY=/run/tracker
+    PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 WORKDIR /var/lib/tracker
 EXPOSE 5027
