@@ -23,6 +23,7 @@ from tests.chaos.stores import Cluster
 from tests.waiting import wait_for
 from tracker.keys import checkpoint
 from tracker.log.entries import entry_order
+from tracker.simulator.fleet import simulated_imei
 
 #: Seconds after the last fault within which all records and commands must be processed.
 DRAIN_TIMEOUT: Final = 120.0
@@ -95,7 +96,7 @@ class Round:
 
     def _attack(self, stage: Stage, plane: Plane, stack: ExitStack) -> Verdict:
         seed, load = self._seed, self._load
-        ids = [f"9{number:014}" for number in range(load.tcp_devices)]
+        ids = [simulated_imei(number) for number in range(load.tcp_devices)]
         reaction = reactions(ids, Random(f"{seed} reactions"))
         tls = stage.wiring.tls.client() if stage.wiring.tls is not None else None
         proxies = {name: stage.wiring.links[f"devices-{name}"] for name in INSTANCES}
@@ -105,8 +106,8 @@ class Round:
         ]
         ports = [proxy.port for proxy in stage.wiring.datagrams.values()]
         udp = [
-            UdpDevice(f"8{number:014}", f"{seed} udp {number}", self._journal, ports)
-            for number in range(load.udp_devices)
+            UdpDevice(simulated_imei(number), f"{seed} udp {number}", self._journal, ports)
+            for number in range(load.tcp_devices, load.tcp_devices + load.udp_devices)
         ]
         devices: list[TcpDevice | UdpDevice] = [*tcp, *udp]
         sender = ControlSender(stage, self._reactor_thread.reactor, f"{seed} orders", reaction)
