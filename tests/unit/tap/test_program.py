@@ -47,7 +47,7 @@ def test_help_of_a_role_shows_how_tracker_is_called(
 
 def test_documented_command_of_twistd_writes_no_pid_file() -> None:
     # A second process in the same folder would refuse to start.
-    pages = [*(ROOT / "docs").glob("*.rst"), ROOT / "CONTRIBUTING.rst", ROOT / "CHANGELOG.rst"]
+    pages = [*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst")]
     command = rf"twistd\b[^`]* tracker ({'|'.join(ROLES)}|ROLE)\b"
     commands = [
         f"{page.name}: {line.strip()}"
