@@ -9,7 +9,7 @@ import json
 import re
 from typing import Final
 
-from tests.machine.documented import README, all_commands
+from tests.machine.documented import README, all_commands, root_commands
 from tests.machine.reader import Reader
 from tests.waiting import wait_for
 
@@ -108,6 +108,14 @@ def test_redis_is_durable_after_a_restart(reader: Reader) -> None:
     assert wanted == {
         key: reader.machine.run("redis-cli", "config", "get", key).split()[1] for key in wanted
     }
+
+
+def test_source_tree_is_installed_as_documented(reader: Reader) -> None:
+    lines = ("cd /home/*/tracker-plane", *root_commands("Source tree"))
+    reader.machine.run("sh", "-exc", "\n".join(lines))
+    units = reader.machine.run("systemctl", "list-unit-files", "--no-legend", "tracker*")
+    assert "tracker-ingest@.service" in units
+    assert reader.machine.run("runuser", "-u", "tracker", "--", "tracker-admin", "--version")
 
 
 def test_every_command_of_the_page_is_typed(reader: Reader) -> None:
