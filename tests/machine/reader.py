@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -54,16 +53,14 @@ class Reader:
         self.typed.append(block[-1])
         return terminal
 
-    def wait_until_ready(self, terminal: Terminal, port: int) -> None:
-        """Wait until the role in a terminal reports that it is ready."""
+    def wait_until_ready(self, terminal: Terminal) -> None:
+        """Wait until the role in a terminal logs that it is ready."""
 
         def is_ready() -> bool:
             assert terminal.running, terminal.output
-            url = f"http://127.0.0.1:{port}/readyz"
-            reply = self.machine.run("curl", "--silent", url, check=False)
-            return bool(reply) and json.loads(reply)["ready"] is True
+            return "#info] ready\n" in terminal.output
 
-        wait_for(is_ready, f"{terminal.name} is ready")
+        wait_for(is_ready, f"the role in {terminal.name} is ready", timeout=60)
 
     def _open(self) -> Terminal:
         self._terminals += 1

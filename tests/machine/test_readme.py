@@ -62,17 +62,16 @@ def test_standalone_serves_until_ctrl_c(reader: Reader) -> None:
     install, standalone, *_ = reader.blocks("Run it")
     reader.type(install)
     terminal = reader.start(standalone)
-    wait_for(lambda: terminal.output.endswith("ready\n"), "standalone is ready")
+    reader.wait_until_ready(terminal)
     terminal.interrupt()
 
 
 def test_roles_become_ready(reader: Reader) -> None:
     _, _, servers, *roles = reader.blocks("Run it")
     reader.type(servers)
-    ingest, process, janitor, console = map(reader.start, roles)
-    for terminal, port in ((ingest, 9127), (process, 9128), (janitor, 9129)):
-        reader.wait_until_ready(terminal, port)
-    wait_for(lambda: console.output.endswith("ready\n"), "the console is ready")
+    terminals = [reader.start(role) for role in roles]
+    for terminal in terminals:
+        reader.wait_until_ready(terminal)
 
 
 def test_simulated_devices_are_stored(reader: Reader) -> None:
