@@ -15,6 +15,7 @@ from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Duration
 from tracker.durations import format_duration
 from tracker.errors import RunFailed
+from tracker.net.endpoints import connecting_endpoint
 from tracker.reactor import Reactor
 from tracker.runtime.run import run
 from tracker.simulator.demo import Demo
@@ -108,9 +109,9 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.option(
     "--target",
-    default="tcp:127.0.0.1:5027",
+    default="127.0.0.1:5027",
     show_default=True,
-    help="Port that the devices connect to: a Twisted client endpoint.",
+    help="Port that the devices connect to: HOST:PORT, or a Twisted client endpoint.",
 )
 @click.option(
     "--journal",
@@ -154,7 +155,7 @@ def simulate(
 
     \b
     Example:
-      tracker-admin simulate --target tcp:127.0.0.1:5027 --devices 100 --interval 5s
+      tracker-admin simulate --target 127.0.0.1:5027 --devices 100 --interval 5s
     """
     if first + count > IMEI_COUNT:
         raise click.UsageError(
@@ -225,7 +226,8 @@ def _opened(option: str, journal: Path) -> IO[str]:
 
 def _client_endpoint(reactor: Reactor, description: str) -> IStreamClientEndpoint:
     try:
-        endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
+        described = connecting_endpoint(description)
+        endpoint: IStreamClientEndpoint = clientFromString(reactor, described)
     except Exception as error:  # noqa: BLE001 - each endpoint's parser fails in its own way
         raise click.UsageError(f"--target {description}: not a client endpoint: {error}") from None
     return endpoint

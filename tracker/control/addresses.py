@@ -30,7 +30,13 @@ from twisted.internet.ssl import optionsForClientTLS
 
 from tracker.net import endpoints
 from tracker.net.certificates import trust_root
-from tracker.net.endpoints import named_arguments, number, refuse_unknown_arguments
+from tracker.net.endpoints import (
+    connecting_endpoint,
+    listening_endpoint,
+    named_arguments,
+    number,
+    refuse_unknown_arguments,
+)
 from tracker.net.socketpaths import MAX_SOCKET_PATH
 from tracker.net.tls import TLSEndpoint, key_pair, server_options
 from tracker.net.unixsocket import UnixEndpoint
@@ -71,7 +77,7 @@ def server_endpoint(reactor: IReactorTCP, description: str) -> IStreamServerEndp
         - ``tcp:PORT:plaintext=1[:interface=127.0.0.1]`` (or ``\:\:1``).
     :raises ValueError: if the description is not valid; the text is one line.
     """
-    kind, given = _read(description, _SERVER, _EXAMPLES)
+    kind, given = _read(listening_endpoint(description), _SERVER, _EXAMPLES)
     if kind == "unix":
         path = _socket_path(given)
         mode = given.pop("mode", DEFAULT_MODE)
@@ -113,7 +119,8 @@ def client_endpoint(reactor: IReactorTCP, description: str) -> IStreamClientEndp
         - ``tcp:HOST:PORT``, where HOST is this machine.
     :raises ValueError: if the description is not valid; the text is one line.
     """
-    kind, given = _read(description, _CLIENT, ("unix:PATH", "ssl:HOST:PORT:…", "tcp:HOST:PORT"))
+    described = connecting_endpoint(description)
+    kind, given = _read(described, _CLIENT, ("unix:PATH", "ssl:HOST:PORT:…", "tcp:HOST:PORT"))
     if kind == "unix":
         path = str(_socket_path(given))
         unix: IStreamClientEndpoint = UNIXClientEndpoint(reactor, path, CONNECT_TIMEOUT)
@@ -207,7 +214,7 @@ def advertised(description: str) -> str:
 
     :param description: a valid description of the listening endpoint.
     """
-    kind, given = _read(description, _SERVER, _EXAMPLES)
+    kind, given = _read(listening_endpoint(description), _SERVER, _EXAMPLES)
     if kind == "unix":
         return unix_address(_socket_path(given))
     interface = given.get("interface", _LOOPBACK)

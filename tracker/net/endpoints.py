@@ -12,6 +12,16 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 _COLON: Final = re.compile(r"(?<!\\):")
 
+#: Kinds of endpoints that have a host and a port.
+_ADDRESSED: Final = ("tcp", "udp", "ssl")
+#: All kinds of endpoints: none of these is the name of a host.
+_KINDS: Final = (*_ADDRESSED, "tcp6", "tls", "unix", "fd", "systemd", "stdio", "haproxy")
+#: An address with or without a host, and the arguments after it.
+_ADDRESS: Final = re.compile(
+    r"(?:(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?![0-9]+:)(?P<host>[^:=\[\]\\/\s]+)):)?"
+    r"(?P<port>[0-9]+)(?P<rest>(?::.*)?)"
+)
+
 #: TCP options by which the kernel detects a peer that has vanished; see tcp(7).
 _KEEPALIVE: Final = (
     (socket.TCP_KEEPIDLE, 60),  # seconds
@@ -30,6 +40,68 @@ def readable(address: object) -> str:
     if isinstance(name, bytes):
         name = name.decode(errors="replace")
     return name or type(address).__name__
+
+
+def listening_endpoint(text: str) -> str:
+    r"""Return the endpoint string of an address to listen on.
+
+    ``5027`` is ``tcp:5027``; ``127.0.0.1:5027`` and ``tcp:127.0.0.1:5027`` are
+    ``tcp:5027:interface=127.0.0.1``; ``[::1]:5027`` is ``tcp:5027:interface=\:\:1``. ``udp:`` and
+    ``ssl:`` take an address in the same way. ``localhost`` is 127.0.0.1. A path that begins with
+    ``/`` is ``unix:`` of it. Other endpoint strings are returned as they are.
+
+    :raises ValueError: if the text is neither; the message is one line.
+    """
+    if text.startswith("haproxy:"):
+        return f"haproxy:{listening_endpoint(text.removeprefix('haproxy:'))}"
+    parts = _address(text, "5027, 127.0.0.1:5027, [::1]:5027 or unix:PATH")
+    if parts is None:
+        return _with_kind(text)
+    kind, host, port, rest = parts
+    if not host:
+        return f"{kind}:{port}{rest}"
+    interface = ip_address("host", "127.0.0.1" if host == "localhost" else host)
+    return f"{kind}:{port}{rest}:interface={_escaped(interface)}"
+
+
+def connecting_endpoint(text: str) -> str:
+    r"""Return the endpoint string of an address to connect to.
+
+    ``localhost:5027`` is ``tcp:localhost:5027``, and ``[::1]:5027`` is ``tcp:\:\:1:5027``; the host
+    of ``tcp:``, ``udp:`` or ``ssl:`` may have brackets, too. A path that begins with ``/`` is
+    ``unix:`` of it. Other endpoint strings are returned as they are.
+
+    :raises ValueError: if the text is neither, or has no host; the message is one line.
+    """
+    example = "localhost:5027, [::1]:5027 or unix:PATH"
+    parts = _address(text, example)
+    if parts is None:
+        return _with_kind(text)
+    kind, host, port, rest = parts
+    if not host:
+        raise ValueError(f"the host is missing; write it like {example}")
+    return f"{kind}:{_escaped(host)}:{port}{rest}"
+
+
+def _address(text: str, example: str) -> tuple[str, str, str, str] | None:
+    """Return kind, host, port and the arguments after them; None if the text has no address."""
+    kind, colon, after = text.partition(":")
+    if not (colon and kind in _ADDRESSED):
+        kind, after = "tcp", text
+    found = _ADDRESS.fullmatch(after)
+    if found is not None and found["host"] not in _KINDS:
+        return kind, found["six"] or found["host"] or "", found["port"], found["rest"]
+    if not ((colon and text.partition(":")[0] in _KINDS) or text.startswith("/")):
+        raise ValueError(f"must be like {example}, not {text!r}")
+    return None
+
+
+def _with_kind(text: str) -> str:
+    return f"unix:{_escaped(text)}" if text.startswith("/") else text
+
+
+def _escaped(text: str) -> str:
+    return text.replace(":", "\\:")
 
 
 def with_default(endpoint: str, kinds: Mapping[str, int], name: str, value: object) -> str:

@@ -24,7 +24,7 @@ from tracker.console.site import Tiles
 from tracker.control.addresses import is_loopback
 from tracker.control.pool import Credentials
 from tracker.interfaces import INaming
-from tracker.net.endpoints import split, with_default
+from tracker.net.endpoints import listening_endpoint, split, with_default
 from tracker.net.ports import tcp_endpoint, tls_endpoint
 from tracker.observe.health import Health
 from tracker.processing.naming import namings_of
@@ -211,6 +211,10 @@ def console_endpoint(
     :raises ConfigError: if the endpoint is not valid, or other machines could reach it without
         encryption.
     """
+    try:
+        description = listening_endpoint(description)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
     kind = description.partition(":")[0]
     if kind == "systemd":  # the demo passes its socket like this
         return _inherited(reactor, name, description), True

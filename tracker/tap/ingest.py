@@ -26,6 +26,7 @@ from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.service import Commands, Devices, Port, ingest_role
 from tracker.interfaces import Admission, IVendor
 from tracker.limits import Limits
+from tracker.net.endpoints import listening_endpoint
 from tracker.net.listener import Listener
 from tracker.net.ports import tcp_endpoint, tls_endpoint, udp_endpoint
 from tracker.net.proxied import HEADER_TIMEOUT, Network, ProxiedEndpoint, proxy_network
@@ -294,9 +295,12 @@ def _port(
 ) -> Port:
     """Return the port that ``--listen`` describes."""
     name = f"--listen {listen.given}"
-    kind, _, rest = listen.endpoint.partition(":")
-    proxied = kind == "haproxy"
-    description = rest if proxied else listen.endpoint
+    try:
+        description = listening_endpoint(listen.endpoint)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    proxied = description.startswith("haproxy:")
+    description = description.removeprefix("haproxy:")
     kind = description.partition(":")[0]
     if proxied and kind not in _PROXIED:
         *others, last = _PROXIED

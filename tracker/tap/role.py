@@ -14,7 +14,7 @@ from twisted.python import usage
 from tracker import __version__, config
 from tracker.config import ConfigError
 from tracker.interfaces import IVendor
-from tracker.net.endpoints import with_default
+from tracker.net.endpoints import listening_endpoint, with_default
 from tracker.net.ports import BACKLOG, tls_endpoint
 from tracker.observe.health import Health
 from tracker.observe.levels import DEFAULT, LEVELS, LogLevels
@@ -156,6 +156,10 @@ def loopback_endpoint(reactor: IReactorTCP, name: str, description: str) -> IStr
     :param name: the option and its value, for errors.
     :raises ConfigError: if the endpoint is not valid.
     """
+    try:
+        description = listening_endpoint(description)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
     described = with_default(description, {"tcp": 2, "ssl": 4}, "interface", "127.0.0.1")
     if not described.startswith("ssl:"):
         # A flood of connections fills Twisted's backlog of 50; a probe would then wait for seconds.

@@ -109,7 +109,7 @@ def test_usage_error_is_one_line_that_refers_to_the_help() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("simulate", "--target", "pigeon:1"), "not a client endpoint"),
+        (("simulate", "--target", "pigeon"), "must be like localhost:5027"),
         (("simulate", "--codec", "9"), "'9' is not one of"),
         (("simulate", "--devices", "0"), "0 is not in the range"),
         (("simulate", "--journal", "/no/such/folder/j"), "No such file"),

@@ -91,8 +91,8 @@ def test_path_of_a_unix_socket_may_be_relative(
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ("", "must begin with unix:PATH, ssl:PORT:"),
-        ("unix", "must begin with"),
+        ("", "must be like 5027"),
+        ("unix", "must be like 5027"),
         ("tls:5099", "must begin with"),
         ("systemd:domain=INET:index=0", "must begin with"),
         ("tcp6:5099:plaintext=1", "must begin with"),
@@ -178,13 +178,12 @@ def test_client_connects_to_a_unix_socket(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ("", "must begin with unix:PATH, ssl:HOST:PORT:"),
-        ("localhost:5099", "must begin with"),
-        ("http://localhost:5099", "must begin with"),
+        ("", "must be like localhost:5027"),
+        ("http://localhost:5099", "must be like localhost:5027"),
         ("unix:", "the path is missing"),
         ("unix:/run/a.sock:mode=0660", "unknown argument 'mode'"),
         ("unix:/" + "a" * MAX_SOCKET_PATH, "at most 107 bytes"),
-        ("tcp:5099", "the port must be a number"),
+        ("tcp:5099", "the host is missing"),
         ("tcp::5099", "the host is missing"),
         ("tcp:localhost:0", "the port must not be 0"),
         ("tcp:192.0.2.1:5099", "for this machine only, not for 192.0.2.1; use ssl:"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from tracker.net.endpoints import (
+    connecting_endpoint,
     ip_address,
+    listening_endpoint,
     named_arguments,
     number,
     readable,
@@ -128,3 +132,84 @@ def test_endpoint_string_is_split(
     endpoint: str, parts: tuple[str, list[str], dict[str, str]]
 ) -> None:
     assert split(endpoint) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("5027", "tcp:5027"),
+        ("tcp:5027", "tcp:5027"),
+        ("5027:reuseport=1", "tcp:5027:reuseport=1"),
+        ("tcp:5027:127.0.0.1", "tcp:5027:127.0.0.1"),
+        ("localhost:5027", "tcp:5027:interface=127.0.0.1"),
+        ("tcp:localhost:5027", "tcp:5027:interface=127.0.0.1"),
+        ("192.0.2.1:5027:backlog=9", "tcp:5027:backlog=9:interface=192.0.2.1"),
+        ("[::1]:5027", r"tcp:5027:interface=\:\:1"),
+        ("udp:[::1]:5027", r"udp:5027:interface=\:\:1"),
+        ("ssl:127.0.0.1:5028:privateKey=k", "ssl:5028:privateKey=k:interface=127.0.0.1"),
+        ("haproxy:5027", "haproxy:tcp:5027"),
+        ("/run/tracker/a:b.sock", r"unix:/run/tracker/a\:b.sock"),
+        *((same, same) for same in ("unix:/x.sock", "tcp6:5027", "fd:3", "systemd:domain=INET")),
+    ],
+)
+def test_address_to_listen_on_is_an_endpoint_string(text: str, endpoint: str) -> None:
+    assert listening_endpoint(text) == endpoint
+    assert listening_endpoint(endpoint) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("localhost:5027", "tcp:localhost:5027"),
+        ("tcp:localhost:5027", "tcp:localhost:5027"),
+        ("vm-1.example:5027", "tcp:vm-1.example:5027"),
+        ("[::1]:5027", r"tcp:\:\:1:5027"),
+        ("tcp:[::1]:5027", r"tcp:\:\:1:5027"),
+        (r"tcp:\:\:1:5027", r"tcp:\:\:1:5027"),
+        ("ssl:vm1:5091:name=x", "ssl:vm1:5091:name=x"),
+        ("/run/x.sock", "unix:/run/x.sock"),
+        *((same, same) for same in ("unix:/x.sock", "tls:vm1:5028:trustRoots=a")),
+    ],
+)
+def test_address_to_connect_to_is_an_endpoint_string(text: str, endpoint: str) -> None:
+    assert connecting_endpoint(text) == endpoint
+    assert connecting_endpoint(endpoint) == endpoint
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", "localhost", "localhost:", "vm1:http", "::1:5027", "a b:1"]
+)
+def test_text_that_is_no_address_is_refused_with_examples(text: str) -> None:
+    for read in (listening_endpoint, connecting_endpoint):
+        with pytest.raises(ValueError, match=r"must be like .*\[::1\]:5027 or unix:PATH, not "):
+            read(text)
+
+
+def test_host_to_listen_on_is_an_ip_address() -> None:
+    with pytest.raises(ValueError, match="must be an IP address, not 'vm1'"):
+        listening_endpoint("vm1:5027")
+
+
+@pytest.mark.parametrize("text", ["5027", "tcp:5027"])
+def test_address_to_connect_to_has_a_host(text: str) -> None:
+    with pytest.raises(ValueError, match="the host is missing; write it like localhost:5027"):
+        connecting_endpoint(text)
+
+
+@given(st.ip_addresses().map(str), st.integers(0, 65_535), st.sampled_from(["", "tcp:"]))
+def test_address_of_any_host_has_one_endpoint_string(host: str, port: int, kind: str) -> None:
+    text = f"{kind}[{host}]:{port}" if ":" in host else f"{kind}{host}:{port}"
+    _, positional, named = split(listening_endpoint(text))
+    assert (positional, named) == ([str(port)], {"interface": host})
+    assert split(connecting_endpoint(text)) == ("tcp", [host, str(port)], {})
+
+
+@given(st.text(alphabet="tcpudslx015.:=[]/\\ ", max_size=30))
+def test_any_text_is_an_endpoint_string_or_refused_in_one_line(text: str) -> None:
+    for read in (listening_endpoint, connecting_endpoint):
+        try:
+            endpoint = read(text)
+        except ValueError as error:
+            assert len(str(error).splitlines()) == 1  # noqa: PT017 - most texts are refused
+        else:
+            assert read(endpoint) == endpoint

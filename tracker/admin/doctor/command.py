@@ -29,7 +29,7 @@ class _HostAndPort(click.ParamType):  # type: ignore[type-arg]
     name = "HOST:PORT"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, int]:
-        found = _HOST_AND_PORT.fullmatch(value)
+        found = _HOST_AND_PORT.fullmatch(value.removeprefix("tcp:"))
         if found is None or not 0 < int(found[3]) < 65_536:
             self.fail(f"{value!r} is not an address like localhost:5027 or [::1]:5027.", param, ctx)
         return found[1] or found[2], int(found[3])
