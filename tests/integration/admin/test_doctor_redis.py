@@ -353,8 +353,8 @@ def as_bob(redis: RedisServer, *rules: str) -> str:
         (
             ("+@all", "~telemetry:*", "~instance:*", "~devices:*"),
             "ingest",
-            "'~' '~commands:outbound:*' '~commands:responses' '~commands:sent:*' "
-            "'~commands:waiting' '~commands:waiting:*' '~connections:registry' "
+            "'~' '~commands:deadlines' '~commands:outbound:*' '~commands:responses' "
+            "'~commands:sent:*' '~commands:waiting' '~commands:waiting:*' '~connections:registry' "
             "'~connections:vendors'",
         ),
     ],
