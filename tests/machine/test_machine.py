@@ -261,6 +261,7 @@ def test_recipe_restores_a_database_from_a_backup(site: Site) -> None:
     site.machine.run("systemctl", "start", "tracker-process@1")
     stored = sorted(site.stored())
     assert sorted(site.stored("tracker_new")) == stored
+    site.machine.run("rm", "/var/backups/tracker.dump")
     site.note(f"backup and restoration of PostgreSQL, by docs/operations.rst: {len(stored)} rows")
 
 
