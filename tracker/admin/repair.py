@@ -159,10 +159,10 @@ class _Progress:
 
 def _print_result(counts: Counts, dry_run: bool) -> None:
     result = (
-        f"{counted(counts.rows, 'row')} read, {counts.no_fix} without a fix, "
-        f"{counts.wrong_clock} with a wrong time, {counts.named} named anew, "
+        f"{counted(counts.rows, 'row')} read, {counts.no_fix:,} without a fix, "
+        f"{counts.wrong_clock:,} with a wrong time, {counts.named} named anew, "
         f"{counted(counts.last_positions, 'last position')} wrong"
     )
     if counts.malformed:
-        result += f", {counts.malformed} malformed and left alone"
+        result += f", {counts.malformed:,} malformed and left alone"
     click.echo(f"dry run, nothing changed: {result}" if dry_run else f"repaired: {result}")

@@ -445,7 +445,7 @@ def test_killed_command_continues_after_its_last_commit(database_with_tables: Da
     )
     assert (done.returncode, done.stdout) == (
         0,
-        f"repaired: {len(good) + 2} rows read, 2 without a fix, 0 with a wrong time, "
+        f"repaired: {len(good) + 2:,} rows read, 2 without a fix, 0 with a wrong time, "
         "0 named anew, 0 last positions wrong\n",
     )
     assert "Continuing in positions after device" in done.stderr
@@ -462,7 +462,7 @@ def run(*arguments: str) -> Result:
 def test_command_prints_counts_and_continues_an_interrupted_repair(old: Database) -> None:
     old.store_as_before(stored(1), stored(2, satellites=0), evolve_time(stored(3), AHEAD))
     expected = (
-        "3 rows read, 1 without a fix, 1 with a wrong time, 0 named anew, 1 last positions wrong\n"
+        "3 rows read, 1 without a fix, 1 with a wrong time, 0 named anew, 1 last position wrong\n"
     )
     result = run("--sink", old.url, "--dry-run")
     assert (result.exit_code, result.stdout) == (0, f"dry run, nothing changed: {expected}")
