@@ -35,6 +35,7 @@ NAMES: Final = {
     keys.heartbeat("other"): None,
     keys.outbound(GOOD_INSTANCE): "queued",
     keys.WAITING: "waiting",
+    keys.DEADLINES: None,
     keys.waiting_commands(OTHER): None,
     keys.command_record("c1"): None,
     keys.CONNECTIONS: "connected",

@@ -221,12 +221,12 @@ class _SnapshotReader:
         for device in found[1][:MAX_WAITING_DEVICES] if found else []:
             device_id = device.decode(errors="replace")
             if is_device_id(device_id):
-                name = waiting_commands(device_id)
-                entries += await self._entries(Part.WAITING, name, MAX_WAITING)
+                # A key of the wrong type for one device leaves the number of devices known.
+                entries += await self._entries(None, waiting_commands(device_id), MAX_WAITING)
         return entries
 
     async def _entries(
-        self, part: Part, name: str, count: int, newest: bool = False
+        self, part: Part | None, name: str, count: int, newest: bool = False
     ) -> list[StreamEntry]:
         if self.left <= 0:
             return []
@@ -235,8 +235,8 @@ class _SnapshotReader:
         self.left -= size_of([entry.content for entry in entries])
         return entries
 
-    async def _read(self, part: Part, key: str, read: Awaitable[T], kind: str) -> T | None:
-        """Return what was read; None if Redis refused it, and the part is then unknown."""
+    async def _read(self, part: Part | None, key: str, read: Awaitable[T], kind: str) -> T | None:
+        """Return what was read; None if Redis refused it, and the part, if any, is then unknown."""
         try:
             return await read
         except Refused as error:
@@ -244,7 +244,8 @@ class _SnapshotReader:
                 self.malformed[shown(key)] = f"not {kind}"
             else:
                 self.refused = self.refused or str(error)
-            self.unknown.setdefault(part, unknown_reason(error, key, kind))
+            if part is not None:
+                self.unknown.setdefault(part, unknown_reason(error, key, kind))
             return None
 
 

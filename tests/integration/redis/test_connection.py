@@ -166,7 +166,7 @@ async def test_loading_server_is_retried_until_it_is_usable(redis: RedisServer) 
 async def test_connect_timeout_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tracker.redis.address.CONNECT_TIMEOUT", 0.3)
+    monkeypatch.setattr("tracker.redis.connection.CONNECT_TIMEOUT", 0.3)
     with ExitStack() as stack:
         # When the backlog is full, the kernel drops further connection requests.
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))

@@ -16,6 +16,7 @@ from tracker.keys import (
     ALLOWED_DEVICES,
     CONNECTED_VENDORS,
     CONNECTIONS,
+    DEADLINES,
     DEVICE_MODELS,
     PROCESSOR_GROUP,
     RESPONSES,
@@ -179,6 +180,7 @@ def judge_names(
 _TYPES: Final = {
     RESPONSES: "stream",
     WAITING: "set",
+    DEADLINES: "zset",
     CONNECTIONS: "hash",
     CONNECTED_VENDORS: "hash",
     ALLOWED_DEVICES: "set",
