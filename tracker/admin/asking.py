@@ -7,7 +7,6 @@ and ValueError if it refuses the request or replies something else.
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 import time
@@ -18,6 +17,7 @@ from typing import Any, Final
 
 import hiredis
 
+from tracker.net.endpoints import connecting_endpoint, split
 from tracker.redis.address import RedisAddress
 
 #: Maximum bytes of all replies of a server.
@@ -116,12 +116,12 @@ class BlockingRedis:
 class BlockingControl:
     """A connection to the control port of an instance, by its Unix socket or on loopback.
 
-    :param address: ``unix:PATH`` or ``tcp:HOST:PORT``.
+    :param address: ``unix:PATH`` or ``tcp:HOST:PORT``, or what is short for one of them.
     :param deadline: see :class:`BlockingRedis`.
     """
 
     def __init__(self, address: str, deadline: float) -> None:
-        kind, *arguments = re.split(r"(?<!\\):", address)
+        kind, arguments, _ = split(connecting_endpoint(address))
         if kind == "unix" and len(arguments) == 1:
             connected = _connected(arguments[0], deadline)
         elif kind == "tcp" and len(arguments) == 2:

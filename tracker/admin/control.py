@@ -35,6 +35,7 @@ from tracker.control.commands import (
 from tracker.control.connection import NotConnected, reason_of, with_remedy
 from tracker.control.sockets import SocketFolders
 from tracker.errors import RunFailed
+from tracker.net.endpoints import connecting_endpoint
 from tracker.reactor import Reactor
 from tracker.runtime.run import run
 from tracker.untrusted import shown
@@ -223,8 +224,9 @@ def not_connected(port: str, greeted: bool, error: NotConnected) -> RunFailed:
     :param port: the endpoint of the control port.
     :param greeted: True if the instance had replied before.
     """
-    kind, *parts = re.split(r"(?<!\\):", port)
-    name = ":".join([kind, *parts[: 1 if kind == "unix" else 2]])
+    kind = connecting_endpoint(port).partition(":")[0]
+    # Files are left out: the address ends where named arguments begin.
+    name = port if kind == "unix" else re.split(r":(?=\w+=)", port, maxsplit=1)[0]
     reason = str(error)
     if greeted:
         text = f"Connection to {name} failed: {reason}."

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-
 _COLON: Final = re.compile(r"(?<!\\):")
 
 #: Kinds of endpoints that have a host and a port.
@@ -175,6 +173,9 @@ def ip_address(name: str, text: str) -> str:
     :param name: name of the argument, for the error.
     :raises ValueError: if ``text`` is neither; the message is one line.
     """
+    # Not at the top: completion uses this module, and has no time for an import of Twisted.
+    from twisted.internet.abstract import isIPAddress, isIPv6Address
+
     if text and not (isIPAddress(text) or isIPv6Address(text)):
         raise ValueError(f"the {name} must be an IP address, not {text!r}")
     return text

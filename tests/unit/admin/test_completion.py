@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import click
 import pytest
 
 from tests.unit.admin.test_group import all_commands
+from tracker.admin.asking import BlockingControl
 from tracker.admin.cli import main
 from tracker.admin.options import Imei
 from tracker.admin.suggestions import ARGUMENTS, OPTIONS, Kind, wanted_kind
@@ -88,3 +92,16 @@ def test_version_and_completion_import_no_slow_package(program: str, avoided: tu
     imported = ended.stdout.split()
     assert "click" in imported, ended.stderr
     assert not [name for name in imported if name.partition(".")[0] in avoided]
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_control_port_of_a_completion_may_be_short_for_an_endpoint(
+    short: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))  # and refuses, as it does not listen
+        with pytest.raises(ConnectionRefusedError):
+            BlockingControl(str(path) if short else f"unix:{path}", time.monotonic() + 5)
+    with pytest.raises(ConnectionRefusedError):
+        BlockingControl("[::1]:1" if short else r"tcp:\:\:1:1", time.monotonic() + 5)

@@ -42,6 +42,15 @@ SSL = "ssl:localhost:5099:privateKey=a.key:certKey=a.pem"
         (SSL, False, "TLS: alert", "Cannot connect to ssl:localhost:5099: TLS: alert."),
         (r"ssl:fe80\:\:1:5099:caCert=x", False, "no reply",
          r"Cannot connect to ssl:fe80\:\:1:5099: no reply."),
+        ("ssl:[fe80::1]:5099:caCert=x", False, "no reply",
+         "Cannot connect to ssl:[fe80::1]:5099: no reply."),
+        ("[::1]:9", False, "no reply", "Cannot connect to [::1]:9: no reply."),
+        ("tcp:[::1]:9", False, "no reply", "Cannot connect to tcp:[::1]:9: no reply."),
+        ("localhost:9", False, CLOSED,
+         "localhost:9 is not a control port (it closed the connection)."),
+        ("/x.sock", False, reason_of(ConnectError(errno.EACCES)),
+         "Cannot connect to /x.sock: permission denied; run both as the same user, or with "
+         "a common group and --control unix:PATH in a folder of that group."),
     ],
 )  # fmt: skip
 def test_error_of_a_failed_connection_names_the_port_but_no_certificates(
