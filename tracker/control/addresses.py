@@ -58,9 +58,10 @@ _SERVER: Final = {
     "tcp": ("port", "plaintext", "interface"),
 }
 _EXAMPLES: Final = ("unix:PATH", "ssl:PORT:…", "tcp:PORT:plaintext=1")
+_CLIENT_FILES: Final = ("privateKey", "certKey", "caCert")
 _CLIENT: Final = {
     "unix": ("path",),
-    "ssl": ("host", "port", "privateKey", "certKey", "caCert", "name"),
+    "ssl": ("host", "port", *_CLIENT_FILES, "name"),
     "tcp": ("host", "port"),
 }
 
@@ -119,22 +120,14 @@ def client_endpoint(reactor: IReactorTCP, description: str) -> IStreamClientEndp
         - ``tcp:HOST:PORT``, where HOST is this machine.
     :raises ValueError: if the description is not valid; the text is one line.
     """
-    described = connecting_endpoint(description)
-    kind, given = _read(described, _CLIENT, ("unix:PATH", "ssl:HOST:PORT:…", "tcp:HOST:PORT"))
+    kind, given = _client(description)
     if kind == "unix":
         path = str(_socket_path(given))
         unix: IStreamClientEndpoint = UNIXClientEndpoint(reactor, path, CONNECT_TIMEOUT)
         return unix
-    host = given.pop("host", "")
-    if not host:
-        raise ValueError(f"the host is missing, for example {kind}:localhost:PORT")
-    port = number("port", given.pop("port", ""))
-    if port == 0:
-        raise ValueError("the port must not be 0")
+    host, port = given.pop("host"), number("port", given.pop("port"))
     if kind == "tcp":
         host = _LOOPBACK if host == "localhost" else host
-        if not is_loopback(host):
-            raise ValueError(f"tcp: is for this machine only, not for {host}; use ssl:")
         tcp = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
         plain: IStreamClientEndpoint = tcp(reactor, host, port, CONNECT_TIMEOUT)
         return plain
@@ -150,6 +143,39 @@ def client_endpoint(reactor: IReactorTCP, description: str) -> IStreamClientEndp
     below = HostnameEndpoint(reactor, host, port, CONNECT_TIMEOUT)
     encrypted: IStreamClientEndpoint = wrapClientTLS(options, below)
     return encrypted
+
+
+def check_client_address(description: str) -> None:
+    """Raise an error if an address to connect to is not valid. No file is read.
+
+    :param description: see :func:`client_endpoint`.
+    :raises ValueError: in that case; the text is one line.
+    """
+    kind, given = _client(description)
+    if kind == "unix":
+        _socket_path(given)
+    elif kind == "ssl":
+        for name in _CLIENT_FILES:
+            _file(given, name)
+
+
+def _client(description: str) -> tuple[str, dict[str, str]]:
+    """Return the kind and the arguments of an address to connect to, with a usable host and port.
+
+    :raises ValueError: if the address is not valid; the text is one line.
+    """
+    described = connecting_endpoint(description)
+    kind, given = _read(described, _CLIENT, ("unix:PATH", "ssl:HOST:PORT:…", "tcp:HOST:PORT"))
+    if kind == "unix":
+        return kind, given
+    host = given.get("host", "")
+    if not host:
+        raise ValueError(f"the host is missing, for example {kind}:localhost:PORT")
+    if number("port", given.get("port", "")) == 0:
+        raise ValueError("the port must not be 0")
+    if kind == "tcp" and host != "localhost" and not is_loopback(host):
+        raise ValueError(f"tcp: is for this machine only, not for {host}; use ssl:")
+    return kind, given
 
 
 def unix_address(path: Path) -> str:

@@ -109,7 +109,7 @@ def makeService(options: Options) -> IService:
         role_options.levels.setServiceParent(process)  # first: it applies to all other services
         LoopDelay(reactor, metrics_registry).setServiceParent(process)
         role = role_options.build(reactor, health, metrics_registry, process.abort)
-        if role_options["http"]:
+        if role_options["http"] not in (None, "", "none"):
             name = f"--http {role_options['http']}"
             endpoint = loopback_endpoint(reactor, name, role_options["http"])
             page = MetricsPage(reactor, metrics_registry)

@@ -21,7 +21,7 @@ from tracker.console.sampler import Thresholds
 from tracker.console.service import ConsoleSettings, console_role
 from tracker.console.sessions import session_key
 from tracker.console.site import Tiles
-from tracker.control.addresses import is_loopback
+from tracker.control.addresses import check_client_address, is_loopback
 from tracker.control.pool import Credentials
 from tracker.interfaces import INaming
 from tracker.net.endpoints import listening_endpoint, split, with_default
@@ -185,6 +185,11 @@ class ConsoleOptions(ServingConsoleOptions):
         self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
+        for address in self["control"]:
+            try:
+                check_client_address(address)
+            except ValueError as error:
+                raise ConfigError(f"--control {address}: {error}") from None
         sink = config.maybe_sink_url(self["sink"], os.environ)
         files = (self[f"control-{name}"] for name in ("key", "cert", "ca"))
         return self.console(

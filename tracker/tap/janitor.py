@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from tracker import config
 from tracker.config import ConfigError
-from tracker.durations import format_duration
+from tracker.durations import EXAMPLES, format_duration
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import DEFAULT_INTERVAL, janitor_role
 from tracker.observe.health import Health
@@ -72,7 +72,7 @@ class JanitorOptions(TrimmingOptions):
         """See RoleOptions."""
         interval = config.duration("--interval", self["interval"])
         if interval is None:
-            raise ConfigError("--interval: must be like 30s, not none")
+            raise ConfigError(f"--interval: must be like {EXAMPLES}, not 'none'")
         return janitor_role(
             reactor,
             checked_address(redis_address(self["redis"], os.environ), reactor),

@@ -160,6 +160,33 @@ def test_invalid_control_option_is_reported_in_one_line(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("5099", "the host is missing"),
+        ("control.sock", "must be like"),
+        ("tcp:192.0.2.1:5099", "this machine only"),
+        ("ssl:h:5099:privateKey=k:certKey=c", "caCert=FILE is missing"),
+    ],
+)
+def test_invalid_control_port_of_the_console_is_reported_at_start(
+    address: str, expected: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        service("console", "--listen", "0", "--control", address)
+    message = str(exit_.value)
+    assert f"--control {address}: " in message
+    assert expected in message
+
+
+def test_console_starts_before_the_files_of_a_control_port_exist() -> None:
+    service("console", "--listen", "0", "--control", "ssl:h:1:privateKey=k:certKey=c:caCert=a")
+
+
+def test_http_port_can_be_switched_off_by_none() -> None:
+    service("janitor", "--http", "none")
+
+
 def test_ingest_rejects_several_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_TELEMETRY_STREAM", "telemetry:teltonika,old")
     service("process", "--sink", "sqlite:x")
