@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import time
 from datetime import datetime
 from getpass import getuser
@@ -84,6 +85,17 @@ def test_send_reports_a_command_for_an_unconnected_device(site: Site) -> None:
     assert found["status"] == "waiting"
     assert found["expires_at"] == response["expires_at"]
     assert (found["text"], found["sender"]) == ("getver", getuser())
+
+
+def test_interrupted_send_says_how_to_ask_for_the_status(site: Site) -> None:
+    device_id = imei()
+    sending = site.start("send", device_id, "getinfo", "--id", "interrupted")
+    assert sending.stderr is not None
+    assert "waits until" in sending.stderr.readline()
+    sending.send_signal(signal.SIGINT)
+    _, more = sending.communicate(timeout=20)
+    assert sending.returncode == 128 + signal.SIGINT
+    assert f"tracker-admin status interrupted --device {device_id}" in more
 
 
 def test_send_says_at_once_that_the_command_waits_and_goes_on_waiting(site: Site) -> None:

@@ -9,16 +9,18 @@ from typing import Any, Final
 from uuid import uuid4
 
 import click
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from tracker.admin.control import any_instance, run_with_control_port
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Duration, HexBytes, Imei, output_option
 from tracker.admin.output import Column, Kind, show_record
-from tracker.command import Reason, Status, parse_time
+from tracker.command import MAX_TIMEOUT, Reason, Status, parse_time
 from tracker.control.client import ControlClient
 from tracker.control.commands import (
     FINAL_STATUS_GRACE,
+    MAX_EXPIRY,
     WAITING,
     NoSuchCommand,
     RedisUnavailable,
@@ -86,17 +88,17 @@ _UNKNOWN_ON_DEVICE: Final = (
 )
 @click.option(
     "--expires",
-    type=Duration(),
+    type=Duration(high=MAX_EXPIRY),
     default="5m",
     show_default=True,
-    help="Give up if the command has not been sent within this time.",
+    help="Give up if the command has not been sent within this time, at most 366d.",
 )
 @click.option(
     "--timeout",
-    type=Duration(),
+    type=Duration(high=MAX_TIMEOUT),
     default="30s",
     show_default=True,
-    help="Time to wait for the answer after the command was sent.",
+    help="Time to wait for the answer after the command was sent, at most 1d.",
 )
 @click.option(
     "--offline",
@@ -146,6 +148,7 @@ def send(
 
     async def request(reactor: Reactor, client: ControlClient) -> int:
         began = reactor.seconds()
+        question = f"tracker-admin status {name} --device {imei}"
         try:
             sent = await client.send_command(
                 imei,
@@ -170,10 +173,12 @@ def send(
             if not client.greeting:
                 raise
             raise RunFailed(
-                f"The status of the command is unknown: {error}. "
-                f"Check it with: tracker-admin status {name} --device {imei}",
+                f"The status of the command is unknown: {error}. Check it with: {question}",
                 ExitCode.UNREACHABLE,
             ) from None
+        except CancelledError:  # by Ctrl-C
+            click.echo(f"\nCheck the command with: {question}", err=True)
+            raise
         show_record(SENT, {**sent, "device_id": imei}, output)
         _warn_if_unknown(sent)
         answered = sent["status"] == Status.RESPONDED

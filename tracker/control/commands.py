@@ -24,6 +24,8 @@ MAX_TEXT: Final = 15_000
 MAX_RAW_BYTES: Final = 30_000
 #: Characters of an id or a name; longer ones are cut.
 MAX_NAME: Final = 64
+#: Maximum of the seconds until a command expires.
+MAX_EXPIRY: Final = 366 * 86_400.0
 #: Seconds after its expiry within which an unwritten command ends at the latest.
 FINAL_STATUS_GRACE: Final = 120.0
 #: Statuses of a command that was not claimed yet.

@@ -12,6 +12,7 @@ from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.application.service import Service
 from twisted.internet.defer import (
+    CancelledError,
     Deferred,
     TimeoutError,  # noqa: A004
     succeed,
@@ -141,6 +142,8 @@ class ClientProtocol(BoxProtocol):
             return await reply
         except ControlError as error:
             raise type(error)(shown(error, MAX_LINE)) from None
+        except CancelledError:  # by the caller; the connection is fine
+            raise
         except TimeoutError:
             raise NotConnected(f"no reply within {timeout:g} s") from None
         except amp.UnhandledCommand:
@@ -360,7 +363,7 @@ def with_remedy(address: str, reason: str) -> str:
 
     :param address: of the control port; it is not part of the result.
     """
-    remedy = _REMEDIES.get(reason) if address.startswith("unix:") else None
+    remedy = _REMEDIES.get(reason) if address.startswith(("unix:", "/")) else None
     return reason if remedy is None else f"{reason}; {remedy}"
 
 

@@ -30,6 +30,7 @@ from tracker.commands.ledger import CommandLedger, Effect
 from tracker.commands.records import find_command, read_record, waiting_count
 from tracker.control.commands import (
     FINAL_STATUS_GRACE,
+    MAX_EXPIRY,
     MAX_NAME,
     MAX_RAW_BYTES,
     MAX_ROWS,
@@ -59,8 +60,6 @@ from tracker.untrusted import shown
 
 #: Default for the seconds until a command expires.
 DEFAULT_EXPIRY: Final = 300.0
-#: Maximum of the seconds until a command expires.
-MAX_EXPIRY: Final = 366 * 86_400.0
 #: Seconds between two checks for the final status of a command.
 POLL_INTERVAL: Final = 0.1
 #: Seconds between two looks for expired commands, while a client waits for one.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
+from click.testing import CliRunner
 
-from tracker.admin.send import waiting_notice
+from tracker.admin.exitcodes import ExitCode
+from tracker.admin.send import send, waiting_notice
 
 DEVICE = "356307042441013"
 NOON = datetime(2026, 11, 22, 12).timestamp()
@@ -31,3 +33,15 @@ def test_notice_says_until_when_a_command_waits(seconds: float, wait: bool, noti
     assert waiting_notice(DEVICE, expires_at, NOON, wait=wait) == (
         f"{DEVICE} is not connected to any instance; {notice}"
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "bounds"),
+    [("--expires", "between 1s and 366d"), ("--timeout", "between 1s and 1d")],
+)
+def test_durations_beyond_those_of_the_instance_are_refused_at_once(
+    option: str, bounds: str
+) -> None:
+    ended = CliRunner().invoke(send, [DEVICE, "getver", option, "400d"])
+    assert ended.exit_code == ExitCode.BAD_USAGE
+    assert bounds in ended.stderr

@@ -6,7 +6,9 @@ import math
 from typing import Any, ClassVar
 
 import pytest
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.protocols import amp
+from twisted.python.failure import Failure
 
 from tests.unit.control.client_bench import Bench
 from tests.unit.control.wire import DEVICE, delay_get_device
@@ -162,6 +164,17 @@ def test_client_does_not_wait_longer_than_the_timeout_for_a_reply(bench: Bench) 
     assert isinstance(error, NotConnected)
     assert str(error) == "no reply within 15 s"
     waiting[0].callback([b"two"])  # the late reply is ignored
+    assert bench.ask(bench.client.info())
+
+
+def test_cancelled_request_is_no_lost_connection(bench: Bench) -> None:
+    delay_get_device(bench.port)
+    asked = Deferred.fromCoroutine(bench.client.device(DEVICE))
+    bench.flush()
+    asked.cancel()
+    outcome: list[Failure] = []
+    asked.addErrback(outcome.append)
+    assert outcome[0].check(CancelledError)
     assert bench.ask(bench.client.info())
 
 
