@@ -14,6 +14,8 @@ from tracker.untrusted import parse_json, shown
 
 #: Maximum length of a host name, in characters.
 _MAX_NAME: Final = 255
+#: States of a process that has ended: zombie and dead; see proc(5).
+_ENDED: Final = ("Z", "X")
 
 
 @frozen
@@ -32,13 +34,19 @@ class Identity:
 
     @classmethod
     def of(cls, pid: int) -> Identity | None:
-        """Return the identity of a process on this host; None if it does not exist."""
+        """Return the identity of a process on this host; None if it does not exist, or has ended.
+
+        A process that has ended is still in the process table until its parent asks for its exit
+        status, which some parents never do.
+        """
         with suppress(OSError, IndexError):
             boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
             # The name, in brackets, may contain any characters; the start time is the 20th field
             # after it.
             status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-            return cls(socket.gethostname(), boot, pid, int(status.rpartition(")")[2].split()[19]))
+            fields = status.rpartition(")")[2].split()
+            if fields[0] not in _ENDED:
+                return cls(socket.gethostname(), boot, pid, int(fields[19]))
         return None
 
     @classmethod
@@ -69,4 +77,4 @@ def is_hidden(pid: int) -> bool:
         return True
     except (OSError, OverflowError):
         return False
-    return True
+    return not Path(f"/proc/{pid}").exists()

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tracker.ingestion.identity import Identity
+from tracker.ingestion.identity import Identity, is_hidden
 
 
 def own_identity() -> Identity:
@@ -25,6 +25,13 @@ def test_identity_distinguishes_processes() -> None:
         assert found.is_beside(own_identity())
         other.kill()
     assert Identity.of(other.pid) != found
+
+
+def test_process_that_has_ended_has_no_identity_before_its_parent_asks() -> None:
+    with subprocess.Popen(["true"]) as other:
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert Identity.of(other.pid) is None
+        assert not is_hidden(other.pid)
 
 
 @pytest.mark.parametrize(
