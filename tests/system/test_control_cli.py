@@ -24,7 +24,7 @@ def test_drain_asks_for_confirmation(site: Site, spare: Ingest) -> None:
     for keys, code in (("n\n", 1), ("", 130), ("y\n", 0)):
         terminal = Terminal("tracker-admin", "--control", control, "drain", "--seconds", "0")
         question = terminal.read_until(r"\[y/N\]: ")
-        assert "Close 1 connection to spare within 0 s and refuse new ones?" in question
+        assert "Close 1 connection to spare within 0s and refuse new ones?" in question
         assert not site.json("info", control=control)["draining"]
         terminal.type(keys)
         assert (terminal.end() if keys else terminal.interrupt()) == code, terminal.shown

@@ -14,6 +14,7 @@ from tracker.admin.output import Column, Kind, show_record
 from tracker.control.client import ControlClient
 from tracker.control.commands import NoSuchDevice
 from tracker.control.operations import MAX_DRAIN_SECONDS
+from tracker.durations import format_duration
 from tracker.errors import RunFailed
 from tracker.observe.levels import LEVELS
 from tracker.reactor import Reactor
@@ -75,7 +76,7 @@ def drain(seconds: float, yes: bool, output: str) -> None:
 
     \b
     Example:
-      tracker-admin --control unix:/run/tracker/control-eu-1.sock drain --seconds 60 --yes
+      tracker-admin --control unix:/run/tracker/control-eu-1.sock drain --seconds 60s --yes
     """
     require_terminal(yes)
     run_with_control_port(lambda reactor, client: _drain(client, seconds, yes, output))
@@ -84,9 +85,8 @@ def drain(seconds: float, yes: bool, output: str) -> None:
 async def _drain(client: ControlClient, seconds: float, yes: bool, output: str) -> int:
     info = await client.info()
     connections = counted(info["devices"], "connection")
-    question = (
-        f"Close {connections} to {info['instance_id']} within {seconds:g} s and refuse new ones?"
-    )
+    within = format_duration(seconds)
+    question = f"Close {connections} to {info['instance_id']} within {within} and refuse new ones?"
     if not yes and not confirm(question):
         raise RunFailed("Cancelled; no connection was closed.", ExitCode.FAILED)
     drained = await client.drain(seconds)

@@ -56,7 +56,7 @@ def watch(*, imei: str, count: int | None, seconds: float | None, raw: bool, out
     Examples:
       tracker-admin watch 356307042441013
       tracker-admin watch 356307042441013 --count 1 --raw
-      tracker-admin -o json watch 356307042441013 --seconds 60 | jq -c 'select(.message == "ack")'
+      tracker-admin -o json watch 356307042441013 --seconds 60s | jq -c 'select(.message == "ack")'
     """
 
     async def request(reactor: Reactor, client: ControlClient) -> int:
