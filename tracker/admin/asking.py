@@ -73,7 +73,7 @@ class BlockingRedis:
         if address.sentinels:
             raise ValueError("Sentinels are not supported")
         self._deadline = deadline
-        self._reader = hiredis.Reader(encoding="utf-8", errors="replace")
+        self._reader = hiredis.Reader(encoding="utf-8", errors="replace", protocolError=ValueError)
         connected = _connected(address.path or (address.host, address.port), deadline)
         if address.tls:
             context = ssl.create_default_context(cafile=address.ca_file)
@@ -99,7 +99,7 @@ class BlockingRedis:
         command = ("SCAN",) if key is None else ("HSCAN", key)
         cursor = "0"
         while True:
-            cursor, found = self._call(*command, cursor, *pattern, "COUNT", str(_SCAN_COUNT))
+            cursor, found = _page(self._call(*command, cursor, *pattern, "COUNT", str(_SCAN_COUNT)))
             yield from found if key is None else islice(found, 0, None, 2)
             if cursor == "0":
                 return
@@ -111,6 +111,15 @@ class BlockingRedis:
         if isinstance(reply, hiredis.HiredisError):
             raise ValueError(str(reply))
         return reply
+
+
+def _page(reply: Any) -> tuple[str, list[str]]:
+    """Return the next cursor and the elements of a reply to SCAN or HSCAN."""
+    match reply:
+        case [str(cursor), list(found)] if all(isinstance(one, str) for one in found):
+            return cursor, found
+        case _:
+            raise ValueError("no reply to a scan")
 
 
 class BlockingControl:

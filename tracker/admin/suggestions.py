@@ -120,16 +120,17 @@ def suggestions(kind: Kind, prefix: str, options: Options, redis: str | None) ->
     """
     deadline = time.monotonic() + TIMEOUT
     names: set[str] = set()
-    for source in _sources(kind, prefix, options, redis=redis, deadline=deadline):
-        # A completion has no place for an error; names found before it are still right.
-        with suppress(OSError, ValueError, KeyError, click.UsageError):
-            for name in source:
-                if name.startswith(prefix) and name.isprintable():
-                    names.add(name)
-                if len(names) == MAX_SUGGESTIONS:
-                    break
-        if names:
-            break
+    # A completion has no place for an error; names found before it are still right.
+    with suppress(click.UsageError):
+        for source in _sources(kind, prefix, options, redis=redis, deadline=deadline):
+            with suppress(OSError, ValueError, KeyError, click.UsageError):
+                for name in source:
+                    if name.startswith(prefix) and name.isprintable():
+                        names.add(name)
+                    if len(names) == MAX_SUGGESTIONS:
+                        break
+            if names:
+                break
     return sorted(names)
 
 

@@ -12,10 +12,11 @@ import click
 import pytest
 
 from tests.unit.admin.test_group import all_commands
-from tracker.admin.asking import BlockingControl
+from tracker.admin.asking import BlockingControl, BlockingRedis
 from tracker.admin.cli import main
-from tracker.admin.options import Imei
-from tracker.admin.suggestions import ARGUMENTS, OPTIONS, Kind, wanted_kind
+from tracker.admin.options import Imei, Options
+from tracker.admin.suggestions import ARGUMENTS, OPTIONS, Kind, suggestions, wanted_kind
+from tracker.redis.address import RedisAddress
 
 #: Packages that take longer to import than a completion may take.
 _SLOW = ("cryptography", "rich", "twisted", "zope")
@@ -105,3 +106,25 @@ def test_control_port_of_a_completion_may_be_short_for_an_endpoint(
             BlockingControl(str(path) if short else f"unix:{path}", time.monotonic() + 5)
     with pytest.raises(ConnectionRefusedError):
         BlockingControl("[::1]:1" if short else r"tcp:\:\:1:1", time.monotonic() + 5)
+
+
+@pytest.mark.parametrize(
+    "reply", [b"HTTP/1.0 400\r\n", b":5\r\n", b"+OK\r\n", b"*2\r\n:0\r\n:0\r\n", b"*-1\r\n"]
+)
+def test_other_server_at_the_address_of_redis_is_a_value_error(
+    reply: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(socket, "create_connection", lambda *_: ours)
+    theirs.sendall(reply)
+    with (
+        theirs,
+        BlockingRedis(RedisAddress(), time.monotonic() + 5) as redis,
+        pytest.raises(ValueError, match=r"reply to a scan|reply type byte"),
+    ):
+        list(redis.scan(key="connections"))
+
+
+def test_completion_with_an_unreadable_settings_file_is_empty(tmp_path: Path) -> None:
+    options = Options(None, tmp_path / "missing.conf")
+    assert suggestions(Kind.DEVICE, "", options, None) == []
