@@ -10,18 +10,14 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from tracker import __version__
 from tracker.command import (
-    MAX_RECORDED_BYTES,
     BadCommand,
     Command,
     Recorded,
-    Response,
-    StatusUpdate,
     parse_time,
 )
 from tracker.commands.deadlines import GRACE_MS, end_expired
@@ -47,9 +43,9 @@ from tracker.control.commands import (
     RedisUnavailable,
     brief,
 )
+from tracker.control.statuses import queued_fields, recorded_fields, response_fields
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import ConnectionFacts, IInstance, Traffic
-from tracker.log.entries import StreamEntry
 from tracker.log.redis.heartbeats import advertised_streams
 from tracker.log.redis.lag import stream_lag
 from tracker.observe.levels import LogLevels, check_namespace
@@ -246,12 +242,12 @@ class Operations:
                 "instance_id": self._instance.instance_id,
                 "status": QUEUED,
                 "expires_at": iso_milliseconds(held.expires_at),
-                **_recorded_fields(Recorded.of(held)),
+                **recorded_fields(Recorded.of(held)),
             }
         if device_id is not None:
             found = await self._from_redis(find_command(self._redis, command_id, device_id))
             if found is not None:
-                return _queued_fields(command_id, *found)
+                return queued_fields(command_id, *found)
         # The command may have been claimed between these checks.
         if recorded := await self._recorded_status(command_id):
             return recorded
@@ -266,7 +262,7 @@ class Operations:
         if record is None:
             return None
         if record.response is not None:
-            return _response_fields(command_id, record.response)
+            return response_fields(command_id, record.response)
         return {
             "command_id": command_id,
             "instance_id": brief(record.instance_id, MAX_NAME) or None,
@@ -485,50 +481,3 @@ def _connection(facts: ConnectionFacts) -> dict[str, Any]:
         "records": figures.records,
         "bytes": figures.bytes,
     }
-
-
-def _queued_fields(command_id: str, owner: str, entry: StreamEntry) -> dict[str, Any]:
-    """Return the status of a command that no instance has claimed.
-
-    :param owner: the instance whose stream has the entry; empty if the command waits.
-    """
-    expires_at = None
-    with suppress(BadCommand):  # its instance or a janitor ends it as malformed
-        expires_at = iso_milliseconds(Command.from_entry(entry.content or ()).expires_at)
-    return {
-        "command_id": command_id,
-        "instance_id": brief(owner, MAX_NAME) or None,
-        "status": QUEUED if owner else WAITING,
-        "expires_at": expires_at,
-        **_recorded_fields(Recorded.from_fields(entry.fields)),
-    }
-
-
-def _recorded_fields(recorded: Recorded | None) -> dict[str, Any]:
-    if recorded is None:
-        return {}
-    return {
-        "text": brief(recorded.text, MAX_RECORDED_BYTES) or None,
-        "sender": brief(recorded.sender, MAX_NAME) or None,
-        "sent_at": recorded.sent_at or None,
-    }
-
-
-def _response_fields(command_id: str, response: Response) -> dict[str, Any]:
-    update = _cut(response.update)
-    return {
-        "command_id": command_id,
-        "instance_id": brief(response.instance_id, MAX_NAME) or None,
-        "status": update.status.value,
-        "reason": brief(update.reason) or None,
-        "response": update.response or None,
-        "truncated": update is not response.update,
-        "at": brief(response.at, MAX_NAME) or None,
-        **_recorded_fields(response.recorded),
-    }
-
-
-def _cut(update: StatusUpdate) -> StatusUpdate:
-    if len(update.response) <= MAX_TEXT:
-        return update
-    return evolve(update, response=update.response[:MAX_TEXT])
