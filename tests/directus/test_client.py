@@ -47,7 +47,7 @@ async def test_client_recovers_after_directus_hangs_or_is_killed(start_directus:
         server.suspend()
         error = await _error(hasty)
         assert isinstance(error, DirectusDown)
-        assert str(error) == f"Directus at {server.url}: GET /users/me: no response within 1 s"
+        assert str(error) == f"Directus at {server.url}: GET /users/me: no response within 1s"
         server.resume()
         assert await _error(client) is None
         server.kill()

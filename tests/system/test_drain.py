@@ -52,7 +52,7 @@ async def test_drain_loses_no_acknowledged_record(
         sending = [deferToThread(one.send) for one in fleet]
         await until(lambda: all(one.acknowledged > 1 for one in fleet), "all send", 60)
         drained = Deferred.fromCoroutine(client.drain(3.0))
-        await until(lambda: "200 devices within 3 s" in ingest.daemon.text, "draining")
+        await until(lambda: "200 devices within 3s" in ingest.daemon.text, "draining")
         assert (await client.info())["draining"] is True
         assert ingest.daemon.readyz()[0] == 200
         with pytest.raises(ConnectionRefusedError):

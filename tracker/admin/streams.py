@@ -12,6 +12,7 @@ from tracker import config
 from tracker.admin.options import output_option, redis_option
 from tracker.admin.output import Column, Kind, show_rows
 from tracker.admin.redis import configured_streams, run_with_redis
+from tracker.durations import format_duration
 from tracker.errors import Refused, RunFailed
 from tracker.keys import PROCESSOR_GROUP, dead_letters
 from tracker.log.redis.heartbeats import advertised_streams, is_stream_name
@@ -70,7 +71,9 @@ def list_(*, url: str | None, output: str) -> None:
         rows = [await _row(redis, one, configured) for one in found]
         show_rows(STREAM, rows, output, empty="No streams of positions in Redis.")
         if not complete:
-            click.echo(f"Not all keys were examined within {MAX_SEARCH:.0f} s.", err=True)
+            click.echo(
+                f"Not all keys were examined within {format_duration(MAX_SEARCH)}.", err=True
+            )
         if search.left_out:
             click.echo(f"{counted(search.left_out, 'more stream')} not shown.", err=True)
         return 0

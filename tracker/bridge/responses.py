@@ -30,6 +30,7 @@ from tracker.bridge.rest import DirectusDenied, DirectusError, DirectusRefused
 from tracker.bridge.rows import fields_of, timestamp_of
 from tracker.bridge.table import CommandTable, NotTried
 from tracker.command import Response
+from tracker.durations import format_duration
 from tracker.errors import Refused, Unavailable
 from tracker.keys import RESPONSES, dead_letters
 from tracker.log.entries import StreamEntry, entry_order
@@ -398,11 +399,11 @@ class ResponseWriter(Service):
         if code != one.error:
             one.error = code
             self._log.warn(
-                "command {id}: cannot write status {status} ({error}); retrying in {seconds:.0f} s",
+                "command {id}: cannot write status {status} ({error}); retrying in {delay}",
                 id=key,
                 status=one.fields[-1]["status"],
                 error=code,
-                seconds=seconds,
+                delay=format_duration(round(seconds, 1)),
             )
 
     async def _discard_old(self) -> None:

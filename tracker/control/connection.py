@@ -39,6 +39,7 @@ from tracker.control.commands import (
     VersionMismatch,
 )
 from tracker.control.wire import BoxProtocol, Locator
+from tracker.durations import format_duration
 from tracker.net.endpoints import keep_alive
 from tracker.net.reasons import connect_error
 from tracker.runtime.backoff import Backoff
@@ -121,7 +122,7 @@ class ClientProtocol(BoxProtocol):
             await self.secured.addTimeout(GREETING_TIMEOUT, self._clock)
         except TimeoutError:
             raise NotConnected(
-                f"TLS handshake not completed within {GREETING_TIMEOUT:g} s"
+                f"TLS handshake not completed within {format_duration(GREETING_TIMEOUT)}"
             ) from None
         return await self.call(Hello, GREETING_TIMEOUT, {"version": VERSION, "client": name})
 
@@ -145,7 +146,7 @@ class ClientProtocol(BoxProtocol):
         except CancelledError:  # by the caller; the connection is fine
             raise
         except TimeoutError:
-            raise NotConnected(f"no reply within {timeout:g} s") from None
+            raise NotConnected(f"no reply within {format_duration(timeout or 0)}") from None
         except amp.UnhandledCommand:
             raise VersionMismatch(
                 f"the instance does not support {command.__name__}; upgrade the instance"
@@ -267,7 +268,9 @@ class ControlConnection(Service):
         """Start connecting."""
         super().startService()
         self._waits = Waits(self._reactor)
-        self._usable.failed(NotConnected(f"not connected within {GREETING_TIMEOUT:g} s"))
+        self._usable.failed(
+            NotConnected(f"not connected within {format_duration(GREETING_TIMEOUT)}")
+        )
         self._loop = Deferred.fromCoroutine(self._run())
 
     def stopService(self) -> Deferred[None]:

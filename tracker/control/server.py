@@ -26,6 +26,7 @@ from tracker.control.access import Permissions, Unidentified, identify_peer
 from tracker.control.handler import ClientHandler, IClient
 from tracker.control.operations import Operations
 from tracker.control.wire import BoxProtocol
+from tracker.durations import format_duration
 from tracker.interfaces import IInstance
 from tracker.net.endpoints import keep_alive, readable
 from tracker.observe.ratelimit import LimitedLog
@@ -72,7 +73,7 @@ class ControlProtocol(BoxProtocol):
         keep_alive(self.transport)
         self.transport.registerProducer(self, True)
         self._hello_due = self._clock.callLater(
-            HELLO_TIMEOUT, self.abort, f"no Hello within {HELLO_TIMEOUT:g} s"
+            HELLO_TIMEOUT, self.abort, f"no Hello within {format_duration(HELLO_TIMEOUT)}"
         )
         if not ISSLTransport.providedBy(self.transport):
             self._identify()
@@ -122,7 +123,9 @@ class ControlProtocol(BoxProtocol):
         """See IPushProducer."""
         if self._unread_timer is None:
             self._unread_timer = self._clock.callLater(
-                UNREAD_TIMEOUT, self.abort, f"the client has not read for {UNREAD_TIMEOUT:g} s"
+                UNREAD_TIMEOUT,
+                self.abort,
+                f"the client has not read for {format_duration(UNREAD_TIMEOUT)}",
             )
         self._update_paused()
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
+from tracker.durations import format_duration
 from tracker.interfaces import IConnection, Rejection
 from tracker.limits import Limits
 from tracker.net.shares import AddressShares, address_group
@@ -165,7 +166,8 @@ class ConnectionLimiter:
         if self._clock.seconds() - silent.since >= SHORT_LOGIN_TIMEOUT:
             self.logged_in(connection)  # so that it is not closed twice
             silent.give_up(
-                f"no login within {SHORT_LOGIN_TIMEOUT:g} s, and other connections need its slot"
+                f"no login within {format_duration(SHORT_LOGIN_TIMEOUT)}, "
+                "and other connections need its slot"
             )
 
 

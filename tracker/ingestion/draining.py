@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tracker.commands.delivery import CommandDelivery
+from tracker.durations import format_duration
 from tracker.ingestion.gateway import Gateway
 from tracker.interfaces import IConnection
 from tracker.wording import counted
@@ -54,9 +55,9 @@ class Drain:
             connection for gateway in self._gateways for connection in gateway.devices.values()
         ]
         self._log.info(
-            "draining: closing the connections of {devices} within {seconds:g} s",
+            "draining: closing the connections of {devices} within {time}",
             devices=counted(len(connections), "device"),
-            seconds=seconds,
+            time=format_duration(seconds),
         )
         ends = [
             Deferred.fromCoroutine(self._close(connection, seconds * number / len(connections)))

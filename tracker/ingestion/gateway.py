@@ -16,6 +16,7 @@ from zope.interface import implementer
 from tracker.command import Answer
 from tracker.commands.delivery import CommandDelivery
 from tracker.commands.registration import DeviceRegistration
+from tracker.durations import format_duration
 from tracker.ingestion.admission import BrokenLimit, ConnectionLimiter
 from tracker.ingestion.figures import GatewayFigures
 from tracker.ingestion.publisher import StreamPublisher
@@ -288,10 +289,10 @@ class Gateway(Service):
         self._all_closed = Deferred()
         self._all_closed.addTimeout(STOP_TIMEOUT, self._clock).addErrback(
             lambda _: self._log.warn(
-                "{vendor}: {connections} not closed within {seconds:g} s",
+                "{vendor}: {connections} not closed within {time}",
                 vendor=self.vendor,
                 connections=counted(self.connections, "connection"),
-                seconds=STOP_TIMEOUT,
+                time=format_duration(STOP_TIMEOUT),
             )
         )
         for connection in list(self._connections):

@@ -31,6 +31,7 @@ from twisted.web.http import (
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.server import Request, Site
 
+from tracker.durations import format_duration
 from tracker.net.endpoints import readable
 from tracker.net.libraries import CheckedChannel
 from tracker.net.refusals import Refusal, Reports
@@ -311,7 +312,7 @@ class BoundedChannel(CheckedChannel):
             return
         awaited = "the peer to read its response" if wait.stalled else wait.stage.value
         if wait.stalled or wait.stage in (Stage.HEAD, Stage.BODY):
-            text = f"waited {wait.seconds:g} s for {awaited}"
+            text = f"waited {format_duration(wait.seconds or 0)} for {awaited}"
             peer = readable(self.transport.getPeer())
             self.site.reports.refused(Refusal.OVERDUE, peer, text)
         self.abort()

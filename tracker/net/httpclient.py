@@ -31,6 +31,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from tracker.durations import format_duration
 from tracker.net.libraries import QuietPool, RequestNotSent
 from tracker.net.reasons import connect_error
 from tracker.wording import counted
@@ -212,7 +213,7 @@ def _content(response: IResponse, limit: int) -> Deferred[bytes]:
 
 
 def _overdue(result: Any, seconds: float) -> Any:
-    raise NoResponse(f"no response within {seconds:g} s")
+    raise NoResponse(f"no response within {format_duration(seconds)}")
 
 
 def _innermost(error: Any) -> Any:

@@ -32,6 +32,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
+from tracker.durations import format_duration
 from tracker.interfaces import IPeer, Rejection
 from tracker.net.endpoints import readable
 from tracker.net.proxyheader import ProxiedClient, decode_proxy_header
@@ -168,7 +169,7 @@ class ProxiedConnection(ProtocolWrapper):
             self.factory.proxied_port.checked()
             self._close()
         else:
-            self._reject(f"no PROXY header within {self.factory.timeout:g} s")
+            self._reject(f"no PROXY header within {format_duration(self.factory.timeout)}")
 
     def _reject(self, reason: str) -> None:
         self._end_waiting()

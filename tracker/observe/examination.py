@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 
+from tracker.durations import format_duration
 from tracker.observe.findings import Finding, skipped
 from tracker.untrusted import MAX_LINE, shown
 
@@ -60,7 +61,7 @@ class Examination:
         try:
             found = await self._within(_called(check, *arguments))
         except TimeoutError:
-            found = late(f"not done within {self.seconds:g} s")
+            found = late(f"not done within {format_duration(self.seconds)}")
         except Exception as error:  # noqa: BLE001 - reported, and the other checks run
             found = self.expected(error) or skipped(
                 f"the check failed with an internal error: {type(error).__name__}: {error}"

@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
 
+from tracker.durations import format_duration
 from tracker.errors import Refused, Unavailable
 from tracker.net.reasons import connect_error
 from tracker.observe.health import Condition
@@ -171,7 +172,8 @@ class RedisConnection(Service):
         overdue = self._reactor.callLater(
             CONNECT_TIMEOUT,
             protocol.abort,
-            f"no reply within {CONNECT_TIMEOUT:g} s{' over TLS' if self._address.tls else ''}",
+            f"no reply within {format_duration(CONNECT_TIMEOUT)}"
+            f"{' over TLS' if self._address.tls else ''}",
         )
         try:
             # A connected server is not always usable: TLS may still fail, or the server may

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
+from tracker.durations import format_duration
 from tracker.errors import Refused, Unanswered, Unavailable
 from tracker.untrusted import MAX_LINE, shown
 
@@ -118,9 +119,11 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         if silence > 0 and total > 0:
             self._timer = self._clock.callLater(max(0.001, min(silence, total)), self._check_reply)
             return
-        late = f"no reply within {self._reply_timeout:g} s"
+        late = f"no reply within {format_duration(self._reply_timeout)}"
         if silence > 0:
-            late = f"no complete reply within {self._reply_timeout + MAX_REPLY_TIME:g} s"
+            late = (
+                f"no complete reply within {format_duration(self._reply_timeout + MAX_REPLY_TIME)}"
+            )
         self.close_reason = self.close_reason or late
         while self.replyQueue.waiting:
             self.replyQueue.put(Unanswered(late))

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tracker.durations import format_duration
 from tracker.errors import Unavailable
 from tracker.net.reasons import connect_error
 from tracker.redis.address import HostAndPort
@@ -141,7 +142,7 @@ class _Vote:
             query.addBoth(self._done, sentinel)
 
     def _timed_out(self, result: Any, timeout: float) -> None:
-        raise MasterNotFound(f"no reply within {timeout:g} s")
+        raise MasterNotFound(f"no reply within {format_duration(timeout)}")
 
     def _count(self, master: HostAndPort) -> None:
         self._votes[master] += 1

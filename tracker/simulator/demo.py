@@ -21,6 +21,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from tracker.durations import format_duration
 from tracker.errors import Refused, RunFailed, Unavailable
 from tracker.keys import PROCESSOR_GROUP, telemetry_stream
 from tracker.log.redis.lag import stream_lag
@@ -133,7 +134,8 @@ class Demo:
                 return
             if reactor.seconds() > deadline:
                 raise RunFailed(
-                    f"the stack did not start within {START_TIMEOUT:.0f} s; see {stack.log}"
+                    f"the stack did not start within {format_duration(START_TIMEOUT)}; "
+                    f"see {stack.log}"
                 )
             await waits.sleep(0.05)
 

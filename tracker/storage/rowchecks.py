@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Final
 
+from tracker.durations import format_duration
 from tracker.observe.findings import Finding, ok, skipped, warning
 from tracker.untrusted import shown
 from tracker.wording import counted
@@ -25,7 +26,7 @@ WHERE clock_error_at > {{since}} ORDER BY clock_error_at DESC, device_id LIMIT {
 MAX_WRONG: Final = 1000
 
 OLD_SCHEMA: Final = skipped("the tables do not have this column yet")
-LATE: Final = skipped(f"no reply from the database within {ROWS_TIMEOUT:g} s")
+LATE: Final = skipped(f"no reply from the database within {format_duration(ROWS_TIMEOUT)}")
 
 
 def judge_clocks(rows: Sequence[tuple[int, str, str]]) -> Finding:

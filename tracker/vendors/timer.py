@@ -7,6 +7,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from tracker.durations import format_duration
 from tracker.interfaces import Rejection
 from tracker.limits import Limits
 from tracker.vendors.holds import Hold
@@ -61,7 +62,9 @@ class ConnectionTimer:
             self._timer.cancel()
 
     def _login_overdue(self) -> None:
-        self._give_up(f"no login within {self._limits.login_timeout:g} s", Rejection.NO_LOGIN)
+        self._give_up(
+            f"no login within {format_duration(self._limits.login_timeout)}", Rejection.NO_LOGIN
+        )
 
     def _check(self) -> None:
         # One timer for each connection costs less than one for each frame.
@@ -71,6 +74,6 @@ class ConnectionTimer:
         left = self.last_heard + self._limits.idle_timeout - now
         if left <= 0:
             timeout = self._limits.idle_timeout
-            self._give_up(f"no complete frame within {timeout:g} s", Rejection.IDLE)
+            self._give_up(f"no complete frame within {format_duration(timeout)}", Rejection.IDLE)
         else:
             self._timer = self._clock.callLater(left, self._check)

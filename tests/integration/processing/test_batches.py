@@ -71,7 +71,7 @@ class SlowSink(FakeSink):
     def store(self, batch: Batch) -> Deferred[int]:
         self.attempts.append(len(batch.positions))
         if len(self.batches) >= self.max_batches or self.attempts[-1] > self.capacity:
-            return fail(SinkTimedOut("not stored within 30 s"))
+            return fail(SinkTimedOut("not stored within 30s"))
         return super().store(batch)
 
 
@@ -183,7 +183,7 @@ async def test_single_position_is_retried_after_timeouts(redis: RedisServer) -> 
     sink = SlowSink(capacity=0)
     processing = Processing(redis, sink)
     await until(lambda: sink.attempts == [4, 2, 1, 1], "divided into single positions")
-    assert "not stored within 30 s" in str(processing.health.reasons)
+    assert "not stored within 30s" in str(processing.health.reasons)
     assert pending(redis) == 4
     sink.capacity = 1000
     await until(lambda: lag(redis) == 0, "stored")

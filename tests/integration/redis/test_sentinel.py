@@ -131,6 +131,6 @@ async def test_stop_with_a_hanging_sentinel_is_immediate(tmp_path: Path) -> None
     url = f"redis+sentinel://127.0.0.1:{hanging.port}/tracker"
     connected = Connected(RedisAddress.from_url(url))
     await until(lambda: connected.reports, "a failed attempt")
-    assert "no reply within 2 s" in (connected.reports[0] or "")
+    assert "no reply within 2s" in (connected.reports[0] or "")
     await connected.connection.stopService()
     hanging.kill()

@@ -118,7 +118,7 @@ async def test_hanging_database_server_is_a_failure_after_the_time_limit(
     assert time.monotonic() - begun < 5
     finding = report.one("sink-reachable")
     assert (finding.status, finding.seen) == (
-        FAILURE, f"{shown(postgres.url)}: not done within 1 s",
+        FAILURE, f"{shown(postgres.url)}: not done within 1s",
     )  # fmt: skip
     assert finding.fix.startswith(f"pg_isready -h 127.0.0.1 -p {postgres.port}")
 

@@ -118,8 +118,8 @@ def test_server_that_is_not_a_master_is_a_failure(info: dict[str, str], fix: str
             "LOADING Redis is loading the dataset in memory",
             "redis-cli -h cache -p 6379 --askpass I",
         ),
-        ("no reply within 3 s", "redis-cli -h cache -p 6379 --askpass PING"),
-        ("not done within 10 s", "redis-cli -h cache -p 6379 --askpass PING"),
+        ("no reply within 3s", "redis-cli -h cache -p 6379 --askpass PING"),
+        ("not done within 10s", "redis-cli -h cache -p 6379 --askpass PING"),
         ("DNS lookup failed: no results for hostname lookup: cache.", "nc -vz cache 6379"),
         ("certificate verify failed", "REDIS_URL='rediss://"),
         ("no Sentinel names the master: a:26379: unknown master x", "redis-cli -p 26379 SENTINEL"),
@@ -343,8 +343,8 @@ def test_checks_are_skipped_when_no_time_is_left() -> None:
     clock.advance(0)
     assert done.called
     assert [(one.check, one.status, one.seen) for one in examination.findings] == [
-        ("first", SKIPPED, "not done within 10 s"),
-        ("second", FAILURE, "not done within 10 s"),
+        ("first", SKIPPED, "not done within 10s"),
+        ("second", FAILURE, "not done within 10s"),
     ]
     assert not examination.has_time
 

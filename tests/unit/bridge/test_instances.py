@@ -218,7 +218,7 @@ def test_timeout_of_the_only_instance_is_reported(bench: Bench) -> None:
     port.redis.replies = {"EVALSHA": Deferred()}
     sent = bench.send()
     bench.pass_(REPLY_TIMEOUT + 1)
-    assert str(sent[0]) == f"{ONE}: no reply within 15 s"
+    assert str(sent[0]) == f"{ONE}: no reply within 15s"
     assert isinstance(sent[0], NoInstance)
 
 

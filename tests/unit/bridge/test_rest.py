@@ -169,7 +169,7 @@ def test_request_without_a_response_times_out(subject: Doubled) -> None:
     error = failure_of(deferred)
     assert type(error) is DirectusUnreachable
     assert str(error) == (
-        "Directus at http://directus.example:8055: SEARCH /items/commands: no response within 10 s"
+        "Directus at http://directus.example:8055: SEARCH /items/commands: no response within 10s"
     )
     assert error.status is None
     subject.agent.flush()
@@ -181,7 +181,7 @@ def test_response_that_does_not_end_times_out(subject: Doubled) -> None:
     subject.double.canned.append(CannedResponse(200, body=b'{"da', complete=False))
     deferred = query(subject)
     subject.clock.advance(10)
-    assert "commands: no response within 10 s" in str(failure_of(deferred))
+    assert "commands: no response within 10s" in str(failure_of(deferred))
 
 
 def test_response_before_the_timeout_is_returned(subject: Doubled) -> None:

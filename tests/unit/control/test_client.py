@@ -162,7 +162,7 @@ def test_client_does_not_wait_longer_than_the_timeout_for_a_reply(bench: Bench) 
     bench.clock.advance(REPLY_TIMEOUT)
     (error,) = asked
     assert isinstance(error, NotConnected)
-    assert str(error) == "no reply within 15 s"
+    assert str(error) == "no reply within 15s"
     waiting[0].callback([b"two"])  # the late reply is ignored
     assert bench.ask(bench.client.info())
 

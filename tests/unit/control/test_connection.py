@@ -92,7 +92,7 @@ def test_command_fails_if_connecting_takes_too_long() -> None:
     bench.clock.advance(GREETING_TIMEOUT)
     (error,) = asked
     assert isinstance(error, NotConnected)
-    assert str(error) == "not connected within 10 s"
+    assert str(error) == "not connected within 10s"
 
 
 def test_client_without_retry_connects_only_once() -> None:
@@ -206,7 +206,7 @@ def test_tls_handshake_has_a_timeout(secure: Bench) -> None:
     asked = secure.begin(secure.client.info())
     secure.clock.advance(GREETING_TIMEOUT)
     secure.flush()
-    assert str(asked[0]) == f"TLS handshake not completed within {GREETING_TIMEOUT:g} s"
+    assert str(asked[0]) == "TLS handshake not completed within 10s"
     assert secure.endpoint.far is not None
     assert secure.endpoint.far.disconnected
 

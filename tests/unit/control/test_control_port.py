@@ -131,7 +131,7 @@ def test_connection_without_hello_is_closed(port: Port, logged: Sequence[LogEven
     client.pump()
     assert client.aborted
     assert log_lines(logged, LogLevel.warn) == [
-        "control connection of 127.0.0.1:40000 closed: no Hello within 10 s"
+        "control connection of 127.0.0.1:40000 closed: no Hello within 10s"
     ]
     assert no_traceback(logged)
     assert port.timers == 0

@@ -27,7 +27,7 @@ def test_watchdog_expires_if_the_heartbeat_is_not_attempted() -> None:
     )
     service.startService()
     for _ in range(10):  # Redis is connected, and does not reply in time
-        redis.commands.pop()[1].errback(Unavailable("no reply within 4 s"))
+        redis.commands.pop()[1].errback(Unavailable("no reply within 4s"))
         clock.advance(heartbeat.INTERVAL)
     assert not watchdog.expired
     clock.advance(heartbeat.WATCHDOG_TIMEOUT + 1)

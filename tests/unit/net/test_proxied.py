@@ -258,7 +258,7 @@ def test_late_header_closes_the_connection(connection: Connection) -> None:
         connection.protocol.dataReceived(bytes((byte,)))
         connection.clock.advance(HEADER_TIMEOUT / 5)
     ((_, reason, kind),) = connection.proxied_port.rejections
-    assert (reason, kind) == ("no PROXY header within 5 s", Rejection.PROXY)
+    assert (reason, kind) == ("no PROXY header within 5s", Rejection.PROXY)
     assert connection.closed
 
 

@@ -132,7 +132,7 @@ def test_failed_batch_is_retried(bench: ConsumerBench) -> None:
 
 
 def test_batch_is_divided_after_a_timeout(bench: ConsumerBench) -> None:
-    bench.sink.failures += [SinkTimedOut("not within 30 s")] * 2
+    bench.sink.failures += [SinkTimedOut("not within 30s")] * 2
     times = bench.append(100)
     bench.consumer.startService()
     bench.clock.pump([MAX_RETRY_DELAY] * 2)

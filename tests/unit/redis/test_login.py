@@ -125,7 +125,7 @@ def test_server_that_does_not_reply_to_the_login_is_disconnected() -> None:
     server = Server()
     server.reactor.advance(CONNECT_TIMEOUT)
     assert server.transport.disconnecting
-    assert "no reply within 3 s" in (server.reports[0] or "")
+    assert "no reply within 3s" in (server.reports[0] or "")
 
 
 def test_demoted_master_is_disconnected() -> None:

@@ -67,7 +67,7 @@ def test_connection_without_a_reply_is_closed(conversation: Conversation) -> Non
     conversation.clock.advance(TIMEOUT - 0.1)
     assert not conversation.failures
     conversation.clock.advance(0.1)
-    assert conversation.failures == ["no reply within 4 s"] * 2
+    assert conversation.failures == ["no reply within 4s"] * 2
     assert conversation.transport.disconnected
     assert not conversation.clock.getDelayedCalls()
 
@@ -79,7 +79,7 @@ def test_connection_with_an_incomplete_reply_is_closed(conversation: Conversatio
     conversation.clock.advance(TIMEOUT - 0.1)
     assert not conversation.failures
     conversation.clock.advance(0.2)
-    assert conversation.failures == ["no reply within 4 s"]
+    assert conversation.failures == ["no reply within 4s"]
 
 
 def test_slow_but_steady_reply_is_accepted(conversation: Conversation) -> None:
@@ -98,7 +98,7 @@ def test_endless_reply_closes_the_connection(conversation: Conversation) -> None
     conversation.trickle(b"x", 3, MAX_REPLY_TIME)
     assert not conversation.failures
     conversation.trickle(b"x", 1, TIMEOUT)
-    assert conversation.failures == ["no complete reply within 64 s"]
+    assert conversation.failures == ["no complete reply within 64s"]
 
 
 def test_complete_reply_restarts_the_timeout_of_the_next_one(conversation: Conversation) -> None:
@@ -125,7 +125,7 @@ def test_command_after_a_pause_has_the_full_timeout(conversation: Conversation) 
     conversation.clock.advance(3.9)
     assert not conversation.failures
     conversation.clock.advance(0.2)
-    assert conversation.failures == ["no reply within 4 s"]
+    assert conversation.failures == ["no reply within 4s"]
 
 
 def test_idle_connection_to_redis_stays_open(conversation: Conversation) -> None:

@@ -163,7 +163,7 @@ def test_missing_master_is_reported_in_one_line(
     bench.clock.advance(SENTINEL_TIMEOUT)
     assert bench.reason == (
         "no Sentinel names the master: s1: the connection timed out; "
-        f"s2: no reply within 2 s; s3: {reason}"
+        f"s2: no reply within 2s; s3: {reason}"
     )
     assert not bench.clock.getDelayedCalls()
     assert all(sentinel.disconnected for sentinel in bench.sentinels[1:])

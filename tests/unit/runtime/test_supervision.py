@@ -82,8 +82,8 @@ def test_outage_is_shown_in_the_status_and_does_not_delay_ready(supervised: Supe
     assert supervised.after(1) == ["READY=1", "STATUS=not ready: redis: Connection refused"]
     supervised.redis.met()
     assert supervised.after(1) == ["STATUS=ready"]
-    supervised.redis.fails("no reply within 4 s")
-    assert supervised.after(1) == ["STATUS=not ready: redis: no reply within 4 s"]
+    supervised.redis.fails("no reply within 4s")
+    assert supervised.after(1) == ["STATUS=not ready: redis: no reply within 4s"]
 
 
 def test_ready_is_sent_after_a_timeout_if_conditions_are_not_met(supervised: Supervised) -> None:

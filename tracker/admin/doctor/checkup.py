@@ -14,6 +14,7 @@ from tracker.admin.doctor import control, leftovers, machine, redis, streams
 from tracker.admin.doctor.rights import rights
 from tracker.admin.doctor.server import Server, is_here
 from tracker.admin.redis import configured_streams
+from tracker.durations import format_duration
 from tracker.errors import Refused
 from tracker.keys import TELEMETRY_TEMPLATE
 from tracker.observe.examination import Examination
@@ -80,7 +81,7 @@ async def _redis(reactor: Reactor, examination: Examination, address: RedisAddre
 
 
 def _overdue(result: Any, seconds: float) -> str:
-    return f"no reply within {seconds:g} s"
+    return f"no reply within {format_duration(seconds)}"
 
 
 def _checks(server: Server, clock: IReactorTime) -> list[Check]:

@@ -236,8 +236,8 @@ def judge_clock(ahead: float) -> Finding:
     """Judge the seconds by which Redis' clock is ahead of this machine's."""
     difference = abs(ahead)
     if difference <= CLOCK_WARNING:
-        return ok(f"{difference:.1f} s from this machine's clock")
-    seen = f"{difference:.1f} s {'ahead of' if ahead > 0 else 'behind'} this machine's clock"
+        return ok(f"{difference:.1f}s from this machine's clock")
+    seen = f"{difference:.1f}s {'ahead of' if ahead > 0 else 'behind'} this machine's clock"
     fix = "timedatectl set-ntp true  # on both machines"
     if difference <= CLOCK_FAILURE:
         return warning(seen, fix)

@@ -11,6 +11,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
 from tracker.admin.doctor.server import Server
+from tracker.durations import age, format_duration
 from tracker.errors import Refused
 from tracker.keys import (
     ALLOWED_DEVICES,
@@ -261,7 +262,7 @@ def judge_group(stream: str, lag: StreamLag | None, written: bool) -> Finding:
         return failure(f"{stream}: group {PROCESSOR_GROUP} has no consumers", _START)
     latest = min(group.consumers, key=lambda one: one.idle)
     return failure(
-        f"{stream}: no consumer has read for {latest.idle:.0f} s; the last one was {latest.name}",
+        f"{stream}: no consumer has read for {age(latest.idle)}; the last one was {latest.name}",
         f"systemctl restart tracker-process@1  # on the machine of {shlex.quote(latest.name)}",
     )
 
@@ -284,7 +285,7 @@ def judge_lag(stream: str, group: GroupLag) -> Finding:
     )
     seen = f"{stream}: {unprocessed} not processed"
     if group.total != 0:
-        seen += f", the oldest {group.oldest_age:.0f} s old"
+        seen += f", the oldest {age(group.oldest_age)} old"
     if group.oldest_age <= AGE_WARNING:
         return ok(seen)
     fix = f"tracker-admin lag --stream {shlex.quote(stream)}  # then journalctl -u tracker-process"
@@ -346,7 +347,7 @@ def judge_stranded(found: Sequence[StrandedStream], complete: bool = True) -> It
         yield failure(f"{more} not shown", "tracker-admin streams list")
     if not complete:
         yield warning(
-            f"not all keys were examined within {SEARCH_SECONDS:.0f} s",
+            f"not all keys were examined within {format_duration(SEARCH_SECONDS)}",
             "tracker-admin streams list",
         )
     elif not found:

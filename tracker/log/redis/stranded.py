@@ -17,6 +17,7 @@ from prometheus_client.core import Metric
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from tracker.durations import age
 from tracker.errors import Refused, Unavailable
 from tracker.keys import COMMANDS_PREFIX, PROCESSOR_GROUP, dead_letters
 from tracker.log.redis.heartbeats import is_stream_name
@@ -102,7 +103,7 @@ class StrandedStream:
             if self.entries is None
             else counted(self.entries, "entry", "entries")
         )
-        return f"{count}, the oldest {self.oldest_age:.0f} s old"
+        return f"{count}, the oldest {age(self.oldest_age)} old"
 
 
 @define

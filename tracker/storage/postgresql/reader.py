@@ -8,6 +8,7 @@ from typing import Any, Final
 import psycopg
 from attrs import evolve
 
+from tracker.durations import format_duration
 from tracker.reactor import Reactor
 from tracker.storage.places import postgresql_place
 from tracker.storage.postgresql.address import PostgreSQLAddress
@@ -129,5 +130,5 @@ class PostgreSQLReader(PositionReader):
         if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
             text = OLD_TABLES
         if isinstance(error, psycopg.errors.QueryCanceled):
-            text = f"no reply from the database within {QUERY_TIMEOUT:g} s"
+            text = f"no reply from the database within {format_duration(QUERY_TIMEOUT)}"
         return QueryFailed(text, f"{self._address.url}: {error_text(error)}")

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from tracker.clock import DEFAULT_CLOCKS, ClockRule
+from tracker.durations import format_duration
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkDown, SinkTimedOut
 from tracker.reactor import Reactor
 from tracker.storage.postgresql import batch as batches
@@ -220,5 +221,5 @@ class PostgreSQLSink:
 
     def _text(self, error: psycopg.Error) -> str:
         if self._timed_out:
-            return f"no reply within {self._timeout:g} s"
+            return f"no reply within {format_duration(self._timeout)}"
         return error_text(error)

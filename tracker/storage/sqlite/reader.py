@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tracker.durations import format_duration
 from tracker.reactor import Reactor
 from tracker.storage.places import sqlite_place
 from tracker.storage.reader import (
@@ -90,7 +91,7 @@ class SQLiteReader(PositionReader):
             if str(error).startswith(UNDEFINED):
                 raise QueryFailed(OLD_TABLES, f"{self._path}: {error}") from None
             if _interrupted(error):
-                text = f"no reply from the database within {QUERY_TIMEOUT:g} s"
+                text = f"no reply from the database within {format_duration(QUERY_TIMEOUT)}"
             raise QueryFailed(text, f"{self._path}: {error}") from None
 
 

@@ -61,7 +61,7 @@ def test_connection_without_a_login_is_closed_after_the_login_timeout(
     assert not talk.closed
     talk.clock.advance(0.1)
     assert talk.closed
-    assert talk.reason == "no login within 30 s"
+    assert talk.reason == "no login within 30s"
     assert talk.received() == b""
     assert talk.timers == 0
 
