@@ -41,10 +41,7 @@ class Identity:
         """
         with suppress(OSError, IndexError):
             boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-            # The name, in brackets, may contain any characters; the start time is the 20th field
-            # after it.
-            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-            fields = status.rpartition(")")[2].split()
+            fields = status(pid)
             if fields[0] not in _ENDED:
                 return cls(socket.gethostname(), boot, pid, int(fields[19]))
         return None
@@ -69,12 +66,26 @@ class Identity:
         return (self.host, self.boot) == (other.host, other.boot)
 
 
+def status(pid: int) -> list[str]:
+    """Return the fields of a process' status after its name; see proc(5), /proc/pid/stat.
+
+    :raises OSError: if the process does not exist, or is hidden.
+    """
+    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    # The name, in brackets, may contain any characters.
+    return text.rpartition(")")[2].split()
+
+
 def is_hidden(pid: int) -> bool:
-    """Return True if a process exists that the process table does not show (proc(5), hidepid)."""
+    """Return True if a process exists whose status cannot be read (proc(5), hidepid)."""
     try:
         os.kill(pid, 0)
     except PermissionError:
-        return True
+        pass
     except (OSError, OverflowError):
         return False
-    return not Path(f"/proc/{pid}").exists()
+    try:
+        status(pid)
+    except OSError:
+        return True
+    return False

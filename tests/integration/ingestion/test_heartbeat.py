@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from attrs import asdict, evolve
@@ -285,7 +286,8 @@ async def test_process_that_proc_hides_is_assumed_to_be_live(
         write_heartbeat(redis, other_identity)
         identity = own_identity()
         # This happens if /proc is mounted with hidepid and the other process has another user.
-        monkeypatch.setattr(Identity, "of", lambda pid: None)
+        hidden = Mock(side_effect=FileNotFoundError)
+        monkeypatch.setattr("tracker.ingestion.identity.status", hidden)
         one = Instance(connected, identity)
         await until(lambda: one.heartbeat._ownership._suspect, "suspect found")
         assert is_of(redis, other_identity)
