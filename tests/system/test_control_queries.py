@@ -199,7 +199,7 @@ def test_outage_of_redis_ends_with_exit_code_3(tmp_path: Path) -> None:
         (("send", UNKNOWN_DEVICE, "x", "--codec", "13"), "'13'"),
         (("send", UNKNOWN_DEVICE, "x", "--expires", "soon"), "'soon'"),
         (("send", UNKNOWN_DEVICE, "x", "--expires", "none"), "'none'"),
-        (("send", UNKNOWN_DEVICE, "x", "--expires", "400d"), "expires_in"),
+        (("send", UNKNOWN_DEVICE, "x", "--expires", "400d"), "--expires"),
         (("send", UNKNOWN_DEVICE, "x", "--timeout", "2d"), "timeout"),
         (("send", UNKNOWN_DEVICE, "x", "--id", "two words"), "command_id"),
         (("send", UNKNOWN_DEVICE, "x", "--offline", "drop"), "'drop'"),

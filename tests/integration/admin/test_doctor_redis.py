@@ -311,7 +311,7 @@ async def test_high_latency_of_redis_is_found(
 
 @pytest.mark.parametrize(
     ("ahead", "status", "seen"),
-    [(0, OK, "0.0 s from"), (5, WARNING, "5.0 s ahead"), (-40, FAILURE, "40.0 s behind")],
+    [(0, OK, "0.0s from"), (5, WARNING, "5.0s ahead"), (-40, FAILURE, "40.0s behind")],
 )
 @ensureDeferred
 async def test_clock_of_redis_ahead_or_behind_is_found(
