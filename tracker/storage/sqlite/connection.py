@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from typing import Final
 from tracker.interfaces import SinkUnusable
 
 #: Errors after which another attempt to open a database may succeed.
-TRANSIENT: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+_TRANSIENT: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 #: Beginnings of errors for a table or column that the schema lacks; their code is the general one.
 UNDEFINED: Final = ("no such table", "no such column")
 #: Seconds to wait for another program that holds the file's write lock.
@@ -50,9 +52,37 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, _REFUSALS)
 
 
+def is_transient(error: Exception) -> bool:
+    """Return True if another attempt to open the database may succeed."""
+    return _code(error) in _TRANSIENT
+
+
 def cannot_open(path: str, error: sqlite3.Error) -> Exception:
     """Return the exception for a database that cannot be opened."""
-    text = f"cannot open the database {path}: {error}"
-    if getattr(error, "sqlite_errorcode", None) in TRANSIENT:
+    reason = _obstacle(path) if _code(error) == sqlite3.SQLITE_CANTOPEN else None
+    text = f"cannot open the database {path}: {reason or error}"
+    if is_transient(error):
         return RuntimeError(text)
     return SinkUnusable(text)
+
+
+def _code(error: Exception) -> int | None:
+    # Extended codes, such as SQLITE_BUSY_RECOVERY, have the general one in their lowest byte.
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _obstacle(path: str) -> str | None:
+    """Return why a file cannot be opened, which SQLite does not say; None if that is unknown."""
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        os.stat(os.path.join(folder, ""))  # fails if it is a file
+        if os.path.isdir(path):
+            return os.strerror(errno.EISDIR)
+    except FileNotFoundError:
+        return f"{folder}: no such directory; create it first"
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        return os.strerror(errno.EACCES)
+    return None

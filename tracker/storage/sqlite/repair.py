@@ -23,7 +23,7 @@ from tracker.storage.repair import (
     RepairedDatabase,
     Row,
 )
-from tracker.storage.sqlite.connection import TRANSIENT, connect, transaction
+from tracker.storage.sqlite.connection import connect, is_transient, transaction
 from tracker.storage.sqlite.schema import applied
 
 _SAME_KEY: Final = "(p.device_id, p.ts, p.digest) = (l.device_id, l.ts, l.digest)"
@@ -222,5 +222,5 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        retry = getattr(error, "sqlite_errorcode", None) in TRANSIENT
+        retry = is_transient(error)
         raise (SinkTimedOut if retry else SinkDown)(str(error)) from None
