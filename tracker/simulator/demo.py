@@ -102,9 +102,12 @@ class Demo:
     async def _run_in(self, reactor: Reactor, folder: Path) -> int:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFailed(f"cannot create the folder {folder}: {error.strerror}") from None
+        try:
             address = socket_address(folder)
             find_server()
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise RunFailed(str(error)) from None
         waits = until_interrupted(reactor)
         stack = _Stack(reactor, folder, self._port)
