@@ -7,7 +7,7 @@ and not their changes, so it can be delayed or repeated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Final
@@ -91,9 +91,10 @@ class DeviceRegistration(RedisTimer):
         unregistered = Deferred.fromCoroutine(self._unregister_all(checked, [*gone, *self._unsent]))
         return unregistered.addTimeout(STOP_TIMEOUT, self._clock).addErrback(self._left_registered)
 
-    async def _unregister_all(self, checked: Deferred[None], devices: Iterable[str]) -> None:
+    async def _unregister_all(self, checked: Deferred[None], devices: Collection[str]) -> None:
         await checked
-        await self._update(list(devices))
+        if devices:
+            await self._update(devices)
 
     def _left_registered(self, failure: Failure) -> None:
         failure.trap(Refused, Unavailable, TimeoutError)

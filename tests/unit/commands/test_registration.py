@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from tests.unit.fakes import FakeRedis
 from tracker.commands.registration import MAX_RETRY_DELAY, MIN_RETRY_DELAY, DeviceRegistration
@@ -71,3 +72,16 @@ def test_nothing_is_registered_after_a_stop_in_an_outage(
     redis.reconnect()
     clock.advance(MAX_RETRY_DELAY)
     assert sent(redis) == []
+
+
+@pytest.mark.parametrize(("devices", "lines"), [([], 0), (["a"], 1)])
+def test_stop_in_an_outage_reports_devices_only_if_there_are_any(
+    redis: FakeRedis, registration: DeviceRegistration, devices: list[str], lines: int
+) -> None:
+    assert redis.replies is not None
+    redis.replies["EVALSHA"] = Unavailable("down")
+    for device_id in devices:
+        registration.register(device_id)
+    with capturedLogs() as logs:
+        registration.stopService()
+    assert len(logs) == lines
