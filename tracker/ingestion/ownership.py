@@ -121,5 +121,5 @@ class Ownership:
     def _owned_by(self, owner: str) -> OwnedElsewhere:
         return OwnedElsewhere(
             f"another instance has the ID {self._instance_id} ({owner}); "
-            "give each instance its own ID"
+            "give each instance its own --instance-id"
         )

@@ -41,3 +41,11 @@ def test_connect_error_is_described_for_any_code(error: ConnectError, text: str)
 )  # fmt: skip
 def test_listen_error_is_described_without_its_number(error: object, text: str) -> None:
     assert listen_error(CannotListenError("", 5027, error)) == text
+
+
+def test_listen_error_of_a_privileged_port_says_what_to_do() -> None:
+    denied = OSError(errno.EACCES, "Permission denied")
+    remedy = "Choose a port from 1024 on, or give the process CAP_NET_BIND_SERVICE."
+    assert listen_error(CannotListenError("", 80, denied)) == f"permission denied. {remedy}"
+    # The path of a Unix socket stands where the port does.
+    assert listen_error(CannotListenError("", "/run/x.sock", denied)) == "permission denied"
