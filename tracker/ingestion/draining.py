@@ -50,7 +50,9 @@ class Drain:
         """
         for gateway in self._gateways:
             gateway.refuse_logins()  # on connections that are open already
-        await gatherResults([maybeDeferred(port.stopService) for port in self._ports])
+        await gatherResults(
+            [maybeDeferred(port.stopService) for port in self._ports], consumeErrors=True
+        )
         connections = [
             connection for gateway in self._gateways for connection in gateway.devices.values()
         ]
@@ -63,7 +65,7 @@ class Drain:
             Deferred.fromCoroutine(self._close(connection, seconds * number / len(connections)))
             for number, connection in enumerate(connections)
         ]
-        await gatherResults(ends)
+        await gatherResults(ends, consumeErrors=True)
         left = sum(len(gateway.devices) for gateway in self._gateways)
         self._log.info("drained: {devices} still connected", devices=counted(left, "device"))
         return len(connections) - sum(map(self._is_open, connections)), left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -469,6 +470,18 @@ def test_drain_continues_when_its_caller_cancels(drained: Bench) -> None:
     drained.pass_time(1.2)
     assert all(connection.closed for connection in connections)
     assert drained.timers == 0
+
+
+def test_stop_during_a_drain_logs_no_error(drained: Bench) -> None:
+    for device_id in (DEVICE, OTHER):
+        drained.login(device_id)
+    with capturedLogs() as logged:
+        results = drained.drain(1.0)
+        drained.instance.stopService()
+        assert len(results) == 1
+        results.clear()
+        gc.collect()  # Twisted reports an unhandled failure when its Deferred is freed
+    assert [event for event in logged if event["log_level"] >= LogLevel.warn] == []
 
 
 def test_second_drain_may_be_shorter_than_the_first(drained: Bench) -> None:

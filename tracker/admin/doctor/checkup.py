@@ -53,7 +53,7 @@ async def examine(
             for examination, port in zip(port_checks, ports, strict=True)
         ),
     ]
-    await gatherResults([Deferred.fromCoroutine(one) for one in checks])
+    await gatherResults([Deferred.fromCoroutine(one) for one in checks], consumeErrors=True)
     return [one for part in (server, database, here, *port_checks) for one in part.findings]
 
 
