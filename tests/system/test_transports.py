@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,10 @@ def test_datagram_is_not_acknowledged_before_its_append(ingest: Ingest, device: 
     assert ingest.redis.client.xlen(STREAM) == 1
 
 
+def _has_rejected(ingest: Ingest, number: int) -> bool:
+    return len(ingest.rejections()) >= number
+
+
 def test_invalid_datagram_gets_no_reply(ingest: Ingest, device: UdpDevice) -> None:
     good = encode_datagram(Datagram(1, 1, DEVICE, frame_data(1)))
     counts_differ = encode_datagram(Datagram(2, 2, DEVICE, frame_data(1)[:-1] + b"\x02"))
@@ -107,7 +112,7 @@ def test_invalid_datagram_gets_no_reply(ingest: Ingest, device: UdpDevice) -> No
         *(good.replace(b"3563", b"35\x1b["), counts_differ),
     )
     for number, datagram in enumerate(invalid, 1):
-        device.send_until(datagram, lambda number=number: len(ingest.rejections()) >= number)
+        device.send_until(datagram, partial(_has_rejected, ingest, number))
     assert device.exchange(3, frame_data(2)) == bytes.fromhex("0005 0003 01 03 01")
     assert device.reply(0.3) is None
     assert ingest.redis.client.xlen(STREAM) == 1
