@@ -220,6 +220,11 @@ class CommandFrame:
     codec: str
     """The vendor's name of its codec; the answer has the same."""
     data: bytes
+    token: str = ""
+    """What the device repeats in its answer, so that the answer is matched by it; empty if the
+    protocol has nothing of the kind."""
+    shown: bytes | None = None
+    """The bytes for people to see, if ``data`` contains a secret; None: ``data``."""
 
 
 @frozen
@@ -232,6 +237,9 @@ class Answer:
     """True if the device answers that the command is for another device."""
     unknown: bool = False
     """True if the device answers that it does not know the command."""
+    token: str = ""
+    """The token of the command that it answers, see :attr:`CommandFrame.token`; empty if the
+    device does not say."""
 
 
 @frozen

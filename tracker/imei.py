@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
+#: The form of an IMEI, for messages.
+IMEI_FORM: Final = "an IMEI of 15 digits"
+_IMEI: Final = re.compile(r"[0-9]{15}")
+
+
+def checked_imei(text: str) -> str:
+    """Return an IMEI whose check digit may be wrong.
+
+    :raises ValueError: if it is not of 15 digits.
+    """
+    if not _IMEI.fullmatch(text):
+        raise ValueError(f"must be {IMEI_FORM}")
+    return text
+
 
 def check_digit(digits: str) -> str:
     """Return the check digit that completes an IMEI.

@@ -27,24 +27,50 @@ class IVendor(Interface):
         "Lower-case name: used in --listen, in the stream's name and in the positions table."
     )
 
+    settings: type[Any] | None = Attribute(
+        "An attrs class of settings (see tracker.settings), each of which is an option "
+        "--NAME-SETTING of the roles that serve devices; None without settings."
+    )
+    codecs: frozenset[str] = Attribute(
+        "All codecs that its entries may have; they are labels of metrics."
+    )
+    command_codecs: Sequence[str] = Attribute(
+        "The codecs of commands, the usual one first; empty if there are no commands."
+    )
+    transports: frozenset[str] = Attribute(
+        "What its devices use: tcp (with or without TLS), udp, or both."
+    )
+    device_id_form: str = Attribute(
+        "The form of its device IDs, for messages: 'an IMEI of 15 digits'."
+    )
+
+    def device_id(text: str) -> str:  # noqa: N805
+        """Return a device ID, given by a person or another program, in the form of the entries.
+
+        :raises ValueError: if it is not of :attr:`device_id_form`.
+        """
+
     def buildFactory(
         gateway: IGateway,  # noqa: N805
         limits: Limits,
         clock: IReactorTime,
+        settings: Any,
     ) -> IProtocolFactory:
         """Return the protocol factory of one TCP or TLS port.
 
         :param gateway: receives the connections and their records.
         :param limits: limits that the protocols enforce.
         :param clock: provides the time and the timers of the protocols.
+        :param settings: an instance of :attr:`settings`; None without settings.
         """
 
     def buildDatagramProtocol(
         gateway: IGateway,  # noqa: N805
         limits: Limits,
         clock: IReactorTime,
-    ) -> DatagramProtocol | None:
-        """Return the protocol of one UDP port; None if the vendor does not support UDP.
+        settings: Any,
+    ) -> DatagramProtocol:
+        """Return the protocol of one UDP port; called only if :attr:`transports` has udp.
 
         The arguments are those of :meth:`buildFactory`.
         """
@@ -167,8 +193,12 @@ class IConnection(IPeer):
         :param observer: replaces the earlier one; None removes it.
         """
 
-    def command_frame(content: bytes, codec: str) -> CommandFrame:  # noqa: N805
-        """Encode a command to this device.
+    def command_frame(
+        device_id: str,  # noqa: N805
+        content: bytes,
+        codec: str,
+    ) -> CommandFrame:
+        """Encode a command to a device of this connection.
 
         :param content: the bytes of the command; a text is in UTF-8.
         :param codec: the vendor's name of the codec; empty: the vendor's usual one.

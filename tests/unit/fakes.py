@@ -135,7 +135,7 @@ class FakeConnection:
     def observe(self, observer: Observer | None) -> None:
         self.observer = observer
 
-    def command_frame(self, content: bytes, codec: str) -> CommandFrame:
+    def command_frame(self, device_id: str, content: bytes, codec: str) -> CommandFrame:
         if codec not in ("", "12", "14"):
             raise ValueError(f"unknown codec {codec}")
         return CommandFrame(codec or "12", content)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import click
-from twisted.plugin import getPlugins
 
-from tracker.interfaces import IVendor
 from tracker.untrusted import listed, shown
+from tracker.vendors.installed import installed_vendors
 
 
 def vendor_names() -> list[str]:
     """Return the names of the installed vendors."""
-    return sorted(vendor.name for vendor in getPlugins(IVendor))
+    return list(installed_vendors())
 
 
 def check_vendor(name: str) -> None:

@@ -169,7 +169,10 @@ class CommandSender:
         if self.ended:  # the connection may have ended while the command was recovered
             return Event.LOST
         try:
-            held.frame = self.connection.command_frame(held.command.content, held.command.codec)
+            command = held.command
+            held.frame = self.connection.command_frame(
+                command.device_id, command.content, command.codec
+            )
         except ValueError as error:
             held.update = StatusUpdate.failed(Reason.MALFORMED, str(error))
             return Event.MALFORMED

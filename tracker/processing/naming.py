@@ -9,11 +9,10 @@ from typing import Final
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.plugin import getPlugins
 
 from tracker.config import ConfigError
 from tracker.errors import Refused, Unavailable
-from tracker.interfaces import INaming, IVendor, StoredPosition, UnknownModel
+from tracker.interfaces import INaming, StoredPosition, UnknownModel
 from tracker.keys import DEVICE_MODELS
 from tracker.position import EncodedAttributes
 from tracker.redis.connection import RedisConnection
@@ -21,6 +20,7 @@ from tracker.redis.replies import mapping
 from tracker.redis.timer import RedisTimer
 from tracker.storage.rows import encode_json
 from tracker.untrusted import MAX_SHOWN, shown
+from tracker.vendors.installed import installed_vendors
 
 #: Seconds between two reads of the devices' models.
 REFRESH_INTERVAL: Final = 60
@@ -103,7 +103,7 @@ def namings_of(files: Mapping[str, Path] | None, default_model: str | None) -> d
     :raises ConfigError: if the model is unknown, or a file is not valid.
     """
     namings: dict[str, INaming] = {}
-    for vendor in getPlugins(IVendor):
+    for vendor in installed_vendors().values():
         try:
             naming = vendor.buildNaming(files or {}, default_model)
         except UnknownModel as error:

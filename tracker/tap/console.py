@@ -41,8 +41,8 @@ from tracker.tap.role import (
     RoleOptions,
     checked_address,
     endpoint_of,
-    installed_vendors,
 )
+from tracker.vendors.installed import installed_vendors
 
 #: Kind of endpoint → number of positional arguments up to and including its interface.
 _INTERFACE_POSITION: Final = {"tcp": 2, "tcp6": 2, "ssl": 4}

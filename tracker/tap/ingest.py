@@ -43,8 +43,8 @@ from tracker.tap.role import (
     checked_address,
     commands_wait,
     endpoint_of,
-    installed_vendors,
 )
+from tracker.vendors.installed import installed_vendors
 
 #: Endpoints that may follow haproxy:. The last is a port that systemd has opened.
 _PROXIED: Final = ("tcp", "tcp6", "ssl", "systemd")
@@ -331,7 +331,7 @@ def _port(
         if proxied:
             timeout = min(HEADER_TIMEOUT, limits.login_timeout)
             listened = _proxied(endpoint, proxies, gateway, clock=reactor, timeout=timeout)
-        return Listener(name, listened, build(gateway, limits, reactor), abort)
+        return Listener(name, listened, build(gateway, limits, reactor, None), abort)
 
     return Port(vendor, listener)
 

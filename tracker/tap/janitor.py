@@ -22,8 +22,8 @@ from tracker.tap.role import (
     RoleOptions,
     checked_address,
     commands_wait,
-    installed_vendors,
 )
+from tracker.vendors.installed import installed_vendors
 
 
 class TrimmingOptions(RoleOptions):

@@ -25,8 +25,8 @@ from tracker.tap.role import (
     REDIS,
     RoleOptions,
     checked_address,
-    installed_vendors,
 )
+from tracker.vendors.installed import installed_vendors
 
 
 class StoringOptions(RoleOptions):

@@ -8,12 +8,10 @@ from typing import Any, ClassVar
 from prometheus_client import CollectorRegistry
 from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
 from twisted.internet.interfaces import IReactorTCP, IStreamServerEndpoint
-from twisted.plugin import getPlugins
 from twisted.python import usage
 
 from tracker import __version__, config
 from tracker.config import ConfigError
-from tracker.interfaces import IVendor
 from tracker.net.endpoints import listening_endpoint, with_default
 from tracker.net.ports import BACKLOG, tls_endpoint
 from tracker.observe.health import Health
@@ -116,11 +114,6 @@ class RoleOptions(VersionedOptions):
         :raises ConfigError: if an option or an environment variable is not valid.
         """
         raise NotImplementedError
-
-
-def installed_vendors() -> dict[str, IVendor]:
-    """Return name → vendor of the installed plugins."""
-    return {vendor.name: vendor for vendor in getPlugins(IVendor)}
 
 
 def commands_wait(options: RoleOptions) -> bool:

@@ -30,7 +30,8 @@ from tracker.tap.console import ServingConsoleOptions, open_position_reader
 from tracker.tap.ingest import ServingOptions
 from tracker.tap.janitor import TrimmingOptions
 from tracker.tap.process import StoringOptions, open_sink
-from tracker.tap.role import commands_wait, installed_vendors
+from tracker.tap.role import commands_wait
+from tracker.vendors.installed import installed_vendors
 
 
 class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, ServingConsoleOptions):

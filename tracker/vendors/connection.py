@@ -89,9 +89,9 @@ class Connection(Protocol):
         """See IConnection."""
         self._wire.observer = observer
 
-    def command_frame(self, content: bytes, codec: str) -> CommandFrame:
+    def command_frame(self, device_id: str, content: bytes, codec: str) -> CommandFrame:
         """See IConnection."""
-        return self._exchange.command_frame(content, codec)
+        return self._exchange.command_frame(device_id, content, codec)
 
     def when_free(self, silence_limit: float = 0) -> Deferred[None]:
         """See IConnection."""

@@ -28,7 +28,7 @@ class LogIn(NamedTuple):
     """The frame names the device; the first such frame on a connection is its login.
 
     A later login of the same device is accepted again. A login of another device closes the
-    connection.
+    connection, unless both are ``shared``.
     """
 
     device_id: str
@@ -38,6 +38,15 @@ class LogIn(NamedTuple):
     """Reply if the device is not served, written before the connection is closed; may be empty."""
     settle_time: float = 0.0
     """Seconds after ``accept`` in which no command is written, unless records arrive earlier."""
+    may_stay: bool = False
+    """True if a device that is not served stays connected, because it would reconnect at once. It
+    gets ``accept``; its entries are discarded without an ACK until it is served."""
+    shared: bool = False
+    """True if the connection may carry several devices. Each login then names the device of the
+    steps that follow it, up to the next login."""
+    needs_log: bool = False
+    """True if ``accept`` is withheld while the log does not confirm appends, because the device
+    keeps its records until then."""
 
 
 class Append(NamedTuple):
@@ -104,8 +113,9 @@ FrameT = TypeVar("FrameT")
 
 
 class Dialect(Protocol[FrameT]):
-    """The server's side of a vendor's protocol, for one connection.
+    """The server's side of a vendor's protocol, for one connection; vendors inherit from it.
 
+    Methods that have a body here may be omitted by a vendor without the thing that they are for.
     The connection does not inspect frames; it only passes them back to the dialect.
     """
 
@@ -120,20 +130,28 @@ class Dialect(Protocol[FrameT]):
             :func:`tracker.vendors.rejections.rejection`.
         """
 
-    def count_messages(self, frame: FrameT) -> int:
-        """Return the number of messages if the device never repeats this frame; else 0.
+    def is_detached(self, frame: FrameT) -> bool:
+        """Return True if the device never repeats this frame.
 
-        The step of such a *detached* frame is ``AppendDetached``, with an entry for each message.
-        The rate of messages is limited.
+        Its step is then ``AppendDetached``.
         """
+        return False
+
+    def count_messages(self, frame: FrameT) -> int:
+        """Return the number of unsolicited messages in a detached frame, whose rate is limited.
+
+        0 for all other frames, and for detached positions: only the budget of work limits them.
+        """
+        return 0
 
     def is_awaited(self, frame: FrameT) -> bool:
-        """Return True if this detached frame may be the answer to a command.
+        """Return True if this message may be the answer to a command.
 
         Such a frame is exempt from the rate limit.
 
         :param frame: the first frame of the buffer.
         """
+        return False
 
     def find_awaited(self, buffer: bytearray) -> tuple[int, Decoded[FrameT]] | None:
         """Find the answer to a command behind other detached frames, which it then overtakes.
@@ -143,6 +161,7 @@ class Dialect(Protocol[FrameT]):
         :param buffer: received bytes; not empty. They must not be changed.
         :return: offset of the answer in ``buffer``, and its frame; None if it is not there.
         """
+        return None
 
     def handle(self, frame: FrameT, now: float) -> Sequence[Step]:
         """Return the steps for a frame; an empty sequence for a mere sign of life.
@@ -159,9 +178,10 @@ class Dialect(Protocol[FrameT]):
 
         It is called for bytes that are given up, so that their loss can be counted.
         """
+        return 0
 
-    def command(self, content: bytes, codec: str) -> CommandFrame:
-        """Encode a command to the device that has logged in.
+    def command(self, device_id: str, content: bytes, codec: str) -> CommandFrame:
+        """Encode a command to a device that has logged in on the connection.
 
         :param content: the bytes of the command; a text is in UTF-8.
         :param codec: the vendor's name of the codec; empty: the vendor's usual one.
@@ -174,6 +194,7 @@ class Dialect(Protocol[FrameT]):
 
         :param data: the bytes of the command's frame.
         """
+        return
 
 
 class OpenedDatagram(NamedTuple):

@@ -133,9 +133,9 @@ class Exchange:
 
     # Commands and the end.
 
-    def command_frame(self, content: bytes, codec: str) -> CommandFrame:
+    def command_frame(self, device_id: str, content: bytes, codec: str) -> CommandFrame:
         """See :class:`tracker.interfaces.IConnection`."""
-        return self._dialect.command(content, codec)
+        return self._dialect.command(device_id, content, codec)
 
     def when_free(self, silence_limit: float) -> Deferred[None]:
         """See IConnection."""

@@ -119,7 +119,7 @@ class ModelConnection:
     def observe(self, observer: Observer | None) -> None:
         """Do nothing; the test does not observe traffic."""
 
-    def command_frame(self, content: bytes, codec: str) -> CommandFrame:
+    def command_frame(self, device_id: str, content: bytes, codec: str) -> CommandFrame:
         return CommandFrame(codec or "12", content)
 
     def when_free(self, silence_limit: float = 0) -> Deferred[None]:

@@ -10,7 +10,7 @@ from tests.integration.processing.processors import STREAM, Processing, append, 
 from tests.servers import RedisServer
 from tests.unit.fakes import FakeSink
 from tests.waiting import until
-from tracker.tap import installed_vendors
+from tracker.vendors.installed import installed_vendors
 
 
 @ensureDeferred

@@ -44,10 +44,10 @@ class Device(FakeConnection):
             self.busy = self.busy_next.pop(0)
         return FakeConnection.when_free(self, silence_limit)
 
-    def answer(self, text: str, codec: str = "12", **facts: bool) -> None:
+    def answer(self, text: str, codec: str = "12", **facts: Any) -> None:
         """Answer a command.
 
-        :param facts: ``refused``, ``unknown``.
+        :param facts: ``refused``, ``unknown``, ``token``.
         """
         self.gateway.command_answered(self, Answer(codec, text, **facts))
 

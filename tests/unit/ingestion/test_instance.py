@@ -47,11 +47,21 @@ class Vendor:
     """A vendor that describes traffic by its name and the bytes."""
 
     name: str
+    settings = None
+    codecs = frozenset({"8"})
+    command_codecs = ("12",)
+    transports = frozenset({"tcp"})
+    device_id_form = "a device ID"
 
-    def buildFactory(self, gateway: IGateway, limits: Limits, clock: Any) -> Any:
+    def device_id(self, text: str) -> str:
+        return text
+
+    def buildFactory(self, gateway: IGateway, limits: Limits, clock: Any, settings: Any) -> Any:
         raise NotImplementedError
 
-    def buildDatagramProtocol(self, gateway: IGateway, limits: Limits, clock: Any) -> Any:
+    def buildDatagramProtocol(
+        self, gateway: IGateway, limits: Limits, clock: Any, settings: Any
+    ) -> Any:
         raise NotImplementedError
 
     def describe(self, data: bytes, kind: Traffic) -> dict[str, Any]:

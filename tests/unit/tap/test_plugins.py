@@ -7,7 +7,8 @@ from twisted.plugin import getPlugins
 from zope.interface.verify import verifyObject
 
 from tracker.interfaces import IVendor
-from tracker.tap import Options, installed_vendors
+from tracker.tap import Options
+from tracker.vendors.installed import installed_vendors
 
 
 def test_twistd_finds_the_service_maker() -> None:

@@ -41,6 +41,7 @@ from tracker.vendors.dialect import (
     Append,
     AppendDetached,
     CommandAnswer,
+    Dialect,
     LogIn,
     Notice,
     ProtocolError,
@@ -57,7 +58,7 @@ _LOGINS: Final = ("login", "greet")
 _WORDS: Final = (*_DETACHED, *_LOGINS, "records", "beat", "time", ".", "pardon", "wrong")
 
 
-class LineDialect:
+class LineDialect(Dialect[str]):
     """The dialect of these devices."""
 
     def __init__(self) -> None:
@@ -75,6 +76,9 @@ class LineDialect:
         if word not in _WORDS or (word not in _LOGINS and not self.device_id):
             return Fatal(0, f"not a line: {word}", field="preamble")
         return Decoded(line, end + 1)
+
+    def is_detached(self, frame: str) -> bool:
+        return frame.startswith(_DETACHED)
 
     def count_messages(self, frame: str) -> int:
         return max(1, len(frame.split()) - 1) if frame.startswith(_DETACHED) else 0
@@ -114,8 +118,8 @@ class LineDialect:
     def count_detached(self, data: bytes | bytearray) -> int:
         return sum(line.startswith(_DETACHED) for line in data.decode("latin-1").split("\n"))
 
-    def command(self, content: bytes, codec: str) -> CommandFrame:
-        return CommandFrame(codec or "lines", content + f" {self.device_id}\n".encode())
+    def command(self, device_id: str, content: bytes, codec: str) -> CommandFrame:
+        return CommandFrame(codec or "lines", content + f" {device_id}\n".encode())
 
     def command_written(self, data: bytes) -> None:
         self.awaits = True

@@ -31,7 +31,7 @@ from tracker.vendors.throttle import MAX_MESSAGES_UNDER_WAY
 
 def test_command_is_encoded_for_the_device(online: LineTalk) -> None:
     expected = CommandFrame("lines", f"reset {DEVICE}\n".encode())
-    assert online.protocol.command_frame(b"reset", "") == expected
+    assert online.protocol.command_frame(DEVICE, b"reset", "") == expected
 
 
 def test_command_is_written_after_the_settle_time(online: LineTalk) -> None:

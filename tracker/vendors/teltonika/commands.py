@@ -35,11 +35,11 @@ _UNKNOWN: Final = re.compile(
 )
 #: Bytes of a frame before its data.
 _HEADER: Final = 8
-#: Codec of a command whose codec is not given.
-DEFAULT_CODEC: Final = "12"
+#: Codecs of commands; the first is that of a command whose codec is not given.
+COMMAND_CODECS: Final = ("12", "14")
 
 _CODECS: Final = {
-    codec.name: codec for codec in MESSAGE_CODECS.values() if codec.name in ("12", "14")
+    codec.name: codec for codec in MESSAGE_CODECS.values() if codec.name in COMMAND_CODECS
 }
 
 
@@ -49,7 +49,7 @@ def command_frame(imei: str, content: bytes, codec: str) -> CommandFrame:
     :param codec: "12" or "14"; empty for the default.
     :raises ValueError: if the codec has no commands.
     """
-    chosen = _CODECS.get(codec or DEFAULT_CODEC)
+    chosen = _CODECS.get(codec or COMMAND_CODECS[0])
     if chosen is None:
         raise ValueError(f"unknown codec {codec!r}: commands use {' or '.join(_CODECS)}")
     message = Message(chosen, COMMAND, content, imei=imei if chosen.addressed else None)

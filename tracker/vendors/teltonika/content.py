@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika import codec7
 from tracker.vendors.teltonika.avl import (
@@ -19,6 +21,15 @@ from tracker.vendors.teltonika.messages import (
     encode_messages,
 )
 from tracker.wording import counted
+
+#: Names of the codecs that entries have.
+ENTRY_CODECS: Final = frozenset(
+    (
+        codec7.NAME,
+        *(codec.name for codec in CODECS.values()),
+        *(codec.name for codec in MESSAGE_CODECS.values()),
+    )
+)
 
 Content = Packet | Codec7Packet | Messages
 

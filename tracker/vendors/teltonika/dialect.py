@@ -32,6 +32,7 @@ from tracker.vendors.dialect import (
     Append,
     AppendDetached,
     CommandAnswer,
+    Dialect,
     LogIn,
     Notice,
     ProtocolError,
@@ -59,7 +60,7 @@ _MESSAGE_START: Final = re.compile(
 Frame = bytes | Ping | Login | Rejected
 
 
-class TeltonikaDialect:
+class TeltonikaDialect(Dialect[Frame]):
     """The server's side of the protocol, for one connection.
 
     :param on_truncated: called for each message that is truncated because of its length.
@@ -97,6 +98,10 @@ class TeltonikaDialect:
         if outcome.value != self._imei:
             return Fatal(0, OTHER_DEVICE, field=_LOGIN)
         return Decoded(Login(outcome.value), outcome.used)
+
+    def is_detached(self, frame: Frame) -> bool:
+        """See :class:`tracker.vendors.dialect.Dialect`."""
+        return isinstance(frame, bytes) and frame[0] in MESSAGE_CODECS
 
     def count_messages(self, frame: Frame) -> int:
         """See :class:`tracker.vendors.dialect.Dialect`."""
@@ -154,9 +159,9 @@ class TeltonikaDialect:
         """See :class:`tracker.vendors.dialect.Dialect`."""
         return len(_MESSAGE_START.findall(data))
 
-    def command(self, content: bytes, codec: str) -> CommandFrame:
+    def command(self, device_id: str, content: bytes, codec: str) -> CommandFrame:
         """See :class:`tracker.vendors.dialect.Dialect`."""
-        return command_frame(self._imei, content, codec)
+        return command_frame(device_id, content, codec)
 
     def command_written(self, data: bytes) -> None:
         """See :class:`tracker.vendors.dialect.Dialect`."""

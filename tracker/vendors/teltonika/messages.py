@@ -278,6 +278,8 @@ def encode_messages(messages: Messages) -> bytes:
         does not fit its field.
     """
     codec = messages.codec
+    if not messages.parts and messages.quantities != (0, 0):
+        raise ValueError("without messages, both quantities are 0")
     try:
         before, after = (_BYTE.pack(quantity) for quantity in messages.quantities)
         parts = map(_encode_part, messages.parts)

@@ -10,10 +10,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.plugin import IPlugin
 from zope.interface import classImplements, implementer
 
+from tracker.imei import IMEI_FORM, checked_imei
 from tracker.interfaces import IGateway, INaming, IVendor, Traffic, UnknownModel
 from tracker.limits import Limits
 from tracker.vendors.connection import ConnectionFactory
 from tracker.vendors.datagram import DatagramPort
+from tracker.vendors.teltonika.commands import COMMAND_CODECS
+from tracker.vendors.teltonika.content import ENTRY_CODECS
 from tracker.vendors.teltonika.datagram_dialect import TeltonikaDatagramDialect
 from tracker.vendors.teltonika.description import describe
 from tracker.vendors.teltonika.dialect import TeltonikaDialect
@@ -29,9 +32,18 @@ class Teltonika:
     """Devices of the FMB, FMC, FMM, FMT and FT families, and others with the same protocol."""
 
     name = "teltonika"
+    settings = None
+    codecs = ENTRY_CODECS
+    command_codecs = COMMAND_CODECS
+    transports = frozenset({"tcp", "udp"})
+    device_id_form = IMEI_FORM
+
+    def device_id(self, text: str) -> str:
+        """See :class:`tracker.interfaces.IVendor`."""
+        return checked_imei(text)
 
     def buildFactory(
-        self, gateway: IGateway, limits: Limits, clock: IReactorTime
+        self, gateway: IGateway, limits: Limits, clock: IReactorTime, settings: None = None
     ) -> ConnectionFactory:
         """See :class:`tracker.interfaces.IVendor`."""
         layouts = Layouts()
@@ -42,7 +54,7 @@ class Teltonika:
         return ConnectionFactory(gateway, limits, clock, build_dialect)
 
     def buildDatagramProtocol(
-        self, gateway: IGateway, limits: Limits, clock: IReactorTime
+        self, gateway: IGateway, limits: Limits, clock: IReactorTime, settings: None = None
     ) -> DatagramPort:
         """See :class:`tracker.interfaces.IVendor`."""
         dialect = TeltonikaDatagramDialect(limits, Layouts(), gateway.tally.count_truncated)

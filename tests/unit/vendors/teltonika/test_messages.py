@@ -345,6 +345,12 @@ def test_message_with_a_time_out_of_range_is_not_encoded(time: int) -> None:
         encode_message(attrs.evolve(SERIAL_13.message, timestamp=time))
 
 
+def test_quantities_without_messages_are_not_encoded() -> None:
+    empty = Messages(MESSAGE_CODECS[0x0C], (), (1, 1))
+    with pytest.raises(ValueError, match="both quantities are 0"):
+        encode_messages(empty)
+
+
 @pytest.mark.parametrize("type_", [-1, 256])
 def test_message_with_a_type_out_of_range_is_not_encoded(type_: int) -> None:
     with pytest.raises(ValueError, match="codec 12 cannot encode"):

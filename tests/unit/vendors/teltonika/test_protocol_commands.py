@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.error import ConnectionLost
 
 from tests.unit.vendors.teltonika import malformed
-from tests.unit.vendors.teltonika.conversation import LOGIN, Conversation, frame, message
+from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame, message
 from tests.unit.vendors.teltonika.pending import (
     ACK,
     COMMAND,
@@ -21,16 +21,18 @@ from tracker.vendors.throttle import MAX_MESSAGES_UNDER_WAY
 
 
 def test_connection_encodes_commands_for_its_device(online: Conversation) -> None:
-    assert online.protocol.command_frame(b"getver", "") == CommandFrame("12", COMMAND)
-    assert online.protocol.command_frame(b"getinfo", "14") == CommandFrame("14", SECOND)
+    assert online.protocol.command_frame(IMEI, b"getver", "") == CommandFrame("12", COMMAND)
+    assert online.protocol.command_frame(IMEI, b"getinfo", "14") == CommandFrame("14", SECOND)
     with pytest.raises(ValueError, match="commands use"):
-        online.protocol.command_frame(b"getver", "13")
+        online.protocol.command_frame(IMEI, b"getver", "13")
 
 
 def test_connection_encodes_commands_during_the_login(talk: Conversation) -> None:
     # The command may have waited on an older connection, which the login ends.
     made = []
-    talk.gateway.on_login = lambda connection: made.append(connection.command_frame(b"getver", ""))
+    talk.gateway.on_login = lambda connection: made.append(
+        connection.command_frame(IMEI, b"getver", "")
+    )
     talk.send(LOGIN)
     assert made == [CommandFrame("12", COMMAND)]
     assert talk.received() == b"\x01"
