@@ -197,9 +197,13 @@ class PostgreSQLRepair(RepairedDatabase):
     def _prepare(self, address: PostgreSQLAddress, dry_run: bool) -> None:
         self._connection.execute(_SESSION, ("on" if dry_run else "off",))
         is_current(self._connection, address, migrate=False)
-        locked = self._connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
-        if locked != (True,) and not dry_run:
-            raise SinkUnusable(f"another repair of {address.url} is running")
+        if dry_run:
+            return
+        try:
+            # It waits for the server to notice the end of a repair that was just interrupted.
+            self._connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        except psycopg.errors.LockNotAvailable:
+            raise SinkUnusable(f"another repair of {address.url} is running") from None
 
     def close(self) -> None:
         """See RepairedDatabase."""
