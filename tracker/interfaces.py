@@ -343,6 +343,13 @@ class IGateway(Interface):
             frame until it fires.
         """
 
+    def when_log_confirms() -> Deferred[None] | None:
+        """Wait until the log confirms appends, and entries may be kept.
+
+        :return: None if that is so now. Otherwise it fires when it is so; cancel it when the
+            connection ends.
+        """
+
     def command_answered(connection: IConnection, answer: Answer) -> None:  # noqa: N805
         """Pass on a text of the device that may be the answer to a command."""
 

@@ -48,6 +48,9 @@ class FakeGateway:
         self.accepts_detached = True
         self.admissions: dict[str, Admission] = {}
         self.confirms_immediately = False
+        self.log_confirms = True
+        self.waiting: list[Deferred[None]] = []
+        """The logins that wait for the log."""
         self.on_login: Callable[[IConnection], None] = lambda connection: None
 
     def admits(self, address: IAddress | None) -> bool:
@@ -82,6 +85,12 @@ class FakeGateway:
         if self.confirms_immediately:
             kept.callback(None)
         return kept
+
+    def when_log_confirms(self) -> Deferred[None] | None:
+        if self.log_confirms:
+            return None
+        self.waiting.append(Deferred(self.waiting.remove))
+        return self.waiting[-1]
 
     def command_answered(self, connection: IConnection, answer: Answer) -> None:
         self.events.append(("answered", answer))

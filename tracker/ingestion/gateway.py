@@ -18,6 +18,7 @@ from tracker.commands.delivery import CommandDelivery
 from tracker.commands.registration import DeviceRegistration
 from tracker.durations import format_duration
 from tracker.ingestion.admission import BrokenLimit, ConnectionLimiter
+from tracker.ingestion.confirmation import Confirmation
 from tracker.ingestion.figures import GatewayFigures
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import (
@@ -81,6 +82,7 @@ class Gateway(Service):
         self._rejections = LimitedLog(clock, self._log)
         self._notices = LimitedLog(clock, self._log)
         self._losses = LimitedLog(clock, self._log)
+        self._confirmation = Confirmation(clock, lambda: publisher.confirms)
         self._detached_bytes = 0
         self._detached_given_up = 0  # entries
         self._refuses_logins = False
@@ -205,6 +207,10 @@ class Gateway(Service):
             return result
 
         return self._publisher.publish(entries).addBoth(ended)
+
+    def when_log_confirms(self) -> Deferred[None] | None:
+        """See IGateway."""
+        return self._confirmation.wait()
 
     def command_answered(self, connection: IConnection, answer: Answer) -> None:
         """See IGateway."""

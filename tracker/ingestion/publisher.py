@@ -39,6 +39,8 @@ MAX_BYTES: Final = 512 * 1024
 MAX_IN_FLIGHT: Final = 16
 #: Seconds until a refused call is repeated.
 RETRY_DELAY: Final = 0.5
+#: Seconds without a confirmation of an append after which the log does not count as confirming.
+CONFIRM_TIMEOUT: Final = 2.0
 #: Seconds after which the publisher counts as stuck if waiting frames were not sent to Redis.
 WATCHDOG_TIMEOUT: Final = 60.0
 #: Seconds that a stop waits for replies of Redis.
@@ -97,7 +99,7 @@ class StreamPublisher(Service):
         self._waiting: dict[_Frame, None] = {}
         self._numbers = count()
         self._new_records = 0  # since the last flush
-        self._in_flight = 0
+        self._in_flight: dict[int, float] = {}  # number of a call's first frame → its arrival
         self._next_flush: IDelayedCall | None = None
         self._reconnection: Deferred[None] | None = None
         self._refusal: str | None = None
@@ -131,7 +133,18 @@ class StreamPublisher(Service):
     @property
     def in_flight(self) -> int:
         """Number of calls without a reply."""
-        return self._in_flight
+        return len(self._in_flight)
+
+    @property
+    def confirms(self) -> bool:
+        """True while Redis confirms appends, as far as is known."""
+        if not (self.running and self._writer.connected and self._refusal is None):
+            return False
+        horizon = self._clock.seconds() - CONFIRM_TIMEOUT
+        first = next(iter(self._waiting), None)  # frames wait in the order of their arrival
+        if first is not None and first.since <= horizon:
+            return False
+        return min(self._in_flight.values(), default=horizon + 1) > horizon
 
     def _forget(self, frame: _Frame) -> None:
         self._waiting.pop(frame, None)
@@ -157,7 +170,7 @@ class StreamPublisher(Service):
         self._log.warn(
             "{stream}: stopped before Redis replied to {calls}; their records stay unacknowledged",
             stream=self.stream,
-            calls=counted(self._in_flight, "call"),
+            calls=counted(self.in_flight, "call"),
             failure=failure,
         )
         self._abandon_waiting()
@@ -196,7 +209,7 @@ class StreamPublisher(Service):
         # that were sent after it would overtake it.
         proven = self._replied_on == self._writer.connections
         limit = MAX_IN_FLIGHT if proven else 1
-        while self._waiting and self._in_flight < limit and self._writer.connected:
+        while self._waiting and len(self._in_flight) < limit and self._writer.connected:
             self._send(self._take_batch())
 
     def _flush_when_connected(self) -> None:
@@ -224,7 +237,7 @@ class StreamPublisher(Service):
         return batch
 
     def _send(self, batch: list[_Frame]) -> None:
-        self._in_flight += 1
+        self._in_flight[batch[0].number] = batch[0].since
         self._watchdog.reset()
         entries = (
             batch[0].entries
@@ -243,7 +256,7 @@ class StreamPublisher(Service):
         )
 
     def _appended(self, _: int, batch: list[_Frame], records: int, sent: float) -> None:
-        self._in_flight -= 1
+        del self._in_flight[batch[0].number]
         self._replied_on = self._writer.connections
         if self._refusal is not None:
             self._accepted()
@@ -266,7 +279,7 @@ class StreamPublisher(Service):
         refused = failure.trap(Refused, Unavailable) is Refused
         self.figures.refused += refused
         self.figures.unanswered += not refused
-        self._in_flight -= 1
+        del self._in_flight[batch[0].number]
         self._put_back([frame for frame in batch if not frame.called])
         if not self.running:
             self._abandon_waiting()
@@ -305,7 +318,7 @@ class StreamPublisher(Service):
         if self._waiting:
             if self._next_flush is None and self._reconnection is None:
                 self._flush_in(delay)
-        elif self._in_flight == 0:
+        elif not self._in_flight:
             self._watchdog.suspend()
             if self._stopped is not None and not self._stopped.called:
                 self._stopped.callback(None)

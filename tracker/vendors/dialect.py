@@ -46,7 +46,7 @@ class LogIn(NamedTuple):
     steps that follow it, up to the next login."""
     needs_log: bool = False
     """True if ``accept`` is withheld while the log does not confirm appends, because the device
-    keeps its records until then."""
+    keeps its records until then. Such a login is the only step of its frame."""
 
 
 class Append(NamedTuple):

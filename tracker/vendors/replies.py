@@ -101,6 +101,13 @@ class Replies:
         self._throttle.worked(REPLY_WORK, self._clock.seconds())
         self._reply_when(deferLater(self._clock, 0, written), reply)
 
+    def reply_when(self, ready: Deferred[None], reply: bytes, written: Callable[[], None]) -> None:
+        """Write a reply as soon as ``ready`` fires, which the end of the connection cancels.
+
+        :param written: called immediately before the reply is written.
+        """
+        self._reply_when(ready.addCallback(lambda _: written()), reply)
+
     def end(self) -> None:
         """Write nothing further, and give up the records that are not appended yet."""
         self._ended = True

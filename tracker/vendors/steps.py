@@ -58,8 +58,8 @@ class Steps:
             self._log_in_first(step)
         elif connection.device_id != step.device_id:
             self.perform((ProtocolError(OTHER_DEVICE, Rejection.LOGIN),))
-        elif step.accept:
-            self._replies.reply_soon(step.accept, lambda: self._settle(step))
+        else:
+            self._accept(step, repeated=True)
 
     def _log_in_first(self, step: LogIn) -> None:
         # Set before the gateway is notified, which prepares a command that has waited on an older
@@ -75,9 +75,18 @@ class Steps:
         self._state.change(Event.LOGGED_IN)
         self._state.since = now = self._clock.seconds()
         self._timer.logged_in(now)
-        if step.accept:
-            self._wire.write(step.accept)
-        self._settle(step)
+        self._accept(step)
+
+    def _accept(self, step: LogIn, *, repeated: bool = False) -> None:
+        confirms = self._gateway.when_log_confirms() if step.needs_log else None
+        if confirms is not None:
+            self._replies.reply_when(confirms, step.accept, lambda: self._settle(step))
+        elif not repeated:
+            if step.accept:
+                self._wire.write(step.accept)
+            self._settle(step)
+        elif step.accept:
+            self._replies.reply_soon(step.accept, lambda: self._settle(step))
 
     def _settle(self, step: LogIn) -> None:
         # Counted from the writing of the reply, which may be late if the reactor is busy.

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from tests.unit.fakes import FakeRedis
 from tracker.errors import Refused, Unanswered
 from tracker.ingestion.publisher import (
+    CONFIRM_TIMEOUT,
     MAX_BYTES,
     MAX_IN_FLIGHT,
     MAX_RECORDS,
@@ -381,3 +382,63 @@ def test_publisher_is_not_stuck_while_redis_is_unavailable_or_refuses(
         publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
         publishing.clock.advance(RETRY_DELAY)
     assert not publishing.watchdog.expired
+
+
+# Whether the log confirms.
+
+
+def test_log_confirms_while_nothing_is_overdue(publishing: Publishing) -> None:
+    assert publishing.publisher.confirms
+    publishing.publish("a")
+    publishing.run_turn()
+    publishing.clock.advance(CONFIRM_TIMEOUT - 0.01)
+    assert publishing.publisher.confirms
+    publishing.reply()
+    publishing.clock.advance(60)
+    assert publishing.publisher.confirms
+
+
+def test_log_does_not_confirm_while_a_call_is_overdue(publishing: Publishing) -> None:
+    publishing.publish("a")
+    publishing.run_turn()
+    publishing.clock.advance(1)
+    publishing.publish("b")
+    publishing.run_turn()
+    publishing.clock.advance(CONFIRM_TIMEOUT - 1)
+    assert not publishing.publisher.confirms
+    publishing.reply()
+    assert publishing.publisher.confirms
+
+
+def test_log_does_not_confirm_while_a_waiting_frame_is_overdue(publishing: Publishing) -> None:
+    for number in range(MAX_IN_FLIGHT + 1):
+        publishing.publish(str(number), MAX_RECORDS)
+    publishing.run_turn()
+    publishing.clock.advance(CONFIRM_TIMEOUT)
+    while publishing.redis.commands:
+        assert not publishing.publisher.confirms
+        publishing.reply()
+        publishing.run_turn()
+    assert publishing.publisher.confirms
+
+
+def test_log_does_not_confirm_while_redis_refuses_appends(publishing: Publishing) -> None:
+    publishing.publish("a")
+    publishing.run_turn()
+    publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
+    assert not publishing.publisher.confirms
+    publishing.clock.advance(RETRY_DELAY)
+    publishing.reply()
+    assert publishing.publisher.confirms
+
+
+def test_log_does_not_confirm_while_redis_is_down(publishing: Publishing) -> None:
+    publishing.redis.lose()
+    assert not publishing.publisher.confirms
+    publishing.redis.reconnect()
+    assert publishing.publisher.confirms
+
+
+def test_stopping_publisher_does_not_count_as_confirming(publishing: Publishing) -> None:
+    publishing.publisher.stopService()
+    assert not publishing.publisher.confirms

@@ -5,6 +5,7 @@ line                meaning                                       reply
 ==================  ============================================  ==============================
 ``login ID``        login                                         ``welcome`` or ``no``
 ``greet ID``        login without a reply                         none
+``enter ID``        login of a device that records until then     ``welcome``, once the log confirms
 ``records A B``     records, repeated until they are acknowledged ``2``, once they are appended
 ``note A``          detached message                              none
 ``alarm A``         detached message with an ACK                  ``alarm``, once it is appended
@@ -54,7 +55,7 @@ LOGIN: Final = f"login {DEVICE}\n".encode()
 #: Seconds after the login in which no command is written.
 SETTLE_TIME: Final = 1.0
 _DETACHED: Final = ("note", "alarm", "answer", "odd", "status")
-_LOGINS: Final = ("login", "greet")
+_LOGINS: Final = ("login", "greet", "enter")
 _WORDS: Final = (*_DETACHED, *_LOGINS, "records", "beat", "time", ".", "pardon", "wrong")
 
 
@@ -98,6 +99,7 @@ class LineDialect(Dialect[str]):
         made: dict[str, Callable[[], Sequence[Step]]] = {
             "login": lambda: self._log_in(text, b"welcome\n", b"no\n"),
             "greet": lambda: self._log_in(text, b"", b""),
+            "enter": lambda: self._log_in(text, b"welcome\n", b"no\n", needs_log=True),
             "records": lambda: [Append(self._entries(text), b"%d\n" % len(text.split()))],
             "note": lambda: [AppendDetached(self._entries(text))],
             "alarm": lambda: [AppendDetached(self._entries(text), b"alarm\n")],
@@ -124,9 +126,11 @@ class LineDialect(Dialect[str]):
     def command_written(self, data: bytes) -> None:
         self.awaits = True
 
-    def _log_in(self, device_id: str, accept: bytes, refuse: bytes) -> Sequence[Step]:
+    def _log_in(
+        self, device_id: str, accept: bytes, refuse: bytes, needs_log: bool = False
+    ) -> Sequence[Step]:
         self.device_id = device_id
-        return [LogIn(device_id, accept, refuse, SETTLE_TIME)]
+        return [LogIn(device_id, accept, refuse, SETTLE_TIME, needs_log=needs_log)]
 
     def _answer(self, text: str) -> Sequence[Step]:
         self.awaits = False
