@@ -15,9 +15,14 @@ def checked_imei(text: str) -> str:
 
     :raises ValueError: if it is not of 15 digits.
     """
-    if not _IMEI.fullmatch(text):
+    if not is_imei(text):
         raise ValueError(f"must be {IMEI_FORM}")
     return text
+
+
+def is_imei(device_id: str) -> bool:
+    """Return True for 15 digits; the check digit may be wrong."""
+    return _IMEI.fullmatch(device_id) is not None
 
 
 def check_digit(digits: str) -> str:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from tracker.errors import Refused, Unavailable
-from tracker.imei import has_valid_check_digit
+from tracker.imei import has_valid_check_digit, is_imei
 from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.keys import ALLOWED_DEVICES
 from tracker.observe.health import Condition
@@ -40,13 +40,16 @@ class EveryDevice:
 @implementer(IDeviceAuthority)
 @frozen
 class CheckedImei:
-    """Refuses each IMEI with a wrong check digit; another authority decides on all others."""
+    """Refuses each IMEI with a wrong check digit; another authority decides on all others.
+
+    Device IDs of another form, such as a MEID, have no such digit.
+    """
 
     authority: IDeviceAuthority
 
     def admission(self, device_id: str) -> Admission:
         """See IDeviceAuthority."""
-        if not has_valid_check_digit(device_id):
+        if is_imei(device_id) and not has_valid_check_digit(device_id):
             return Admission.REFUSED
         return self.authority.admission(device_id)
 

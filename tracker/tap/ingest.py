@@ -96,7 +96,7 @@ class ServingOptions(RoleOptions):
         ("unknown-devices", None, "refuse", "Devices that are not in devices:allowed: refuse, or "
          "accept and count them. Requires --device-authority redis"),
         ("imei-check", None, "digits", "Check of an IMEI: digits (15 digits), or luhn (15 digits "
-         "with a valid check digit)."),
+         "with a valid check digit). Device IDs of another form are not checked."),
         OFFLINE,
         *((name, None, default, text) for name, default, text in options_of(Timing)),
         *((name, None, default, text) for name, default, text in options_of(Limits)),

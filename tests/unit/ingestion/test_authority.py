@@ -264,3 +264,10 @@ def test_next_authority_decides_about_a_right_check_digit(listed: Listed) -> Non
     assert checked.admission(ALLOWED) is SERVED
     assert checked.admission(UNKNOWN) is REFUSED
     assert listed.list.unknown_devices == 1
+
+
+@pytest.mark.parametrize(
+    "device_id", ["A10000429B6781", "99000085C0FFEE", "35630704244101", "3563070424410130", "X1"]
+)
+def test_check_digit_is_expected_of_imeis_only(device_id: str) -> None:
+    assert CheckedImei(EveryDevice()).admission(device_id) is SERVED
