@@ -70,16 +70,17 @@ def parse_listen(given: Iterable[str], vendors: Iterable[str]) -> tuple[Listen, 
     return tuple(result)
 
 
-def settings(cls: type[T], options: Mapping[str, Any]) -> T:
+def settings(cls: type[T], options: Mapping[str, Any], prefix: str = "") -> T:
     """Return an instance of a class of settings, each read from the option of the same name.
 
     :param cls: an attrs class whose fields are made by :mod:`tracker.settings`.
     :param options: option name → value.
-    :raises ConfigError: if a value is not a number or duration, or out of bounds.
+    :param prefix: see :func:`tracker.settings.option_name`.
+    :raises ConfigError: if a value is malformed, out of bounds, or a file that cannot be read.
     """
     result = cls()
     for attribute in fields(cls):  # type: ignore[arg-type]
-        name = option_name(attribute)
+        name = option_name(attribute, prefix)
         if options[name] is None:
             continue
         try:
@@ -101,19 +102,41 @@ def choice(options: Mapping[str, Any], name: str, *allowed: str) -> str:
     return value
 
 
-def files_by_model(given: Iterable[str]) -> dict[str, Path]:
-    """Parse the values of ``--names-map``, MODEL=FILE.
+def vendor_and_model(option: str, text: str, vendors: Iterable[str]) -> tuple[str, str]:
+    """Parse [VENDOR:]MODEL. Without a vendor it is a model of Teltonika.
 
-    :raises ConfigError: if a value is malformed, or a model is given twice.
+    :param option: the option and its value, for the error.
+    :param vendors: names of the installed vendors.
+    :raises ConfigError: if the vendor is not installed, or the model is missing.
     """
-    files: dict[str, Path] = {}
+    vendor, colon, model = text.rpartition(":")
+    if not model:
+        raise ConfigError(f"{option}: must be [VENDOR:]MODEL")
+    if colon and vendor not in (known := sorted(vendors)):
+        names = ", ".join(known)
+        raise ConfigError(f"{option}: unknown vendor {vendor!r} (installed: {names})")
+    return vendor or PINNED_VENDOR, model
+
+
+def files_by_model(given: Iterable[str], vendors: Iterable[str]) -> dict[tuple[str, str], Path]:
+    """Parse the values of ``--names-map``, [VENDOR:]MODEL=FILE.
+
+    :param vendors: names of the installed vendors.
+    :return: (vendor, model) → path of the file.
+    :raises ConfigError: if a value is malformed, its vendor is not installed, or a model is given
+        twice.
+    """
+    vendors = list(vendors)
+    files: dict[tuple[str, str], Path] = {}
     for text in given:
-        model, equals, file = text.partition("=")
-        if not (equals and model and file):
-            raise ConfigError(f"--names-map {text}: must be MODEL=FILE")
-        if model in files:
-            raise ConfigError(f"--names-map {text}: {model} is given twice")
-        files[model] = Path(file)
+        option = f"--names-map {text}"
+        name, equals, file = text.partition("=")
+        if not (equals and name and file):
+            raise ConfigError(f"{option}: must be [VENDOR:]MODEL=FILE")
+        key = vendor_and_model(option, name, vendors)
+        if key in files:
+            raise ConfigError(f"{option}: {key[1]} is given twice")
+        files[key] = Path(file)
     return files
 
 

@@ -438,7 +438,10 @@ class IInstance(Interface):
         """Stop notifying an observer that was given to :meth:`watch`."""
 
     def describe(device_id: str, data: bytes, kind: Traffic) -> dict[str, Any]:  # noqa: N805
-        """Decode a piece of a device's traffic; see :meth:`IVendor.describe`."""
+        """Decode a piece of a device's traffic; see :meth:`IVendor.describe`.
+
+        :return: the content; only ``hex``, the bytes, if the vendor of the device is unknown.
+        """
 
     def drain(seconds: float) -> Deferred[tuple[int, int]]:  # noqa: N805
         """Refuse new connections, and close all open ones, spread over ``seconds``.

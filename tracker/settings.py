@@ -1,9 +1,10 @@
-"""Settings that are numbers or durations: each is an option, checked at start."""
+"""Settings of a process or a vendor: each is an option, checked at start."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from attrs import Attribute, field, fields, validators
@@ -59,17 +60,58 @@ def optional(low: int, high: int, help: str) -> Any:  # noqa: A002
     return field(default=None, validator=check, metadata=metadata)
 
 
-def options_of(cls: type[Any]) -> list[tuple[str, Any, str]]:
-    """Return option name, default as in an option, and help text of each setting of a class."""
+def parsed(default: str, read: Callable[[str], Any], help: str) -> Any:  # noqa: A002
+    """Return an attrs field for a value that is written in a form of its own, like ``+02:00``.
+
+    :param default: as the option gives it.
+    :param read: returns the value for what the option gives; raises ValueError if that is not
+        valid. The message is one line.
+    :param help: help text of the option.
+    """
+    return field(default=read(default), metadata={"help": help, "read": read, "shown": default})
+
+
+def file(read: Callable[[str], Any], help: str) -> Any:  # noqa: A002
+    """Return an attrs field for the content of a file, which may be a secret; None without one.
+
+    The option gives only the path, because other users can read a process' arguments.
+
+    :param read: returns the value for the text of the file; raises ValueError if that is not
+        valid. The message is one line, without a secret.
+    :param help: help text of the option.
+    """
+    metadata = {"help": help, "read": partial(_content, read), "shown": None}
+    return field(default=None, repr=False, metadata=metadata)
+
+
+def options_of(cls: type[Any], prefix: str = "") -> list[tuple[str, Any, str]]:
+    """Return option name, default as in an option, and help text of each setting of a class.
+
+    :param prefix: see :func:`option_name`.
+    """
     return [
-        (option_name(attribute), attribute.metadata["shown"], attribute.metadata["help"])
+        (option_name(attribute, prefix), attribute.metadata["shown"], attribute.metadata["help"])
         for attribute in fields(cls)
     ]
 
 
-def option_name(attribute: Attribute[Any]) -> str:
-    """Return the name of the option for a setting."""
-    return attribute.name.replace("_", "-")
+def option_name(attribute: Attribute[Any], prefix: str = "") -> str:
+    """Return the name of the option for a setting.
+
+    :param prefix: start of the name, such as ``concox-`` for the settings of a vendor.
+    """
+    return prefix + attribute.name.replace("_", "-")
+
+
+def _content(read: Callable[[str], Any], path: str) -> Any:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _number(kind: type[float], text: str) -> float:

@@ -18,11 +18,30 @@ from tracker import __version__
 ROOT = Path(__file__).parents[2]
 
 
+#: A data file of a vendor, which no list names.
+ADDED = Path("tracker", "vendors", "acme", "tables", "reports.tsv")
+
+
+def files_of_the_tree() -> str:
+    """Return the names of all files of the working tree, each followed by a NUL."""
+    listed = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return "".join(f"{name}\0" for name in names.split("\0") if name and (ROOT / name).is_file())
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of what ``make dist`` builds."""
-    folder = tmp_path_factory.mktemp("dist")
-    dist = (str(ROOT / "packaging" / "dist.sh"), sys.executable, str(folder))
+    """Return the folder of what ``make dist`` builds from the tree with an added data file."""
+    tree, folder = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
+    copied = subprocess.run(
+        f"tar -c --null --files-from=- | tar -x -C {tree}",
+        cwd=ROOT, shell=True, input=files_of_the_tree(), text=True, check=False,
+    )  # fmt: skip
+    assert copied.returncode == 0
+    (tree / ADDED).parent.mkdir(parents=True)
+    (tree / ADDED).write_text("GTFRI\tposition\n")
+    subprocess.run(["git", "init", "--quiet", str(tree)], check=True)
+    dist = (str(tree / "packaging" / "dist.sh"), sys.executable, str(folder))
     ended = subprocess.run(dist, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return folder
@@ -62,14 +81,10 @@ def test_distributions_are_named_after_this_version(built: Path) -> None:
 
 
 def test_source_distribution_contains_every_file_of_the_tree(built: Path) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as opened:
         contained = {name.partition("/")[2] for name in opened.getnames()}
-    there = {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
+    there = set(files_of_the_tree().split("\0")) - {""}
     assert "setup.cfg" in there
     assert there <= contained
 
@@ -114,6 +129,12 @@ def test_wheel_contains_the_vendors_and_the_schema(installed: Path, tmp_path: Pa
     )
 
 
+def test_wheel_contains_data_files_of_vendors_without_a_list_of_them(installed: Path) -> None:
+    (site,) = (installed.parent / "lib").glob("python3.*/site-packages")
+    assert (site / ADDED).is_file()
+    assert (site / "tracker/vendors/teltonika/avl_ids.csv").is_file()
+
+
 def test_wheel_contains_the_files_of_the_console(installed: Path, tmp_path: Path) -> None:
     output = run_installed(
         installed, tmp_path, "python", "-c",
@@ -137,7 +158,8 @@ def test_wheel_contains_only_the_package_and_its_plugins(installed: Path) -> Non
     top = {line.split("/")[0] for line in record.read_text().splitlines()}
     assert {name for name in top if not name.endswith(".dist-info")} == {"..", "tracker", "twisted"}
     plugins = {path.name for path in (site / "twisted" / "plugins").glob("tracker_*.py")}
-    assert plugins == {"tracker_plugin.py", "tracker_teltonika.py"}
+    ours = {path.name for path in (ROOT / "twisted" / "plugins").glob("tracker_*.py")}
+    assert plugins == ours >= {"tracker_plugin.py", "tracker_teltonika.py"}
 
 
 def test_standalone_tac_file_runs(tmp_path: Path) -> None:

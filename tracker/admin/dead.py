@@ -48,9 +48,11 @@ def _stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that select the stream, which is passed as ``stream``."""
 
     @wraps(command)
-    def with_stream(*, vendor: str, stream: str | None, **others: Any) -> None:
-        name = (stream or _stream_of(vendor)).removesuffix(dead_letters(""))
-        command(stream=name, **others)
+    def with_stream(*, vendor: str | None, stream: str | None, **others: Any) -> None:
+        if vendor is not None and stream is not None:
+            raise click.UsageError("Give --vendor or --stream, not both.")
+        name = stream or _stream_of(vendor or config.PINNED_VENDOR)
+        command(stream=name.removesuffix(dead_letters("")), **others)
 
     decorated: Callable[..., Any] = with_stream
     for option in (
@@ -60,9 +62,7 @@ def _stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--vendor",
             metavar="NAME",
-            default=config.PINNED_VENDOR,
-            show_default=True,
-            help="Vendor whose stream is used.",
+            help=f"Vendor whose stream is used.  [default: {config.PINNED_VENDOR}]",
         ),
         redis_option,
     ):

@@ -15,6 +15,7 @@ from tracker.admin.vendors import vendor_names
 from tracker.config import ConfigError
 from tracker.errors import Refused, RunFailed, Unavailable
 from tracker.log.redis.heartbeats import advertised_streams
+from tracker.log.redis.ranges import read_range
 from tracker.observe.health import Condition
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress, redis_address
@@ -23,6 +24,7 @@ from tracker.redis.endpoint import redis_endpoint
 from tracker.redis.protocol import is_not_permitted
 from tracker.runtime.run import run
 from tracker.untrusted import listed, shown
+from tracker.vendors.installed import installed_vendors
 
 _START: Final = "Start it, or give its address: --redis or REDIS_URL."
 _CHECK: Final = "Check its address: --redis or REDIS_URL."
@@ -89,6 +91,25 @@ def configured_streams() -> dict[str, str]:
         return config.process_streams(os.environ, vendor_names())
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
+
+
+async def stream_vendor(redis: RedisConnection, stream: str) -> str | None:
+    """Return the vendor of the positions in a stream; None if nothing tells.
+
+    It is the vendor for which processors with this environment read the stream, else the only one
+    whose name is a part of the stream's name, as in ``telemetry:teltonika``, else the only one that
+    has the codec of the first entry.
+    """
+    configured = configured_streams()
+    if stream in configured:
+        return configured[stream]
+    vendors = installed_vendors().values()
+    named = [vendor.name for vendor in vendors if vendor.name in stream.split(":")]
+    if not named:
+        for entry in await read_range(redis, stream, "-", "+", count=1):
+            codec = entry.fields.get(b"codec", b"").decode(errors="replace")
+            named = [vendor.name for vendor in vendors if codec in vendor.codecs]
+    return named[0] if len(named) == 1 else None
 
 
 async def known_streams(redis: RedisConnection) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Final
 import click
 from attrs import asdict, define, field
 
-from tracker import config
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import clock_options, redis_option
 from tracker.admin.redis import run_with_redis
@@ -41,10 +40,10 @@ _INTERVAL: Final = 0.5
 @click.option("--names", is_flag=True,
               help="Also name the attributes of all positions anew; requires Redis, for the models "
               "of devices.")  # fmt: skip
-@click.option("--names-map", "files", metavar="MODEL=FILE", multiple=True,
+@click.option("--names-map", "files", metavar="[VENDOR:]MODEL=FILE", multiple=True,
               help="Use names from a CSV file for a model, as the processor does; may be "
               "repeated.")  # fmt: skip
-@click.option("--default-model", metavar="MODEL",
+@click.option("--default-model", metavar="[VENDOR:]MODEL",
               help="Model of devices that are not in devices:models, as for the "
               "processor.")  # fmt: skip
 @redis_option
@@ -79,7 +78,7 @@ def repair(
     if default_model is not None and not names:
         raise click.UsageError("--default-model requires --names.")
     try:
-        namings = namings_of(config.files_by_model(files), default_model) if names else {}
+        namings = namings_of(files, default_model) if names else {}
     except ConfigError as error:
         raise click.UsageError(f"{str(error).rstrip('.')}.") from None
     models = _models(url) if names else {}

@@ -12,10 +12,10 @@ from typing import Any, Final
 import click
 from attrs import define, field
 
-from tracker import config
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import clock_options, redis_option
-from tracker.admin.redis import configured_streams, no_such_stream, run_with_redis
+from tracker.admin.redis import no_such_stream, run_with_redis, stream_vendor
+from tracker.admin.vendors import check_vendor, vendor_names
 from tracker.clock import DEFAULT_CLOCKS, ClockRule
 from tracker.errors import Refused, RunFailed
 from tracker.interfaces import (
@@ -36,7 +36,7 @@ from tracker.processing.decoding import stored_position
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.storage.sinks import KINDS, make_sink
-from tracker.untrusted import MAX_LINE, shown
+from tracker.untrusted import MAX_LINE, listed, shown
 from tracker.wording import counted
 
 _PAGE: Final = 1000
@@ -70,6 +70,8 @@ class _TimeOrId(click.ParamType):  # type: ignore[type-arg]
 @click.command()
 @redis_option
 @click.option("--stream", required=True, metavar="NAME", help="Name of the stream.")
+@click.option("--vendor", metavar="NAME", help="Vendor of the positions.  "
+              "[default: as the stream's name or first entry tells]")  # fmt: skip
 @click.option("--from", "first", type=_TimeOrId(), default="0",
               help="First entry: the time when it was appended (UTC unless it has an offset), or "
               "its ID.  [default: the first entry]")  # fmt: skip
@@ -81,6 +83,7 @@ def replay(
     *,
     url: str | None,
     stream: str,
+    vendor: str | None,
     first: str,
     last: str | None,
     sink_url: str,
@@ -102,16 +105,18 @@ def replay(
       tracker-admin replay --stream telemetry:teltonika --from 2026-11-22T10:00:00Z \
         --sink sqlite:/var/lib/tracker/positions.sqlite
     """
+    if vendor is not None:
+        check_vendor(vendor)
 
     async def request(reactor: Reactor, redis: RedisConnection) -> int:
-        vendor = configured_streams().get(stream, config.PINNED_VENDOR)
         ends = await _ends(redis, stream, first, last)
+        its_vendor = await _vendor(redis, stream, vendor)
         try:
             sink = make_sink(reactor, sink_url, clocks=clocks)
         except ValueError as error:
             raise click.UsageError(f"--sink: {error}") from None
         now = iso_milliseconds(int(reactor.seconds() * 1000))
-        replayed = Replay(sink, vendor, sink_url == "jsonlines:-", clocks=clocks, now=now)
+        replayed = Replay(sink, its_vendor, sink_url == "jsonlines:-", clocks=clocks, now=now)
         try:
             await _open(sink)
             if ends is not None:
@@ -127,6 +132,23 @@ def replay(
         return 1 if replayed.bad else 0
 
     run_with_redis(url, request)
+
+
+async def _vendor(redis: RedisConnection, stream: str, given: str | None) -> str:
+    """Return the vendor of the positions in a stream.
+
+    :param given: the value of ``--vendor``.
+    :raises click.UsageError: if it is unknown, or another one than the stream tells.
+    """
+    found = await stream_vendor(redis, stream)
+    if found is None and given is None:
+        names = listed(vendor_names())
+        raise click.UsageError(f"Vendor of stream {shown(stream)} unknown. Add --vendor: {names}.")
+    if None not in (found, given) and found != given:
+        raise click.UsageError(
+            f"--vendor {given}: the positions in {shown(stream)} are of {found}."
+        )
+    return found or given or ""
 
 
 @define

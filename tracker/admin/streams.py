@@ -8,10 +8,9 @@ from typing import Any, Final
 
 import click
 
-from tracker import config
 from tracker.admin.options import output_option, redis_option
 from tracker.admin.output import Column, Kind, show_rows
-from tracker.admin.redis import configured_streams, run_with_redis
+from tracker.admin.redis import configured_streams, run_with_redis, stream_vendor
 from tracker.durations import format_duration
 from tracker.errors import Refused, RunFailed
 from tracker.keys import PROCESSOR_GROUP, dead_letters
@@ -108,7 +107,7 @@ async def _row(
 @click.argument("stream", metavar="STREAM")
 @click.option("--to", "target", metavar="NAME", help="Stream that gets the entries; a processor "
               "with this environment must read it.  "
-              f"[default: the stream of {config.PINNED_VENDOR}]")  # fmt: skip
+              "[default: the stream of the same vendor]")  # fmt: skip
 def adopt(*, url: str | None, stream: str, target: str | None) -> None:
     r"""Move the entries of a stranded stream to one that processors read.
 
@@ -125,10 +124,7 @@ def adopt(*, url: str | None, stream: str, target: str | None) -> None:
     if not is_stream_name(stream):
         raise click.UsageError(f"Invalid name of a stream: '{shown(stream)}'.")
     configured = configured_streams()
-    target = target or next(
-        name for name, vendor in configured.items() if vendor == config.PINNED_VENDOR
-    )
-    if target not in configured:
+    if target is not None and target not in configured:
         names = ", ".join(configured)
         raise click.UsageError(
             f"--to {shown(target)}: processors with this environment read {names}."
@@ -138,10 +134,11 @@ def adopt(*, url: str | None, stream: str, target: str | None) -> None:
 
     async def request(reactor: Reactor, redis: RedisConnection) -> int:
         entries = await _adoptable(redis, stream)
+        to = await _target(redis, stream, target)
         moved = 0
         try:
             with click.progressbar(length=entries, label="Adopting", file=sys.stderr) as bar:
-                async for count in move_all(redis, stream, target):
+                async for count in move_all(redis, stream, to):
                     moved += count
                     bar.update(count)
         except Refused as error:
@@ -152,11 +149,33 @@ def adopt(*, url: str | None, stream: str, target: str | None) -> None:
         reason = await delete_empty(redis, stream, PROCESSOR_GROUP)
         rest = f"not deleted: {reason}" if reason else "deleted"
         click.echo(
-            f"{counted(moved, 'entry', 'entries')} moved to {shown(target)}; {shown(stream)} {rest}"
+            f"{counted(moved, 'entry', 'entries')} moved to {shown(to)}; {shown(stream)} {rest}"
         )
         return 0
 
     run_with_redis(url, request)
+
+
+async def _target(redis: RedisConnection, stream: str, given: str | None) -> str:
+    """Return the stream that gets the entries of a stranded stream.
+
+    :param given: the value of ``--to``, one of the configured streams.
+    :raises click.UsageError: if it is unknown, or has positions of another vendor.
+    """
+    configured = configured_streams()
+    vendor = await stream_vendor(redis, stream)
+    if given is None:
+        given = next((name for name, its in configured.items() if its == vendor), None)
+    if given is None:
+        raise click.UsageError(
+            f"Vendor of stream {shown(stream)} unknown. Add --to: {listed(configured)}."
+        )
+    if vendor not in (None, configured[given]):
+        raise click.UsageError(
+            f"--to {given}: the positions in {shown(stream)} are of {vendor}, not of "
+            f"{configured[given]}."
+        )
+    return given
 
 
 async def _adoptable(redis: RedisConnection, stream: str) -> int:

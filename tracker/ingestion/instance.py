@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.application.service import IService, Service
@@ -56,6 +57,8 @@ class Instance(Service):
         self._delivery = delivery
         self._drain = Drain(clock, gateways.values(), delivery, ports)
         self._observers: dict[str, list[Observer]] = {}
+        self._last_heard: dict[str, IVendor] = {}
+        """Watched device → the vendor of its last event."""
         self._drains: set[Deferred[tuple[int, int]]] = set()
 
     def startService(self) -> None:
@@ -116,15 +119,16 @@ class Instance(Service):
         observers.append(observer)
         if len(observers) == 1:
 
-            def notify_all(kind: Traffic, data: bytes) -> None:
+            def notify_all(vendor: IVendor, kind: Traffic, data: bytes) -> None:
+                self._last_heard[device_id] = vendor
                 for one in list(observers):
                     try:
                         one(kind, data)
                     except Exception:  # noqa: BLE001 - must not end the device's connection
                         self._log.failure("observer of {device} failed", device=device_id)
 
-            for gateway in self._gateways.values():
-                gateway.watch(device_id, notify_all)
+            for vendor, gateway in self._gateways.items():
+                gateway.watch(device_id, partial(notify_all, vendor))
         return self._connection(device_id) is not None
 
     def unwatch(self, device_id: str, observer: Observer) -> None:
@@ -135,14 +139,17 @@ class Instance(Service):
         observers.remove(observer)
         if not observers:
             del self._observers[device_id]
+            self._last_heard.pop(device_id, None)
             for gateway in self._gateways.values():
                 gateway.watch(device_id, None)
 
     def describe(self, device_id: str, data: bytes, kind: Traffic) -> dict[str, Any]:
         """See IInstance."""
-        found = self._connection(device_id)
-        vendor = next(iter(self._gateways)) if found is None else found[0]
-        return vendor.describe(data, kind)
+        # The connection of an event may have ended, and the device may be another vendor's by now.
+        vendor = self._last_heard.get(device_id)
+        if vendor is None and (found := self._connection(device_id)) is not None:
+            vendor = found[0]
+        return {"hex": data.hex()} if vendor is None else vendor.describe(data, kind)
 
     def drain(self, seconds: float) -> Deferred[tuple[int, int]]:
         """See IInstance."""

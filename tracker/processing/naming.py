@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from tracker.config import ConfigError
+from tracker.config import ConfigError, files_by_model, vendor_and_model
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import INaming, StoredPosition, UnknownModel
 from tracker.keys import DEVICE_MODELS
@@ -95,24 +94,34 @@ async def read_models(redis: RedisConnection) -> Mapping[str, str]:
     return mapping([field[:MAX_SHOWN].decode(errors="replace") for field in fields])
 
 
-def namings_of(files: Mapping[str, Path] | None, default_model: str | None) -> dict[str, INaming]:
+def namings_of(given: Iterable[str] | None, default_model: str | None) -> dict[str, INaming]:
     """Return vendor → naming of its attributes.
 
-    :param files: model → file with names, see ``--names-map``; None if the role lacks the option.
-    :param default_model: see ``--default-model``.
-    :raises ConfigError: if the model is unknown, or a file is not valid.
+    :param given: the values of ``--names-map``; None if the role lacks the option.
+    :param default_model: the value of ``--default-model``.
+    :raises ConfigError: if a value is malformed, a model is unknown, or a file is not valid.
     """
+    vendors = installed_vendors()
+    files = files_by_model(given or (), vendors)
+    defaults = {}
+    if default_model is not None:
+        name, model = vendor_and_model(f"--default-model {default_model}", default_model, vendors)
+        defaults[name] = model
     namings: dict[str, INaming] = {}
-    for vendor in installed_vendors().values():
+    for name, vendor in vendors.items():
+        own = {model: file for (its, model), file in files.items() if its == name}
         try:
-            naming = vendor.buildNaming(files or {}, default_model)
+            naming = vendor.buildNaming(own, defaults.get(name))
         except UnknownModel as error:
-            more = "" if files is None else f", or add a list with --names-map {default_model}=FILE"
+            more = "" if given is None else f", or add a list with --names-map {default_model}=FILE"
             raise ConfigError(f"--default-model {error}{more}.") from None
         except OSError as error:
             raise ConfigError(f"--names-map: {error.filename}: {error.strerror}") from None
         except ValueError as error:
             raise ConfigError(f"--names-map: {error}") from None
         if naming is not None:
-            namings[vendor.name] = naming
+            namings[name] = naming
+        elif own or name in defaults:
+            option = "--names-map" if own else "--default-model"
+            raise ConfigError(f"{option}: {name} has no names of attributes")
     return namings

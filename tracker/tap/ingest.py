@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -70,7 +70,37 @@ _CONTROL = (
 )
 
 
-class ServingOptions(RoleOptions):
+class _VendorOptions:
+    """The options of the installed vendors, which are looked up when the options are read."""
+
+    def __iter__(self) -> Iterator[tuple[str, None, Any, str]]:
+        for vendor in installed_vendors().values():
+            if vendor.settings is not None:
+                for name, default, text in options_of(vendor.settings, f"{vendor.name}-"):
+                    yield name, None, default, text
+
+
+class _VendorRole(RoleOptions):
+    """Options of the vendors whose devices are served."""
+
+    optParameters: ClassVar[Any] = _VendorOptions()
+
+    def settings_of(self, vendor: IVendor, served: bool) -> Any:
+        """Return the settings of a vendor; None if it has none.
+
+        :param served: True if ``--listen`` names the vendor.
+        :raises ConfigError: if a value is not valid, or is given for a vendor without a port.
+        """
+        if vendor.settings is None:
+            return None
+        prefix = f"{vendor.name}-"
+        for name, default, _ in options_of(vendor.settings, prefix):
+            if not served and self[name] != default:
+                raise ConfigError(f"--{name} requires --listen {vendor.name}=ENDPOINT")
+        return config.settings(vendor.settings, self, prefix)
+
+
+class ServingOptions(_VendorRole):
     """Options of roles that serve devices."""
 
     default_listen = config.DEFAULT_LISTEN
@@ -136,17 +166,21 @@ class ServingOptions(RoleOptions):
         limits = config.settings(Limits, self)
         given = self["listen"] or [self.default_listen]
         proxies = self.proxies()
+        listens = config.parse_listen(given, vendors)
+        served = {listen.vendor for listen in listens}
+        settings = {name: self.settings_of(one, name in served) for name, one in vendors.items()}
         ports = [
             _port(
                 reactor,
                 listen,
                 vendor=vendors[listen.vendor],
+                settings=settings[listen.vendor],
                 client_ca=self["tls-client-ca"],
                 proxies=proxies,
                 limits=limits,
                 abort=abort,
             )
-            for listen in config.parse_listen(given, vendors)
+            for listen in listens
         ]
         endpoints = [text.partition("=")[2] for text in given]
         if proxies and not any(text.startswith("haproxy:") for text in endpoints):
@@ -288,6 +322,7 @@ def _port(
     listen: config.Listen,
     *,
     vendor: IVendor,
+    settings: Any,
     client_ca: str | None,
     proxies: Sequence[Network],
     limits: Limits,
@@ -307,6 +342,10 @@ def _port(
         raise ConfigError(
             f"{name}: haproxy: must be followed by {', '.join(others)} or {last}, not {kind!r}"
         )
+    transport = "udp" if kind == "udp" else "tcp"
+    if transport not in vendor.transports:
+        used = " and ".join(sorted(vendor.transports))
+        raise ConfigError(f"{name}: devices of {vendor.name} use {used}, not {transport}")
     if proxied and not proxies:
         raise ConfigError(f"{name}: no proxy is named. Add --proxy ADDRESS for each one.")
     endpoint: Any
@@ -331,7 +370,7 @@ def _port(
         if proxied:
             timeout = min(HEADER_TIMEOUT, limits.login_timeout)
             listened = _proxied(endpoint, proxies, gateway, clock=reactor, timeout=timeout)
-        return Listener(name, listened, build(gateway, limits, reactor, None), abort)
+        return Listener(name, listened, build(gateway, limits, reactor, settings), abort)
 
     return Port(vendor, listener)
 

@@ -45,7 +45,7 @@ class StoringOptions(RoleOptions):
         super().__init__()
 
     def opt_names_map(self, value: str) -> None:
-        """Use names from a CSV file for a model: MODEL=FILE; requires --names; may be repeated."""
+        """Names of a model from a CSV file: [VENDOR:]MODEL=FILE; needs --names; may be repeated."""
         self["names-map"].append(value)
 
     def namings(self) -> dict[str, INaming] | None:
@@ -59,7 +59,7 @@ class StoringOptions(RoleOptions):
             if self["default-model"] is not None:
                 raise ConfigError("--default-model requires --names")
             return None
-        return namings_of(config.files_by_model(self["names-map"]), self["default-model"])
+        return namings_of(self["names-map"], self["default-model"])
 
 
 class ProcessOptions(StoringOptions):

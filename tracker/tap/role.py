@@ -52,7 +52,8 @@ DEFAULT_MODEL = (
     "default-model",
     None,
     None,
-    "Model for naming the attributes of devices that are not in devices:models, such as FMB920. "
+    "[VENDOR:]MODEL for naming the attributes of devices that are not in devices:models, such as "
+    "FMB920. "
     "[default: only names on which all models agree]",
 )
 

@@ -305,7 +305,8 @@ def test_streams_that_must_not_be_adopted_are_refused(redis: RedisServer) -> Non
     ):
         assert reason in admin(redis, "streams", "adopt", stream, code=code)
     output = admin(redis, "streams", "adopt", "mine", "--to", "other", code=2)
-    assert f"--to other: processors with this environment read {STREAM}." in output
+    assert "--to other: processors with this environment read " in output
+    assert STREAM in output
     assert redis.client.xlen("read") == redis.client.xlen("written") == 2
 
 

@@ -258,8 +258,24 @@ def test_traffic_is_described_by_the_vendor_of_the_device(bench: Bench) -> None:
     bench.login(OTHER, "other")
     describe = bench.instance.describe
     assert describe(OTHER, b"\x01", Traffic.SENT) == {"other": "01", "kind": "sent"}
-    # A device that has disconnected is described by any vendor.
-    assert describe(THIRD, b"\x01", Traffic.SENT) == {"teltonika": "01", "kind": "sent"}
+    # The vendor of a device that never connected is not known.
+    assert describe(THIRD, b"\x01", Traffic.SENT) == {"hex": "01"}
+
+
+def test_traffic_of_a_device_that_has_left_is_described_by_its_vendor(bench: Bench) -> None:
+    described: list[dict[str, Any]] = []
+
+    def observe(kind: Traffic, data: bytes) -> None:
+        described.append(bench.instance.describe(OTHER, data, kind))
+
+    bench.instance.watch(OTHER, observe)
+    connection = bench.login(OTHER, "other")
+    assert connection.observer is not None
+    connection.close()
+    connection.observer(Traffic.SENT, b"\x01")
+    assert described[-1] == {"other": "01", "kind": "sent"}
+    bench.instance.unwatch(OTHER, observe)
+    assert bench.instance.describe(OTHER, b"\x01", Traffic.SENT) == {"hex": "01"}
 
 
 def test_instance_drops_the_connection_of_a_device(bench: Bench) -> None:

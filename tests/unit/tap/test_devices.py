@@ -10,6 +10,7 @@ from twisted.application.service import IService, IServiceCollection
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from tests.certificates import certify, key_of
+from tests.unit import plainvendor
 from tests.unit.tap.test_tap import service
 from tracker.ingestion.authority import AllowList
 from tracker.net.listener import Listener
@@ -207,7 +208,12 @@ def test_unreadable_authorities_are_reported(
     ("arguments", "expected"),
     [
         (("--names-map", "FMB920=x.csv"), "--names-map requires --names"),
-        (("--names", "--names-map", "FMB920"), "must be MODEL=FILE"),
+        (("--names", "--names-map", "FMB920"), "must be [VENDOR:]MODEL=FILE"),
+        (("--names", "--names-map", "A=x", "--names-map", "teltonika:A=y"), "A is given twice"),
+        (("--names", "--names-map", "acme:=x"), "--names-map acme:=x: must be [VENDOR:]MODEL"),
+        (("--names", "--names-map", "unknown:A=x"), "unknown:A=x: unknown vendor 'unknown'"),
+        (("--names", "--names-map", "acme:A=x"), "--names-map: acme has no names of attributes"),
+        (("--names", "--default-model", "acme:A"), "--default-model: acme has no names of"),
         (("--names", "--names-map", "A=x", "--names-map", "A=y"), "given twice"),
         (("--names", "--names-map", "FMB920=missing.csv"), "missing.csv"),
         (("--names", "--names-map", "FMB920=bad.csv"), "bad.csv: column 'id' is missing"),
@@ -221,8 +227,12 @@ def test_unreadable_authorities_are_reported(
     ],
 )
 def test_invalid_option_of_names_is_reported_in_one_line(
-    role: tuple[str, ...], arguments: tuple[str, ...], expected: str
+    monkeypatch: pytest.MonkeyPatch,
+    role: tuple[str, ...],
+    arguments: tuple[str, ...],
+    expected: str,
 ) -> None:
+    plainvendor.install(monkeypatch)
     Path("bad.csv").write_text("a,b\n1,2\n")
     Path("worse.csv").write_text("id,name,size,signed,multiplier,unit,models\n1,a,b,c,d,e,f\n")
     assert expected in usage_error(*role, *arguments)
@@ -233,11 +243,15 @@ def test_invalid_option_of_names_is_reported_in_one_line(
     [
         ("--names",),
         ("--names", "--names-map", "A=a.csv", "--default-model", "A"),
+        ("--names", "--names-map", "teltonika:A=a.csv", "--default-model", "teltonika:A"),
         ("--names", "--default-model", "fmb920"),
         (),
     ],
 )
-def test_attributes_are_named_only_with_option_names(arguments: tuple[str, ...]) -> None:
+def test_attributes_are_named_only_with_option_names(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    plainvendor.install(monkeypatch)
     Path("a.csv").write_text("id,name,size,signed,multiplier,unit,models\n1,A,1,0,1,,x\n")
     found = part_types("process", "--sink", "sqlite:x", *arguments)
     assert (Namer in found) is bool(arguments)
