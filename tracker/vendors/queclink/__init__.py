@@ -1,0 +1,1 @@
+"""The @Track protocol of Queclink: the ASCII and the HEX encoding."""
