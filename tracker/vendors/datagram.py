@@ -23,7 +23,14 @@ from tracker.interfaces import Admission, IGateway, IPeer, NotAppended, Rejectio
 from tracker.limits import Limits
 from tracker.outcomes import Rejected
 from tracker.vendors.budget import Source
-from tracker.vendors.dialect import Append, DatagramDialect, Notice, OpenedDatagram
+from tracker.vendors.dialect import (
+    Append,
+    DatagramDialect,
+    Notice,
+    OpenedDatagram,
+    ProtocolError,
+    Reply,
+)
 from tracker.vendors.gate import DatagramGate
 from tracker.vendors.rejections import rejection
 
@@ -164,9 +171,11 @@ class DatagramPort(DatagramProtocol):
         for step in self._dialect.handle(opened, self._clock.seconds()):
             if isinstance(step, Append):
                 self._append(step, key, addr)
+            elif isinstance(step, Reply):
+                self._acknowledge(step.data, addr)
             elif isinstance(step, Notice):
                 self._gateway.noticed(sender, step.text)
-            else:
+            elif isinstance(step, ProtocolError):
                 self._gateway.rejected(sender, step.reason, step.kind)
 
     def _append(self, step: Append, key: _Key, addr: Source) -> None:
@@ -184,7 +193,7 @@ class DatagramPort(DatagramProtocol):
         self._gateway.publish(step.entries).addCallbacks(appended, not_appended)
 
     def _acknowledge(self, ack: bytes, addr: Source) -> None:
-        if self.transport is not None:
+        if ack and self.transport is not None:
             self._gateway.tally.bytes_sent += len(ack)
             with suppress(OSError):  # a forged address, or a full queue
                 self.transport.write(ack, addr)

@@ -13,7 +13,7 @@ an ``ack``, and a reply ``after_durable``, leave only after the log has confirme
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 from tracker.command import Answer, CommandFrame
 from tracker.interfaces import Rejection
@@ -107,7 +107,7 @@ class ProtocolError(NamedTuple):
 
 Step = LogIn | Append | AppendDetached | Reply | CommandAnswer | Notice | ProtocolError
 #: A step for a datagram.
-DatagramStep = Append | Notice | ProtocolError
+DatagramStep = Append | Reply | CommandAnswer | Notice | ProtocolError
 
 FrameT = TypeVar("FrameT")
 
@@ -210,8 +210,14 @@ class OpenedDatagram(NamedTuple):
 class DatagramDialect(Protocol):
     """The server's side of a vendor's protocol over datagrams, for one port.
 
+    Vendors inherit from it.
+
     The sender of a datagram may be forged, so a dialect must not store anything about it.
     """
+
+    takes_commands: ClassVar[bool] = False
+    """True if devices take commands as datagrams, sent to the address from which they were last
+    heard. A peer that forges a datagram of a device then receives the device's commands."""
 
     def open(self, datagram: bytes) -> Decoded[OpenedDatagram] | Rejected:
         """Decode the header of a datagram, but not its content.
@@ -221,9 +227,18 @@ class DatagramDialect(Protocol):
         """
 
     def handle(self, opened: OpenedDatagram, now: float) -> Sequence[DatagramStep]:
-        """Return the steps for a datagram; the ``ack`` of its ``Append`` is the reply.
+        """Return the steps for a datagram.
 
-        Not called for a repetition, which gets the same reply again.
+        At most one of them is an ``Append``, whose ``ack`` is the reply, or a ``Reply``, which is
+        sent at once and is not ``after_durable``. Each may be empty. Not called for a repetition of
+        a datagram with an ``Append``, which gets the same ACK again.
 
         :param now: seconds since 1970 (UTC).
         """
+
+    def command(self, device_id: str, content: bytes, codec: str) -> CommandFrame:
+        """Encode a command to a device; called only if the dialect :attr:`takes_commands`.
+
+        See :meth:`Dialect.command`; the frame is one datagram.
+        """
+        raise ValueError("the device takes no commands over UDP")

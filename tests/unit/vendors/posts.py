@@ -18,7 +18,14 @@ from tracker.limits import Limits
 from tracker.outcomes import Decoded, Rejected
 from tracker.position import Entry
 from tracker.vendors.datagram import DatagramPort
-from tracker.vendors.dialect import Append, DatagramStep, Notice, OpenedDatagram, ProtocolError
+from tracker.vendors.dialect import (
+    Append,
+    DatagramDialect,
+    DatagramStep,
+    Notice,
+    OpenedDatagram,
+    ProtocolError,
+)
 
 ADDRESS: Final = ("192.0.2.7", 40_001)
 OTHER_ADDRESS: Final = ("198.51.100.9", 7)
@@ -28,7 +35,7 @@ DEVICE: Final = "device-1"
 BuildPort = Callable[[FakeGateway, Limits, Clock], DatagramPort]
 
 
-class PostDialect:
+class PostDialect(DatagramDialect):
     """The dialect of these devices."""
 
     def open(self, datagram: bytes) -> Decoded[OpenedDatagram] | Rejected:

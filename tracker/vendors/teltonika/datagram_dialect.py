@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 
 from tracker.limits import Limits
 from tracker.outcomes import Decoded, Rejected
-from tracker.vendors.dialect import Append, DatagramStep, Notice, OpenedDatagram, ProtocolError
+from tracker.vendors.dialect import (
+    Append,
+    DatagramDialect,
+    DatagramStep,
+    Notice,
+    OpenedDatagram,
+    ProtocolError,
+)
 from tracker.vendors.rejections import rejection
 from tracker.vendors.teltonika.datagram import decode_datagram, encode_ack
 from tracker.vendors.teltonika.layouts import Layouts
@@ -21,7 +28,7 @@ from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader
 
 
-class TeltonikaDatagramDialect:
+class TeltonikaDatagramDialect(DatagramDialect):
     """The server's side of the protocol, for one UDP port.
 
     :param on_truncated: called for each message that is truncated because of its length.
