@@ -12,7 +12,7 @@ from attrs import evolve, fields, frozen
 
 from tracker.durations import MAX_DURATION, check_bounds, parse_duration
 from tracker.keys import TELEMETRY_TEMPLATE, telemetry_stream
-from tracker.settings import option_name
+from tracker.settings import option_name, parse_size
 
 #: The vendor whose stream ``REDIS_TELEMETRY_STREAM`` names.
 PINNED_VENDOR: Final = "teltonika"
@@ -27,8 +27,6 @@ DEFAULT_RETAIN: Final = "24h"
 DEFAULT_RETAIN_BYTES: Final = "1G"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SIZE: Final = re.compile(r"([0-9]{1,12})([kMG]?)")
-_SHIFT: Final = {"": 0, "k": 10, "M": 20, "G": 30}
 _MIN_BYTES: Final = 1 << 20
 
 Environment = Mapping[str, str]
@@ -166,10 +164,13 @@ def size(option: str, text: str) -> int | None:
     """
     if text == "none":
         return None
-    found = _SIZE.fullmatch(text)
-    if found is None or (size := int(found[1]) << _SHIFT[found[2]]) < _MIN_BYTES:
+    try:
+        found = parse_size(text)
+    except ValueError:
+        found = 0
+    if found < _MIN_BYTES:
         raise ConfigError(f"{option}: must be like 512M or 2G, at least 1M, or none, not {text!r}")
-    return size
+    return found
 
 
 def sink_url(given: str | None, environ: Environment) -> str:

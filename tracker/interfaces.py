@@ -16,6 +16,7 @@ from zope.interface import Attribute, Interface
 
 from tracker.command import Answer, Command, CommandFrame
 from tracker.extra import NO_EXTRA, Extra
+from tracker.kept import KeptMemory
 from tracker.limits import Limits
 from tracker.position import Entry, Position
 
@@ -285,6 +286,8 @@ class Tally:
     """Number of times that a connection was held because its budget of work was used up."""
     paused_for_messages: int = 0
     """Number of times that a connection was held because it was over its rate of messages."""
+    paused_for_memory: int = 0
+    """Number of times that a connection was held because the kept memory was used up."""
     truncated: int = 0
     """Messages that were too long to be stored whole."""
 
@@ -310,6 +313,7 @@ class IGateway(Interface):
     """The way from the sockets of one vendor's devices into the log."""
 
     tally: Tally = Attribute("Counters that connections and ports update directly.")
+    kept: KeptMemory = Attribute("Memory of the instance for what outlives its connection.")
 
     def admits(address: IAddress | None) -> bool:  # noqa: N805
         """Reserve a slot for a connection from this address; return False if none is free.
@@ -337,10 +341,12 @@ class IGateway(Interface):
     def publish_detached(entries: Sequence[Entry]) -> Deferred[None] | None:  # noqa: N805
         """Append entries that the device never repeats; the append outlives the connection.
 
+        They use :attr:`kept` until then. Do not call it while that is used up, except for a frame
+        that is being handled already.
+
         :return: fires when the log has confirmed the entries; fails with :class:`NotAppended` if
-            this process stops trying to append them. None if too many bytes are under way
-            already, or the instance is stopping: then call :meth:`publish`, and handle no later
-            frame until it fires.
+            this process stops trying to append them. None if the instance is stopping: then call
+            :meth:`publish`, and handle no later frame until it fires.
         """
 
     def when_log_confirms() -> Deferred[None] | None:

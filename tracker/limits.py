@@ -6,7 +6,7 @@ from typing import Final
 
 from attrs import frozen
 
-from tracker.settings import duration, optional, setting
+from tracker.settings import duration, optional, setting, size
 
 #: Default of ``--message-bytes``: maximum number of bytes of a message that are stored.
 MESSAGE_BYTES: Final = 8192
@@ -83,6 +83,14 @@ class Limits:
         1 << 20,
         "Maximum number of bytes of a message that are stored. A longer message is truncated, and "
         "its full length is stored.",
+    )
+    kept_memory: int = size(
+        64 << 20,
+        1 << 20,
+        1 << 36,
+        "Maximum memory for entries that devices never send again, until Redis has confirmed them. "
+        "When it is used up, connections with further ones are not read. Unread frames of ended "
+        "connections may use as much again.",
     )
     peer_work: float = setting(
         0.05,

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from attrs import Attribute, field, fields, validators
 
 from tracker.durations import check_bounds, format_duration, parse_duration
+
+_SIZE: Final = re.compile(r"([0-9]{1,12})([kMG]?)")
+_SHIFT: Final = {"G": 30, "M": 20, "k": 10, "": 0}
+
+
+def parse_size(text: str) -> int:
+    """Parse a number of bytes, optionally with ``k``, ``M`` or ``G`` (powers of 1,024).
+
+    :raises ValueError: if the text is malformed.
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"must be a size like 512M or 2G, not {text!r}")
+    return int(found[1]) << _SHIFT[found[2]]
+
+
+def format_size(value: int) -> str:
+    """Return a number of bytes as :func:`parse_size` reads it."""
+    unit = next(unit for unit, shift in _SHIFT.items() if value >> shift << shift == value)
+    return f"{value >> _SHIFT[unit]}{unit}" if value else "0"
 
 
 def setting(default: float, low: float, high: float, help: str) -> Any:  # noqa: A002
@@ -25,6 +46,21 @@ def setting(default: float, low: float, high: float, help: str) -> Any:  # noqa:
         validator=_between(low, high),
         metadata={"help": help, "read": read, "shown": default},
     )
+
+
+def size(default: int, low: int, high: int, help: str) -> Any:  # noqa: A002
+    """Return an attrs field for a number of bytes, which the option gives like ``64M``.
+
+    The arguments are those of :func:`setting`.
+    """
+
+    def check(instance: Any, attribute: Attribute[Any], value: int) -> None:
+        if not low <= value <= high:
+            low_, high_ = format_size(low), format_size(high)
+            raise ValueError(f"must be between {low_} and {high_}, not {format_size(int(value))}")
+
+    metadata = {"help": help, "read": parse_size, "shown": format_size(default)}
+    return field(default=default, validator=check, metadata=metadata)
 
 
 def duration(

@@ -22,6 +22,7 @@ from tracker.commands.shared import Timing
 from tracker.control.pool import Credentials
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.service import Commands, Devices, ingest_role
+from tracker.kept import KeptMemory
 from tracker.limits import Limits
 from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Health
@@ -91,6 +92,7 @@ def ingesting(redis: RedisServer) -> Running:
             devices=Devices(),
             commands=Commands(Timing()),
             limiter=ConnectionLimiter(reactor, Limits()),
+            kept=KeptMemory(Limits().kept_memory),
             health=health,
             abort=abort,
         )

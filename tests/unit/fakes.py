@@ -29,6 +29,7 @@ from tracker.interfaces import (
     Tally,
     Traffic,
 )
+from tracker.kept import KeptMemory
 from tracker.log.entries import entry_order
 from tracker.position import Entry
 
@@ -39,6 +40,7 @@ class FakeGateway:
 
     def __init__(self) -> None:
         self.tally = Tally()
+        self.kept = KeptMemory(1 << 30)
         self.events: list[tuple[Any, ...]] = []
         self.kinds: list[Rejection] = []
         """Kinds of the rejections."""

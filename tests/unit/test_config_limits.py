@@ -10,7 +10,7 @@ import pytest
 from tracker.config import ConfigError, choice, settings
 from tracker.durations import format_duration
 from tracker.limits import Limits
-from tracker.settings import options_of
+from tracker.settings import format_size, options_of
 
 #: Option → its minimum and its maximum.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -27,6 +27,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "message-bytes-rate": (1, 1_073_741_824),
     "message-burst": (0.1, 3600),
     "message-bytes": (64, 1_048_576),
+    "kept-memory": (1 << 20, 1 << 36),
     "peer-work": (0.0001, 1),
     "spare-work": (0.001, 1),
     "login-timeout": (0.1, 3600),
@@ -48,6 +49,7 @@ DEFAULTS = {
     "message-bytes-rate": 65_536.0,
     "message-burst": "10s",
     "message-bytes": 8192,
+    "kept-memory": "64M",
     "peer-work": 0.05,
     "spare-work": 0.1,
     "login-timeout": "30s",
@@ -98,8 +100,8 @@ def test_limit_out_of_bounds_is_reported_with_its_option(name: str, value: float
         settings(Limits, options(**{name: value}))
     message = str(raised.value)
     assert message.startswith(f"--{name}: ")
-    shown = format_duration(value) if name in TIMES else f"{value:,}"
-    assert message.endswith(f", not {shown}")
+    shown = {"kept-memory": format_size(int(value))}.get(name, f"{value:,}")
+    assert message.endswith(f", not {format_duration(value) if name in TIMES else shown}")
     assert "\n" not in message
 
 
@@ -108,6 +110,28 @@ def test_limit_out_of_bounds_is_reported_with_its_option(name: str, value: float
 def test_value_that_is_not_a_finite_number_is_rejected(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"--{name}: "):
         settings(Limits, options(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1048576", 1 << 20), ("2048k", 2 << 20), ("64M", 64 << 20), ("2G", 2 << 30)]
+)
+def test_size_may_have_a_unit(text: str, size: int) -> None:
+    assert settings(Limits, options(**{"kept-memory": text})).kept_memory == size
+
+
+@pytest.mark.parametrize("text", ["", "64 M", "64MB", "-1M", "1.5M", "none", "1e9", "M", "9" * 13])
+def test_malformed_size_is_reported_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        settings(Limits, options(**{"kept-memory": text}))
+    expected = f"--kept-memory: must be a size like 512M or 2G, not {text!r}"
+    assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0"), (1, "1"), (1025, "1025"), (1 << 20, "1M"), (3 << 29, "1536M")]
+)
+def test_size_is_shown_with_the_largest_exact_unit(size: int, text: str) -> None:
+    assert format_size(size) == text
 
 
 @pytest.mark.parametrize("value", ["all", "redis"])

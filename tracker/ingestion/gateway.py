@@ -32,14 +32,14 @@ from tracker.interfaces import (
     Rejection,
     Traffic,
 )
+from tracker.kept import KeptMemory
+from tracker.limits import Limits
 from tracker.net.endpoints import readable
 from tracker.observe.ratelimit import LimitedLog
 from tracker.position import Entry
 from tracker.untrusted import shown
 from tracker.wording import counted
 
-#: Approximate limit for the memory of detached entries.
-MAX_DETACHED_BYTES: Final = 16 * 1024 * 1024
 #: Seconds that a stop waits for sockets to close; longer than the close timeout of a connection.
 STOP_TIMEOUT: Final = 7.0
 
@@ -66,8 +66,10 @@ class Gateway(Service):
         limiter: ConnectionLimiter,
         registration: DeviceRegistration,
         delivery: CommandDelivery,
+        kept: KeptMemory | None = None,
     ) -> None:
         self.vendor = vendor
+        self.kept = KeptMemory(Limits().kept_memory) if kept is None else kept
         self.figures = GatewayFigures()
         self.tally = self.figures.tally
         self._clock = clock
@@ -82,8 +84,9 @@ class Gateway(Service):
         self._rejections = LimitedLog(clock, self._log)
         self._notices = LimitedLog(clock, self._log)
         self._losses = LimitedLog(clock, self._log)
-        self._confirmation = Confirmation(clock, lambda: publisher.confirms)
-        self._detached_bytes = 0
+        self._confirmation = Confirmation(
+            clock, lambda: publisher.confirms and not self.kept.used_up
+        )
         self._detached_given_up = 0  # entries
         self._refuses_logins = False
         self._all_closed: Deferred[None] | None = None
@@ -106,6 +109,11 @@ class Gateway(Service):
             self._watchers[device_id] = observer
         if device_id in self._by_device:
             self._by_device[device_id].observe(observer)
+
+    @property
+    def withheld_logins(self) -> int:
+        """Number of logins whose answer waits for the log."""
+        return self._confirmation.waiting
 
     @property
     def connections(self) -> int:
@@ -194,12 +202,12 @@ class Gateway(Service):
     def publish_detached(self, entries: Sequence[Entry]) -> Deferred[None] | None:
         """See IGateway."""
         size = sum(len(entry.payload) + len(entry.extra) + _ENTRY_BYTES for entry in entries)
-        if not self.running or self._detached_bytes + size > MAX_DETACHED_BYTES:
+        if not self.running:
             return None
-        self._detached_bytes += size
+        self.kept.begin(size)
 
         def ended(result: Failure | None) -> Failure | None:
-            self._detached_bytes -= size
+            self.kept.end(size)
             if isinstance(result, Failure):
                 result.trap(NotAppended)
                 self._detached_given_up += len(entries)

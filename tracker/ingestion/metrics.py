@@ -15,6 +15,7 @@ from tracker.ingestion.figures import CodecFigures
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.interfaces import Admission, Rejection
+from tracker.kept import KeptMemory
 from tracker.observe.figures import counter, gauge, histogram
 
 #: Rejections of a frame or datagram, rather than of a connection.
@@ -50,12 +51,14 @@ class IngestMetrics:
         gateways: Mapping[str, Gateway],
         *,
         limiter: ConnectionLimiter,
+        kept: KeptMemory,
         delivery: CommandDelivery,
         heartbeat: Heartbeat,
         metrics_registry: CollectorRegistry,
     ) -> None:
         self._gateways = gateways
         self._limiter = limiter
+        self._kept = kept
         self._delivery = delivery
         self._heartbeat = heartbeat
         metrics_registry.register(self)
@@ -66,6 +69,7 @@ class IngestMetrics:
         yield from self._slots()
         yield from self._frames()
         yield from self._traffic()
+        yield from self._memory()
         yield from self._appends()
         yield from self._commands()
         heartbeat = gauge(
@@ -204,6 +208,7 @@ class IngestMetrics:
                 dropped.add_metric([vendor, budget], tally.over_budget[budget])
             pauses.add_metric([vendor, "work"], tally.paused_for_work)
             pauses.add_metric([vendor, "messages"], tally.paused_for_messages)
+            pauses.add_metric([vendor, "memory"], tally.paused_for_memory)
             truncated.add_metric([vendor], tally.truncated)
             received.add_metric([vendor], gateway.tally.bytes_received)
             sent.add_metric([vendor], gateway.tally.bytes_sent)
@@ -215,6 +220,28 @@ class IngestMetrics:
             ["vendor"],
             {(name,): each.publisher.figures.waits for name, each in self._gateways.items()},
         )
+
+    def _memory(self) -> Iterator[Metric]:
+        memory = gauge(
+            "tracker_kept_bytes",
+            "Memory for what devices never send again: entries that Redis has not confirmed, and "
+            "unread frames of connections that have ended.",
+            "part",
+        )
+        memory.add_metric(["entries"], self._kept.entries)
+        memory.add_metric(["unread"], self._kept.unread)
+        yield memory
+        limit = gauge("tracker_kept_limit_bytes", "Limit of each part of that memory.")
+        limit.add_metric([], self._kept.limit)
+        yield limit
+        withheld = gauge(
+            "tracker_withheld_logins",
+            "Logins whose answer waits until Redis confirms appends.",
+            "vendor",
+        )
+        for vendor, gateway in self._gateways.items():
+            withheld.add_metric([vendor], gateway.withheld_logins)
+        yield withheld
 
     def _appends(self) -> Iterator[Metric]:
         publishers = {(one.publisher.stream,): one.publisher for one in self._gateways.values()}

@@ -24,6 +24,7 @@ from tracker.ingestion.publisher import WATCHDOG_TIMEOUT as PUBLISHER_TIMEOUT
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.slots import SlotWatch
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
+from tracker.kept import KeptMemory
 from tracker.keys import INGEST_GROUP
 from tracker.log.redis.reader import RedisReader
 from tracker.log.redis.writer import RedisWriter
@@ -81,6 +82,7 @@ def ingest_role(
     devices: Devices,
     commands: Commands,
     limiter: ConnectionLimiter,
+    kept: KeptMemory,
     health: Health,
     abort: Abort,
     control: Callable[[], str | None] = lambda: None,
@@ -89,6 +91,7 @@ def ingest_role(
     """Build the ingest role; nothing is opened before it starts.
 
     :param streams: name of a vendor → the stream of its positions.
+    :param kept: the memory of the instance for what outlives its connection.
     :param abort: ends the process, with a reason.
     :param control: returns the address of the control port for its clients; None if it has none.
     :param metrics_registry: registry for the role's metrics; None to register none.
@@ -152,6 +155,7 @@ def ingest_role(
             limiter=limiter,
             registration=connections,
             delivery=delivery,
+            kept=kept,
         )
         services += [gateways[vendor], publisher]
     by_stream = {streams[vendor]: gateway for vendor, gateway in gateways.items()}
@@ -180,6 +184,7 @@ def ingest_role(
         IngestMetrics(
             gateways,
             limiter=limiter,
+            kept=kept,
             delivery=delivery,
             heartbeat=heartbeat,
             metrics_registry=metrics_registry,

@@ -25,6 +25,7 @@ from tracker.ingestion.admission import ConnectionLimiter, max_open_files
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.service import Commands, Devices, Port, ingest_role
 from tracker.interfaces import Admission, IVendor
+from tracker.kept import KeptMemory
 from tracker.limits import Limits
 from tracker.net.endpoints import listening_endpoint
 from tracker.net.listener import Listener
@@ -204,6 +205,7 @@ class ServingOptions(_VendorRole):
             devices=self.devices(),
             commands=Commands(config.settings(Timing, self), commands_wait(self)),
             limiter=limiter,
+            kept=KeptMemory(limits.kept_memory),
             health=health,
             abort=abort,
             control=lambda: control.address,

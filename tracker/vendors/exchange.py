@@ -5,8 +5,9 @@ arrive meanwhile are buffered up to a limit; above it the transport is not read.
 connection has at most one frame that waits for its ACK.
 
 Frames that a device never sends again are *detached*: on their way to the log they outlive the
-connection. The number of detached frames under way is limited for each connection and for the
-port, and so is their rate. The answer to a command overtakes detached frames that are held.
+connection. Their number under way is limited for each connection and for the port, and their memory
+for the instance. The rate of messages is limited, too; the answer to a command overtakes messages
+that are held for their rate.
 
 A command is written only while no frame waits for its ACK and no frame is partly received.
 """
@@ -30,11 +31,7 @@ from tracker.interfaces import (
 )
 from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
 from tracker.vendors.commandslot import CommandSlot
-from tracker.vendors.dialect import (
-    Dialect,
-    ProtocolError,
-    Step,
-)
+from tracker.vendors.dialect import AppendDetached, Dialect, ProtocolError, Step
 from tracker.vendors.holds import Hold
 from tracker.vendors.leftovers import Leftover, Leftovers
 from tracker.vendors.rejections import rejection
@@ -65,6 +62,7 @@ class Exchange:
     __slots__ = (
         *("_replies", "_buffer", "_clock", "_dialect", "_handling", "_holds", "_port"),
         *("_connection", "_steps", "_throttle", "_command_slot", "_wire", "timer", "state"),
+        "_keeps_positions",
     )
 
     def __init__(self, connection: IConnection, port: Port, wire: Wire) -> None:
@@ -78,7 +76,9 @@ class Exchange:
         self._buffer = bytearray()
         self._holds: dict[Hold, Deferred[None] | None] = {}  # → the Deferred to cancel at the end
         self._throttle = Throttle(port.work, self.release)
-        self.timer = ConnectionTimer(clock, port.work.limits, self._holds, self._disconnect)
+        self.timer = ConnectionTimer(
+            clock, port.work.limits, self._holds, wire, give_up=self._disconnect
+        )
         """The timer of the connection."""
         self._command_slot = CommandSlot(clock)
         self._replies = Replies(
@@ -103,6 +103,7 @@ class Exchange:
             replies=self._replies,
         )
         self._handling = False
+        self._keeps_positions = False  # True once a detached position was handled
         self.timer.expect_login()
 
     # Called by the transport.
@@ -159,14 +160,21 @@ class Exchange:
             self._go_on()
 
     def end(self) -> None:
-        """Stop handling frames, and publish the unread messages, which are never repeated."""
+        """Stop handling frames, and publish the unread detached ones, which are never repeated."""
         state, device_id = self.state.stage, self._connection.device_id
         self.state.change(Event.ENDED)
         unread = self._buffer.copy()
         self._buffer.clear()
         if state in LOGGED_IN and unread:
-            budget = self._throttle.messages(self._device_id)
-            self._port.leftovers.publish(Leftover(self._connection, budget, self._dialect, unread))
+            leftover = Leftover(
+                self._connection,
+                self._throttle.messages(self._device_id),
+                self._dialect,
+                unread,
+                self._keeps_positions,
+            )
+            self._port.leftovers.publish(leftover)
+        self._port.gateway.kept.forget(self._memory_is_free)
         self._throttle.end(device_id)
         self._replies.end()
         self._command_slot.end()
@@ -196,6 +204,8 @@ class Exchange:
         # detect that its peer has disconnected.
         if self.state.stage is not Stage.CLOSED:
             holds, limit = self._holds, self._port.work.limits.buffer_bytes
+            if Hold.MEMORY in holds and self._connection.device_id is None:
+                limit = 0  # its device may disconnect at once, and its frames would be lost
             full = holds and (Hold.PEER in holds or len(self._buffer) > limit)
             self._wire.pause(bool(full))
 
@@ -210,8 +220,9 @@ class Exchange:
         if not isinstance(outcome, Decoded):
             return not isinstance(outcome, Incomplete) and self._is_skipped(outcome)
         frame = outcome.value
-        messages = 0 if device_id is None else dialect.count_messages(frame)
-        if messages and not self._may_handle(outcome, messages):
+        detached = dialect.is_detached(frame)
+        messages = dialect.count_messages(frame) if detached else 0
+        if detached and not self._may_handle(outcome, messages):
             return False
         steps = dialect.handle(frame, now)
         if device_id is not None:
@@ -226,6 +237,8 @@ class Exchange:
             self._show(steps, self._buffer[: outcome.used])
         del self._buffer[: outcome.used]
         self._steps.perform(steps)
+        if detached and not messages:
+            self._note_positions(steps)
         return True
 
     def _is_skipped(self, outcome: Rejected | Fatal) -> bool:
@@ -240,17 +253,33 @@ class Exchange:
 
     def _may_handle(self, frame: Decoded[Any], messages: int) -> bool:
         """Return True if a detached frame may be handled now; if not, hold the connection."""
-        device_id = self._device_id
+        gateway = self._port.gateway
+        if gateway.kept.used_up:
+            gateway.tally.paused_for_memory += 1
+            gateway.kept.when_free(self._memory_is_free)
+            self._holds[Hold.MEMORY] = None
+            return False
         if self._throttle.too_many_under_way:
             self._holds[Hold.DETACHED] = None
             return False
-        if self._dialect.is_awaited(frame.value):
+        device_id = self._connection.device_id
+        if not messages or device_id is None or self._dialect.is_awaited(frame.value):
             return True
         if self._throttle.may_take_messages(device_id, messages, frame.used):
             return True
         self._holds[Hold.RATE] = None
         self._take_awaited()
         return False
+
+    def _memory_is_free(self) -> None:
+        self.release(Hold.MEMORY)
+
+    def _note_positions(self, steps: Sequence[Step]) -> None:
+        self._keeps_positions = True
+        self._command_slot.settled_at = 0.0
+        for step in steps:
+            if isinstance(step, AppendDetached):
+                self.state.records += len(step.entries)
 
     def _take_awaited(self) -> None:
         """Handle the answer to a command that waits behind frames over the rate, if present."""

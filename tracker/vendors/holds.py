@@ -12,6 +12,8 @@ class Hold(Enum):
     """An ACK or a reply is due, usually once the log has confirmed records."""
     DETACHED = "detached"
     """Too many detached messages are under way to the log."""
+    MEMORY = "memory"
+    """The memory for entries that outlive their connection is used up."""
     WORK = "work"
     """The budget of work is used up."""
     RATE = "rate"

@@ -1,14 +1,14 @@
-"""Publish the messages that were unread in the buffers of connections when they ended.
+"""Publish the detached frames that were unread when their connections ended.
 
-Only detached frames are published, because a device never sends them again. Records are skipped:
-the device sends them again on its next connection.
+A device never sends them again. Other frames are skipped: the device repeats them on its next
+connection.
 
 A peer can open and end any number of connections. Therefore only a few frames are read when a
-connection ends. The others, up to a limit in bytes, are read out of the spare share of work, and
-only while few messages are under way to the log. All are charged to the device's budget of
-messages, which they may bring into debt, at most to its burst. Messages over one of these limits
-are lost, and counted. When one message of a connection cannot be published detached, all later
-ones of that connection are lost too.
+connection ends. The others wait, as far as the memory of the instance for kept entries allows. They
+are read out of the spare share of work, and only while few frames are under way to the log.
+Messages are charged to the device's budget, which they may bring into debt, at most to its burst.
+Those over one of these limits are lost, and counted. When a frame of a connection cannot be
+published, because the instance is stopping, all later ones of that connection are lost too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import define
 from twisted.python.failure import Failure
 
 from tracker.interfaces import IGateway, IPeer, NotAppended
@@ -31,11 +31,9 @@ from tracker.vendors.throttle import MAX_PORT_MESSAGES_UNDER_WAY, Workload
 MAX_FRAMES_AT_END: Final = 4
 #: Maximum number of frames that are read in each later time slice: about 0.5 ms.
 MAX_FRAMES_PER_SLICE: Final = 32
-#: Maximum number of bytes of a port that wait to be read.
-MAX_WAITING_BYTES: Final = 4 << 20
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Leftover:
     """The unread bytes of one connection."""
 
@@ -46,43 +44,52 @@ class Leftover:
     """The dialect of the connection."""
     data: bytearray
     """The unread bytes; reading removes them."""
+    has_positions: bool
+    """True if the connection has sent detached positions."""
 
 
 class Leftovers:
-    """Publishes the unread messages of the ended connections of a port."""
+    """Publishes the unread detached frames of the ended connections of a port."""
 
     def __init__(self, work: Workload, gateway: IGateway) -> None:
         self._work = work
         self._gateway = gateway
+        self._kept = gateway.kept
         self._waiting: deque[Leftover] = deque()
-        self._bytes = 0  # of the waiting leftovers
         self._under_way = 0
         self._enqueued = False
 
     def publish(self, leftover: Leftover) -> None:
-        """Publish all complete messages up to the first malformed frame, now or later."""
-        self._publish(leftover, MAX_FRAMES_AT_END)
-        if self._bytes + len(leftover.data) > MAX_WAITING_BYTES:
+        """Publish all complete frames up to the first malformed one, now or later."""
+        if not self._kept.used_up:
+            self._publish(leftover, MAX_FRAMES_AT_END)
+        if not self._kept.has_room(len(leftover.data), positions=leftover.has_positions):
             self._lose(leftover)
         self._wait(leftover)
 
     def run_slice(self) -> None:
-        """Publish the next messages of the first connection in the queue."""
+        """Publish the next frames of the first connection in the queue."""
         self._enqueued = False
-        leftover = self._waiting.popleft()
-        self._bytes -= len(leftover.data)
-        self._publish(leftover, MAX_FRAMES_PER_SLICE)
-        self._wait(leftover)
+        if not self._kept.used_up:
+            leftover = self._waiting.popleft()
+            self._kept.unread -= len(leftover.data)
+            self._publish(leftover, MAX_FRAMES_PER_SLICE)
+            self._wait(leftover)
+        self._enqueue()
 
     def _wait(self, leftover: Leftover) -> None:
         if leftover.data:
             self._waiting.append(leftover)
-            self._bytes += len(leftover.data)
+            self._kept.unread += len(leftover.data)
         self._enqueue()
 
     def _enqueue(self) -> None:
         crowded = self._under_way and self._work.messages_under_way >= MAX_PORT_MESSAGES_UNDER_WAY
-        if self._waiting and not self._enqueued and not crowded:
+        if not self._waiting or self._enqueued or crowded:
+            return
+        if self._kept.used_up:
+            self._kept.when_free(self._enqueue)
+        else:
             self._enqueued = True
             self._work.enqueue(self, self._work.clock.seconds())
 
@@ -94,7 +101,7 @@ class Leftovers:
             if isinstance(outcome, Incomplete | Fatal):
                 unread.clear()
                 break
-            if count == 0:
+            if count == 0 or self._kept.used_up:
                 break
             count -= 1
             if isinstance(outcome, Decoded):
@@ -103,14 +110,20 @@ class Leftovers:
         self._work.charge(max(0.0, self._work.clock.seconds() - began))
 
     def _publish_frame(self, leftover: Leftover, frame: Decoded[Any], now: float) -> None:
-        """Publish the messages of one frame; if that fails, leave nothing unread."""
+        """Publish the entries of one frame; if that fails, leave nothing unread."""
+        if not leftover.dialect.is_detached(frame.value):
+            return
         messages = leftover.dialect.count_messages(frame.value)
-        if not messages:
+        if messages and leftover.budget.is_exhausted(now):
+            if leftover.has_positions:  # more of which may follow
+                self._gateway.lost(leftover.peer, messages)
+            else:
+                self._lose(leftover)
             return
-        if leftover.budget.is_exhausted(now):
-            self._lose(leftover)
-            return
-        leftover.budget.take(messages, frame.used)
+        if messages:
+            leftover.budget.take(messages, frame.used)
+        else:
+            leftover.has_positions = True
         for step in leftover.dialect.handle(frame.value, now):
             if isinstance(step, AppendDetached):
                 if not self._append(step.entries):

@@ -101,7 +101,8 @@ class Steps:
 
     def _append_detached(self, step: AppendDetached) -> None:
         began = self._clock.seconds()
-        self._state.codec = step.entries[0].codec
+        if step.entries:
+            self._state.codec = step.entries[0].codec
         self._replies.append_detached(step.entries, step.ack)
         # The device does not wait for an ACK, so only the budget slows it down.
         now = self._clock.seconds()

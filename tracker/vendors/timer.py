@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -11,26 +11,32 @@ from tracker.durations import format_duration
 from tracker.interfaces import Rejection
 from tracker.limits import Limits
 from tracker.vendors.holds import Hold
+from tracker.vendors.wire import Wire
 
 #: Seconds in which a peer has to read what was written before its connection was closed.
 CLOSE_TIMEOUT: Final = 5.0
+#: Reasons to hold a connection that is not idle: its device has sent more than is handled.
+_NOT_IDLE: Final = frozenset({Hold.WORK, Hold.RATE, Hold.MEMORY})
 
 
 class ConnectionTimer:
     """The one timer of a connection: until its login, between its frames, and at its close.
 
-    :param holds: the reasons for which the connection is held. A connection that is held because
-        it has sent too much is not idle.
+    :param holds: the reasons for which the connection is held.
+    :param wire: its transport. A connection is not idle while frames that its device never sends
+        again may be unread in the transport.
     :param give_up: called with the reason and its kind when a timeout has passed.
     """
 
-    __slots__ = ("_clock", "_give_up", "_holds", "_limits", "_timer", "last_heard")
+    __slots__ = ("_clock", "_give_up", "_holds", "_limits", "_timer", "_wire", "last_heard")
 
     def __init__(
         self,
         clock: IReactorTime,
         limits: Limits,
-        holds: Container[Hold],
+        holds: Collection[Hold],
+        wire: Wire,
+        *,
         give_up: Callable[[str, Rejection], None],
     ) -> None:
         self.last_heard = 0.0
@@ -38,6 +44,7 @@ class ConnectionTimer:
         self._clock = clock
         self._limits = limits
         self._holds = holds
+        self._wire = wire
         self._give_up = give_up
         self._timer: IDelayedCall | None = None
 
@@ -62,6 +69,9 @@ class ConnectionTimer:
             self._timer.cancel()
 
     def _login_overdue(self) -> None:
+        if Hold.MEMORY in self._holds:
+            self.expect_login()  # its first frame was received, and is not handled yet
+            return
         self._give_up(
             f"no login within {format_duration(self._limits.login_timeout)}", Rejection.NO_LOGIN
         )
@@ -69,7 +79,8 @@ class ConnectionTimer:
     def _check(self) -> None:
         # One timer for each connection costs less than one for each frame.
         now = self._clock.seconds()
-        if Hold.WORK in self._holds or Hold.RATE in self._holds:
+        unread = self._wire.paused and Hold.DETACHED in self._holds
+        if unread or not _NOT_IDLE.isdisjoint(self._holds):
             self.last_heard = now
         left = self.last_heard + self._limits.idle_timeout - now
         if left <= 0:

@@ -19,9 +19,17 @@ from tracker.commands.registration import DeviceRegistration
 from tracker.commands.shared import Timing
 from tracker.ingestion.admission import SHORT_LOGIN_TIMEOUT, ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
-from tracker.ingestion.gateway import MAX_DETACHED_BYTES, Gateway
+from tracker.ingestion.confirmation import CHECK_INTERVAL
+from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.interfaces import Admission, IConnection, IDeviceAuthority, IGateway, Rejection
+from tracker.interfaces import (
+    Admission,
+    IConnection,
+    IDeviceAuthority,
+    IGateway,
+    NotAppended,
+    Rejection,
+)
 from tracker.limits import Limits
 from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
@@ -246,15 +254,40 @@ def test_exceeded_connection_limit_is_reported_and_uses_no_slot(clock: Clock) ->
     assert gateway.admits(ADDRESS)
 
 
-def test_detached_entries_are_published_up_to_a_limit_of_bytes(publishing: Publishing) -> None:
+def test_detached_entries_use_memory_until_they_are_appended(publishing: Publishing) -> None:
     gateway = publishing.gateway
-    entry = Entry("ts", "a", "12", "x" * (MAX_DETACHED_BYTES // 8), "x" * (MAX_DETACHED_BYTES // 8))
-    appended = [gateway.publish_detached([entry]) for _ in range(4)]
-    assert [deferred is None for deferred in appended] == [False, False, False, True]
-    assert gateway.publish_detached([Entry("ts", "a", "12", "x")]) is not None
+    entry = Entry("ts", "a", "12", "x" * 100, "y" * 50)
+    for _ in range(3):
+        assert gateway.publish_detached([entry, entry]) is not None
+    assert gateway.kept.entries > 3 * 2 * 150
     publishing.clock.advance(0)
     publishing.reply()
-    assert gateway.publish_detached([entry]) is not None
+    assert gateway.kept.entries == 0
+
+
+def test_login_waits_while_the_log_does_not_confirm(publishing: Publishing) -> None:
+    gateway = publishing.gateway
+    assert gateway.when_log_confirms() is None
+    publishing.redis.lose()
+    waiting = gateway.when_log_confirms()
+    assert waiting is not None
+    assert gateway.withheld_logins == 1
+    publishing.redis.reconnect()
+    publishing.clock.advance(CHECK_INTERVAL)
+    assert waiting.called
+    assert gateway.withheld_logins == 0
+
+
+def test_login_waits_while_the_memory_for_entries_is_used_up(publishing: Publishing) -> None:
+    gateway = publishing.gateway
+    gateway.kept.begin(gateway.kept.limit)
+    waiting = gateway.when_log_confirms()
+    assert waiting is not None
+    publishing.clock.advance(60)
+    assert not waiting.called
+    gateway.kept.end(1)
+    publishing.clock.advance(CHECK_INTERVAL)
+    assert waiting.called
 
 
 def test_detached_entries_lost_at_a_stop_are_logged(
@@ -266,6 +299,10 @@ def test_detached_entries_lost_at_a_stop_are_logged(
     assert appended is not None
     publishing.publisher.stopService()
     assert appended.called
+    failures: list[object] = []
+    appended.addErrback(lambda failure: failures.append(failure.type))
+    assert failures == [NotAppended]
+    assert gateway.kept.entries == 0
     with capturedLogs() as events:
         gateway.stopService()
     assert [event["count"] for event in events] == [1]

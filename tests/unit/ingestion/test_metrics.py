@@ -84,6 +84,7 @@ class Ingest:
         IngestMetrics(
             gateways,
             limiter=self.limiter,
+            kept=self.gateway.kept,
             delivery=self.delivery,
             heartbeat=self.heartbeat,
             metrics_registry=self.metrics_registry,
@@ -306,6 +307,19 @@ def test_detached_message_that_is_given_up_counts_as_lost(ingest: Ingest) -> Non
     assert ingest.gateway.publish_detached(frame(1, "12")) is not None
     ingest.publisher.stopService()
     assert ingest.of_vendor("lost_messages_total") == 1
+
+
+def test_metrics_show_kept_memory_and_withheld_logins(ingest: Ingest) -> None:
+    ingest.gateway.kept.begin(100)
+    ingest.gateway.kept.unread = 20
+    assert ingest.value("kept_bytes", part="entries") == 100
+    assert ingest.value("kept_bytes", part="unread") == 20
+    assert ingest.value("kept_limit_bytes") == Limits().kept_memory
+    ingest.redis.connected = False
+    ingest.gateway.when_log_confirms()
+    assert ingest.of_vendor("withheld_logins") == 1
+    ingest.gateway.tally.paused_for_memory = 8
+    assert ingest.of_vendor("paused_connections_total", reason="memory") == 8
 
 
 def test_responses_are_counted_by_status_and_reason(ingest: Ingest) -> None:

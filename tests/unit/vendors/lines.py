@@ -9,6 +9,8 @@ line                meaning                                       reply
 ``records A B``     records, repeated until they are acknowledged ``2``, once they are appended
 ``note A``          detached message                              none
 ``alarm A``         detached message with an ACK                  ``alarm``, once it is appended
+``place A``         detached position                             none
+``visit ID A``      detached position that names its device       none
 ``beat``            heartbeat                                     ``beat``, after all messages
 ``status A``        heartbeat with a detached message             ``beat``, after all messages
 ``time``            question                                      ``time``
@@ -55,8 +57,9 @@ LOGIN: Final = f"login {DEVICE}\n".encode()
 #: Seconds after the login in which no command is written.
 SETTLE_TIME: Final = 1.0
 _DETACHED: Final = ("note", "alarm", "answer", "odd", "status")
-_LOGINS: Final = ("login", "greet", "enter")
-_WORDS: Final = (*_DETACHED, *_LOGINS, "records", "beat", "time", ".", "pardon", "wrong")
+_POSITIONS: Final = ("place", "visit")
+_LOGINS: Final = ("login", "greet", "enter", "visit")
+_WORDS: Final = (*_DETACHED, *_LOGINS, "place", "records", "beat", "time", ".", "pardon", "wrong")
 
 
 class LineDialect(Dialect[str]):
@@ -79,7 +82,7 @@ class LineDialect(Dialect[str]):
         return Decoded(line, end + 1)
 
     def is_detached(self, frame: str) -> bool:
-        return frame.startswith(_DETACHED)
+        return frame.startswith((*_DETACHED, *_POSITIONS))
 
     def count_messages(self, frame: str) -> int:
         return max(1, len(frame.split()) - 1) if frame.startswith(_DETACHED) else 0
@@ -104,6 +107,8 @@ class LineDialect(Dialect[str]):
             "note": lambda: [AppendDetached(self._entries(text))],
             "alarm": lambda: [AppendDetached(self._entries(text), b"alarm\n")],
             "beat": lambda: [Reply(b"beat\n", after_durable=True)],
+            "place": lambda: [AppendDetached(self._entries(text))],
+            "visit": lambda: self._visit(*text.split()),
             "status": lambda: [
                 AppendDetached(self._entries(text)),
                 Reply(b"beat\n", after_durable=True),
@@ -118,7 +123,8 @@ class LineDialect(Dialect[str]):
         return made[word]()
 
     def count_detached(self, data: bytes | bytearray) -> int:
-        return sum(line.startswith(_DETACHED) for line in data.decode("latin-1").split("\n"))
+        detached = (*_DETACHED, *_POSITIONS)
+        return sum(line.startswith(detached) for line in data.decode("latin-1").split("\n"))
 
     def command(self, device_id: str, content: bytes, codec: str) -> CommandFrame:
         return CommandFrame(codec or "lines", content + f" {device_id}\n".encode())
@@ -131,6 +137,10 @@ class LineDialect(Dialect[str]):
     ) -> Sequence[Step]:
         self.device_id = device_id
         return [LogIn(device_id, accept, refuse, SETTLE_TIME, needs_log=needs_log)]
+
+    def _visit(self, device_id: str, *texts: str) -> Sequence[Step]:
+        login = self._log_in(device_id, b"", b"")
+        return [*login, AppendDetached(self._entries(" ".join(texts)))]
 
     def _answer(self, text: str) -> Sequence[Step]:
         self.awaits = False

@@ -20,6 +20,7 @@ from tests.unit.vendors.teltonika.conversation import (
 )
 from tests.unit.vendors.teltonika.pending import COMMAND, PendingCommand
 from tracker.interfaces import Rejection, Tally
+from tracker.kept import KeptMemory
 from tracker.limits import Limits
 from tracker.vendors import leftovers, throttle
 from tracker.vendors.budget import OWN_BURST
@@ -259,11 +260,9 @@ def test_pending_messages_of_many_connections_are_bounded() -> None:
     )
 
 
-def test_bytes_of_messages_of_ended_connections_are_bounded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(leftovers, "MAX_WAITING_BYTES", 2000)
+def test_bytes_of_messages_of_ended_connections_are_bounded() -> None:
     gateway = FakeGateway()
+    gateway.kept = KeptMemory(2000 * 16)
     port = Port(gateway, Limits())
     for number in range(20):
         talk = port.connect()
