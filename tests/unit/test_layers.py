@@ -42,8 +42,10 @@ INDEPENDENT = ({"ingestion", "processing"}, {"vendors", "log"}, {"ingestion", "s
 
 #: The only module of a vendor that is not pure.
 PLUGIN = "vendor.py"
-#: Shared modules of vendors that dialects may import.
-DIALECT_IMPORTS = ("budget.py", "dialect.py", "holds.py", "rejections.py")
+#: Shared modules of vendors that dialects and tools may import.
+DIALECT_IMPORTS = (
+    *("budget.py", "dialect.py", "documents.py", "holds.py", "inspection.py", "rejections.py"),
+)
 
 #: Modules without Twisted: codecs, dialects and their dependencies.
 PURE = [

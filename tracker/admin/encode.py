@@ -7,13 +7,21 @@ from typing import Any, BinaryIO
 
 import click
 
-from tracker.vendors.teltonika.frames import encode_any_frame
-from tracker.vendors.teltonika.parsing import parse, read_json
+from tracker.admin.vendors import VendorName, tools
+from tracker.untrusted import listed
+from tracker.vendors.documents import first_object, read_json
+from tracker.vendors.inspection import Encoder
+from tracker.vendors.tools import encoder_of
 
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
-def encode(file: BinaryIO) -> None:
+@click.option(
+    "--vendor",
+    type=VendorName(),
+    help="Vendor of the document.  [default: detected from its fields]",
+)
+def encode(file: BinaryIO, vendor: str | None) -> None:
     r"""Encode JSON, as decode prints it, to bytes in hex.
 
     FILE contains the JSON. Without FILE, or if it is -, the JSON is read from standard input.
@@ -26,11 +34,25 @@ def encode(file: BinaryIO) -> None:
       tracker-admin decode 000F333536333037303432343431303133 | tracker-admin encode
     """
     try:
-        frames = parse(_json(file.read()))
-        encoded = b"".join(map(encode_any_frame, frames))
+        document = _json(file.read())
+        encoded = _encoder_of(document, vendor).encode(document)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     click.echo(encoded.hex().upper())
+
+
+def _encoder_of(document: Any, vendor: str | None) -> Encoder:
+    """Return the encoder of the vendor whose document this is.
+
+    :raises ValueError: if the document does not show the vendor. The message is one line.
+    """
+    known = tools(encoder_of, vendor)
+    fields = first_object(document)
+    if len(known) > 1:
+        known = {name: one for name, one in known.items() if one.key in fields} or known
+    if len(known) > 1:
+        raise ValueError(f"the fields do not show the vendor. Give --vendor: {listed(known)}.")
+    return next(iter(known.values()))
 
 
 def _json(content: bytes) -> Any:

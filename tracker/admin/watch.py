@@ -14,12 +14,14 @@ from tracker.admin.control import instance_of, run_with_control_port, whereabout
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Duration, Imei, output_option
 from tracker.admin.output import iso, on_terminal, printable, terminal
-from tracker.admin.traffic import summary
+from tracker.admin.traffic import Summaries
+from tracker.admin.vendors import tools
 from tracker.control.client import ControlClient
 from tracker.control.commands import MAX_RAW_BYTES, ControlError
 from tracker.control.watching import DeviceEvent
 from tracker.reactor import Reactor
 from tracker.untrusted import parse_json
+from tracker.vendors.tools import decoder_of
 from tracker.wording import counted
 
 #: → from the device, ← to it.
@@ -110,10 +112,11 @@ class Lines:
 
     def __init__(self, raw: bool) -> None:
         self.raw = raw
+        self.summaries = Summaries(list(tools(decoder_of).values()))
 
     def event(self, event: DeviceEvent) -> None:
         """Print an event of the device's connection."""
-        what, text = summary(event.kind, _decoded(event))
+        what, text = self.summaries.summary(event.kind, _decoded(event))
         if event.dropped:
             self._line(
                 event.at, "!", "dropped", f"{counted(event.dropped, 'event')} before this one"
@@ -151,7 +154,7 @@ class JsonLines(Lines):
     def event(self, event: DeviceEvent) -> None:
         """See Lines."""
         decoded = _decoded(event)
-        what, text = summary(event.kind, decoded)
+        what, text = self.summaries.summary(event.kind, decoded)
         arrow = _ARROWS.get(event.kind)
         self._object(
             event.at,

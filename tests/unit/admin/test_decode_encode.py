@@ -218,6 +218,13 @@ def test_as_option_forces_the_kind_of_a_frame() -> None:
     assert admin("decode", "--as", "telegram", LOGIN.hex()).exit_code == 2
 
 
+@pytest.mark.parametrize("command", ["decode", "encode"])
+def test_decode_and_encode_refuse_an_unknown_vendor(command: str) -> None:
+    refused = admin(command, "--vendor", "acme", stdin="00")
+    assert refused.exit_code == 2
+    assert "Unknown vendor 'acme'. Known: " in refused.stderr
+
+
 def test_encode_reads_a_file(tmp_path: Path) -> None:
     path = tmp_path / "frame.json"
     path.write_text(admin("decode", NARROW_ELEMENTS.frame.hex()).stdout, encoding="utf-8")

@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 
 from tests.unit.vendors.teltonika.examples import EXAMPLES
-from tracker.admin.traffic import MAX_SUMMARY, summary
+from tracker.admin.traffic import MAX_SUMMARY, Summaries
+from tracker.admin.vendors import tools
 from tracker.admin.watch import JsonLines, Lines
 from tracker.control.watching import DeviceEvent
 from tracker.vendors.teltonika.description import describe
+from tracker.vendors.tools import decoder_of
+
+summary = Summaries(list(tools(decoder_of).values())).summary
 
 RECORD = {
     "time": "2026-11-22T10:00:00.000Z",
@@ -19,6 +23,8 @@ RECORD = {
     "latitude_degrees": 54.68,
     "speed": 40,
 }
+PING = {"kind": "ping", "count": 1}
+SMALL = {"kind": "frame", "codec": "8", "records": []}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +50,7 @@ RECORD = {
         ("received", {"codec": "13", "type": 1, "hex": "00ff"}, ("message", "codec 13, 00ff")),
         ("received", {"bad": "no frame", "offset": 3}, ("unreadable", "offset 3: no frame")),
         ("received", {"left_out": "too long"}, ("received", "too long")),
-        ("received", [{"kind": "ping"}, {"kind": "login"}], ("received", "ping, login")),
+        ("received", [PING, SMALL, "?"], ("received", "ping, records")),
         ("rejected", {"text": "bad \x1b"}, ("rejected", "bad \\x1b")),
         ("connected", {"text": ""}, ("connected", "")),
         ("received", {"pgn": 61444}, ("received", '{"pgn": 61444}')),

@@ -7,8 +7,7 @@ is encoded (see :data:`DERIVED`). A document can therefore be edited and encoded
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -37,7 +36,6 @@ VARIABLE: Final = "variable"
 GROUPS: Final = "groups"
 
 _DEGREE: Final = 10_000_000
-_LINE: Final = 118
 
 
 def document(frames: Sequence[Frame], names: Names | None = None) -> Any:
@@ -48,34 +46,6 @@ def document(frames: Sequence[Frame], names: Names | None = None) -> Any:
     """
     described = [_document(frame, names) for frame in frames]
     return described[0] if len(described) == 1 else described
-
-
-def render(value: Any) -> str:
-    """Return indented JSON text; an object or array without nested ones takes one line."""
-    return "\n".join(_lines(value, "", top=True))
-
-
-def _lines(value: Any, indent: str, top: bool = False) -> Iterable[str]:
-    inner: Iterable[Any] = ()
-    if isinstance(value, dict):
-        inner = value.values()
-    elif isinstance(value, list):
-        inner = value
-    flat = json.dumps(value, ensure_ascii=False)
-    nested = any(isinstance(item, dict | list) for item in inner)
-    if not value or not (nested or top or len(indent) + len(flat) > _LINE) or not inner:
-        return [flat]
-    if isinstance(value, dict):
-        parts = [(f"{json.dumps(key, ensure_ascii=False)}: ", value[key]) for key in value]
-    else:
-        parts = [("", item) for item in value]
-    lines = ["{" if isinstance(value, dict) else "["]
-    for number, (label, item) in enumerate(parts, 1):
-        first, *others = _lines(item, indent + "  ")
-        lines += [f"{indent}  {label}{first}", *others]
-        lines[-1] += "," if number < len(parts) else ""
-    lines.append(indent + ("}" if isinstance(value, dict) else "]"))
-    return lines
 
 
 def _document(frame: Frame, names: Names | None) -> dict[str, Any]:

@@ -77,6 +77,11 @@ class UdpFrame:
 Frame = Ping | Login | TcpFrame | UdpFrame
 
 
+def recognises(data: bytes) -> bool:
+    """Return True if the first bytes are those of a frame of any kind, valid or not."""
+    return data[0] in (PING, 0) or resembles_datagram(data) is not False
+
+
 def decode_frames(data: bytes, kind: Kind | None = None) -> Decoded[tuple[Frame, ...]] | Fatal:
     """Decode all bytes.
 

@@ -1,17 +1,11 @@
-"""Frames from JSON documents as :mod:`~tracker.vendors.teltonika.document` makes them.
-
-People write and edit such documents: every error has the path to the wrong value.
-"""
+"""Frames from JSON documents as :mod:`~tracker.vendors.teltonika.document` makes them."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from attrs import frozen
-
+from tracker.vendors.documents import BadDocument, Fields, Node
 from tracker.vendors.teltonika.avl import (
     CODEC_8,
     CODEC_8_FIVE_GROUPS,
@@ -36,9 +30,7 @@ from tracker.vendors.teltonika.messages import (
     MessageCodec,
     Messages,
 )
-from tracker.wording import counted
 
-T = TypeVar("T")
 _Codecs = dict[str, Codec | MessageCodec | None]
 
 #: None for a codec that cannot be encoded.
@@ -53,9 +45,6 @@ _GROUPED: Final = {len(codec.element): codec for codec in (CODEC_8, CODEC_8_FIVE
 _MAX_PINGS: Final = 1 << 24
 _MAX_VARIABLE_BYTES: Final = (1 << 16) - 1
 _MAX_DATAGRAM_LENGTH: Final = (1 << 16) - 1
-#: Longer integers fit no field and are not converted, which would take long.
-_MAX_DIGITS: Final = 40
-_IMEI: Final = re.compile(rf"[0-9]{{{IMEI_DIGITS}}}")
 
 #: Fields of a record before the event → lowest and highest value.
 _NUMBERS: Final = {
@@ -70,62 +59,17 @@ _NUMBERS: Final = {
 }
 
 
-class BadDocument(ValueError):
-    """An invalid document; the message has the path, the expected and the actual value."""
-
-    def __init__(self, path: str, expected: str, found: str) -> None:
-        super().__init__(f"{path or 'document'}: expected {expected}, found {found}")
-
-
-@frozen
-class _LongNumber:
-    """An integer with too many digits."""
-
-    digits: int
-
-
-@frozen
-class _DuplicateField:
-    """An object with a field that occurs more than once."""
-
-    name: str
-
-
-def read_json(text: str) -> Any:
-    """Return the value of a JSON text, for :func:`parse`.
-
-    Very long numbers and repeated fields become special values, for which :func:`parse` raises an
-    error with their path. Python's own reader fails on the former and accepts the latter.
-
-    :raises ValueError: if the text is not JSON.
-    """
-    return json.loads(text, parse_int=_number, object_pairs_hook=_fields)
-
-
-def _number(digits: str) -> int | _LongNumber:
-    return int(digits) if len(digits) <= _MAX_DIGITS else _LongNumber(len(digits.lstrip("-")))
-
-
-def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _DuplicateField:
-    made: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in made:
-            return _DuplicateField(name)
-        made[name] = value
-    return made
-
-
 def parse(value: Any) -> tuple[Frame, ...]:
     """Return the frames of a document, which is one object or an array of objects.
 
-    :param value: result of :func:`read_json`.
+    :param value: result of :func:`tracker.vendors.documents.read_json`.
     :raises BadDocument: if the document is invalid.
     """
     if not isinstance(value, list):
-        return (_frame_of(_Node("", value)),)
+        return (_frame_of(Node("", value, DERIVED)),)
     if not value:
         raise BadDocument("", "an object or a non-empty array", "an empty array")
-    frames = tuple(_frame_of(node) for node in _Node("", value).items(1, len(value)))
+    frames = tuple(_frame_of(node) for node in Node("", value, DERIVED).items(1, len(value)))
     if len(frames) > 1:
         for number, frame in enumerate(frames):
             if isinstance(frame, UdpFrame):
@@ -134,132 +78,36 @@ def parse(value: Any) -> tuple[Frame, ...]:
     return frames
 
 
-@frozen
-class _Node:
-    """A value in the document, with its path."""
-
-    path: str
-    value: Any
-
-    def bad(self, expected: str) -> BadDocument:
-        return BadDocument(self.path, expected, _shown(self.value))
-
-    def object(self) -> _Object:
-        if isinstance(self.value, _DuplicateField):
-            raise BadDocument(
-                self.path, "each field once", f"field {_shown(self.value.name)} twice"
-            )
-        if not isinstance(self.value, dict):
-            raise self.bad("an object")
-        return _Object(self.path, self.value)
-
-    def items(self, low: int, high: int) -> list[_Node]:
-        if not isinstance(self.value, list) or not low <= len(self.value) <= high:
-            size = counted(high, "item")
-            raise self.bad(f"an array of {size if low == high else f'{low} to {size}'}")
-        return [_Node(f"{self.path}[{number}]", item) for number, item in enumerate(self.value)]
-
-    def integer(self, low: int, high: int) -> int:
-        if type(self.value) is not int or not low <= self.value <= high:
-            raise self.bad(f"an integer from {low} to {high}")
-        return self.value
-
-    def imei(self) -> str:
-        if not isinstance(self.value, str) or not _IMEI.fullmatch(self.value):
-            raise self.bad(f"{IMEI_DIGITS} digits in quotes")
-        return self.value
-
-    def text(self) -> bytes:
-        try:
-            return str.encode(self.value, "utf-8")
-        except (TypeError, UnicodeEncodeError):
-            raise self.bad("text") from None
-
-    def hex(self, size: int | None = None) -> bytes:
-        pairs = "*" if size is None else f"{{{size}}}"
-        if isinstance(self.value, str) and re.fullmatch(rf"([0-9a-fA-F]{{2}}){pairs}", self.value):
-            return bytes.fromhex(self.value)
-        number = "" if size is None else f"{size} "
-        raise self.bad(f"{number}pairs of hex digits in quotes")
-
-
-class _Object:
-    """An object with fields that are taken one by one; at the end, no field may be left."""
-
-    def __init__(self, path: str, value: dict[str, Any]) -> None:
-        self.path = path
-        self._left = {name: item for name, item in value.items() if name not in DERIVED}
-        self._known: list[str] = []
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._left
-
-    def at(self, name: str) -> str:
-        """Return the path to a field."""
-        return f"{self.path}.{name}" if self.path else name
-
-    def take(self, name: str, default: Any = None) -> _Node:
-        """Return a field, which is required unless it has a default."""
-        self._known.append(name)
-        if name not in self._left and default is None:
-            raise BadDocument(self.at(name), "this field", "nothing")
-        return _Node(self.at(name), self._left.pop(name, default))
-
-    def choice(self, name: str, choices: dict[str, T]) -> T:
-        """Return the value of the choice that a field names."""
-        node = self.take(name)
-        if not isinstance(node.value, str) or node.value not in choices:
-            words = (f'"{word}"' for word, value in choices.items() if value is not None)
-            raise node.bad("one of " + ", ".join(words))
-        return choices[node.value]
-
-    def ignore(self, name: str) -> None:
-        """Ignore a field."""
-        self._left.pop(name, None)
-
-    def done(self) -> None:
-        """Refuse fields that were not taken, such as misspelt names."""
-        for name in self._left:
-            known = ", ".join(self._known)
-            raise BadDocument(self.path, f"only the fields {known}", f"field {_shown(name)}")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict | _DuplicateField):
-        return "an object"
-    if isinstance(value, _LongNumber):
-        return f"a number of {counted(value.digits, 'digit')}"
-    if isinstance(value, list):
-        return f"an array of {counted(len(value), 'item')}"
-    shown = json.dumps(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
-
-
-def _frame_of(node: _Node) -> Frame:
+def _frame_of(node: Node) -> Frame:
     fields = node.object()
     frame = fields.choice("kind", _KINDS)(fields)
     fields.done()
     return frame
 
 
-def _ping(fields: _Object) -> Frame:
+def _ping(fields: Fields) -> Frame:
     return Ping(fields.take("count").integer(1, _MAX_PINGS))
 
 
-def _login(fields: _Object) -> Frame:
-    return Login(fields.take("imei").imei())
+def _imei(fields: Fields) -> str:
+    digits = rf"[0-9]{{{IMEI_DIGITS}}}"
+    return fields.take("imei").matching(digits, f"{IMEI_DIGITS} digits in quotes")
 
 
-def _tcp_frame(fields: _Object) -> Frame:
+def _login(fields: Fields) -> Frame:
+    return Login(_imei(fields))
+
+
+def _tcp_frame(fields: Fields) -> Frame:
     content = _content(fields)
     return TcpFrame(content, encode_data(content))
 
 
-def _datagram(fields: _Object) -> Frame:
+def _datagram(fields: Fields) -> Frame:
     packet_id = fields.take("packet_id").integer(0, 0xFFFF)
     unused = fields.take("unused", 1).integer(0, 0xFF)
     avl_packet_id = fields.take("avl_packet_id").integer(0, 0xFF)
-    imei = fields.take("imei").imei()
+    imei = _imei(fields)
     content = _content(fields, nested=True)
     datagram = Datagram(packet_id, avl_packet_id, imei, encode_data(content), unused)
     frame = UdpFrame(content, datagram)
@@ -270,7 +118,7 @@ def _datagram(fields: _Object) -> Frame:
     return frame
 
 
-_KINDS: Final[dict[str, Callable[[_Object], Frame]]] = {
+_KINDS: Final[dict[str, Callable[[Fields], Frame]]] = {
     "ping": _ping,
     "login": _login,
     "frame": _tcp_frame,
@@ -278,7 +126,7 @@ _KINDS: Final[dict[str, Callable[[_Object], Frame]]] = {
 }
 
 
-def _content(fields: _Object, nested: bool = False) -> Content:
+def _content(fields: Fields, nested: bool = False) -> Content:
     codec = fields.choice("codec", _CODECS)
     if codec is None:
         found = f'"{CODEC_7}", which can only be decoded'
@@ -291,7 +139,7 @@ def _content(fields: _Object, nested: bool = False) -> Content:
     return Packet(codec, tuple(_record(codec, node.object()) for node in records))
 
 
-def _messages(codec: MessageCodec, fields: _Object, nested: bool) -> Messages:
+def _messages(codec: MessageCodec, fields: Fields, nested: bool) -> Messages:
     if nested or "messages" in fields:
         parts = tuple(
             _message(codec, node.object(), alone=False)
@@ -305,24 +153,24 @@ def _messages(codec: MessageCodec, fields: _Object, nested: bool) -> Messages:
     return Messages(codec, parts, (before, after))
 
 
-def _message(codec: MessageCodec, fields: _Object, alone: bool) -> Message:
+def _message(codec: MessageCodec, fields: Fields, alone: bool) -> Message:
     type_ = fields.take("type").integer(0, 0xFF)
     timestamp = _message_time(codec, fields.take("timestamp")) if codec.timed else None
-    imei = fields.take("imei").imei() if codec.addressed else None
+    imei = _imei(fields) if codec.addressed else None
     content = fields.take("hex").hex() if "hex" in fields else fields.take("text").text()
     if not alone:
         fields.done()
     return Message(codec, type_, content, timestamp, imei)
 
 
-def _message_time(codec: MessageCodec, node: _Node) -> int:
+def _message_time(codec: MessageCodec, node: Node) -> int:
     long = EIGHT_BYTE_TIMES
     if not codec.addressed and type(node.value) is int and node.value in long:
         return node.value
     return node.integer(0, 0xFFFFFFFF)
 
 
-def _record(codec: Codec, fields: _Object) -> Record:
+def _record(codec: Codec, fields: Fields) -> Record:
     numbers = {name: fields.take(name).integer(*span) for name, span in _NUMBERS.items()}
     max_id = 256**codec.event.size - 1
     event = fields.take("event").integer(0, max_id)
@@ -345,7 +193,7 @@ def _record(codec: Codec, fields: _Object) -> Record:
 
 def _element(
     codec: Codec,
-    fields: _Object,
+    fields: Fields,
     max_id: int,
     *,
     fixed: list[Element],

@@ -15,6 +15,7 @@ from tracker.interfaces import IGateway, INaming, IVendor, Traffic, UnknownModel
 from tracker.limits import Limits
 from tracker.vendors.connection import ConnectionFactory
 from tracker.vendors.datagram import DatagramPort
+from tracker.vendors.inspection import Decoder, Encoder
 from tracker.vendors.teltonika.commands import COMMAND_CODECS
 from tracker.vendors.teltonika.content import ENTRY_CODECS
 from tracker.vendors.teltonika.datagram_dialect import TeltonikaDatagramDialect
@@ -23,11 +24,12 @@ from tracker.vendors.teltonika.dialect import TeltonikaDialect
 from tracker.vendors.teltonika.dictionary import read_file
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.naming import Naming, NoList
+from tracker.vendors.tools import IDecodable, IEncodable
 
 classImplements(Naming, INaming)
 
 
-@implementer(IPlugin, IVendor)
+@implementer(IPlugin, IVendor, IDecodable, IEncodable)
 class Teltonika:
     """Devices of the FMB, FMC, FMM, FMT and FT families, and others with the same protocol."""
 
@@ -71,3 +73,15 @@ class Teltonika:
             return Naming(own, default_model)
         except NoList as error:
             raise UnknownModel(str(error)) from None
+
+    def buildDecoder(self) -> Decoder:
+        """See :class:`tracker.vendors.tools.IDecodable`."""
+        from tracker.vendors.teltonika.inspection import TeltonikaDecoder
+
+        return TeltonikaDecoder()
+
+    def buildEncoder(self) -> Encoder:
+        """See :class:`tracker.vendors.tools.IEncodable`."""
+        from tracker.vendors.teltonika.inspection import TeltonikaEncoder
+
+        return TeltonikaEncoder()

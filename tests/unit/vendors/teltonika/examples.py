@@ -27,10 +27,11 @@ from tests.unit.vendors.teltonika.golden_messages import (
 )
 from tests.unit.vendors.teltonika.strategies import unsigned
 from tracker.outcomes import Decoded
+from tracker.vendors.documents import render
 from tracker.vendors.teltonika.avl import CODEC_8E, CODECS, Codec, Packet, Record
 from tracker.vendors.teltonika.content import Content, encode_data
 from tracker.vendors.teltonika.datagram import Datagram
-from tracker.vendors.teltonika.document import document, render
+from tracker.vendors.teltonika.document import document
 from tracker.vendors.teltonika.frames import (
     Frame,
     Login,

@@ -35,7 +35,8 @@ from tests.unit.vendors.teltonika.golden import (
 )
 from tests.unit.vendors.teltonika.golden_five_groups import WIDE, WIDE_ELEMENTS
 from tests.unit.vendors.teltonika.meanings import ABSENT_SENSORS
-from tracker.vendors.teltonika.document import DERIVED, document, render
+from tracker.vendors.documents import render
+from tracker.vendors.teltonika.document import DERIVED, document
 from tracker.vendors.teltonika.frames import Frame, encode_any_frame
 
 

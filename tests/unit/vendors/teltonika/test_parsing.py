@@ -23,8 +23,9 @@ from tests.unit.vendors.teltonika.golden import DRIVING, PANIC, STREAM
 from tests.unit.vendors.teltonika.golden_datagrams import MESSAGE_12
 from tests.unit.vendors.teltonika.golden_five_groups import WIDE_ELEMENTS
 from tracker.outcomes import Decoded
+from tracker.vendors.documents import BadDocument
 from tracker.vendors.teltonika.frames import decode_frames
-from tracker.vendors.teltonika.parsing import BadDocument, parse
+from tracker.vendors.teltonika.parsing import parse
 
 REMOVED = object()
 
