@@ -26,7 +26,8 @@ class Blank(NamedTuple):
     size: int
 
 
-Frame = TextFrame | HexFrame | Blank
+DeviceFrame = TextFrame | HexFrame
+Frame = DeviceFrame | Blank
 
 
 def decode_frame(
@@ -62,3 +63,8 @@ def _skip(buffer: bytes | bytearray, limit: int) -> Incomplete | Rejected | Fata
     if len(buffer) >= limit:
         return Fatal(0, f"no frame begins within {counted(limit, 'byte')}", field=kind)
     return Incomplete(1)
+
+
+def count_starts(data: bytes | bytearray) -> int:
+    """Return an estimate of the number of frames in ``data``, without decoding."""
+    return len(_START.findall(data))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import sha256
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tracker.position import (
     MAX_TIMESTAMP_MS,
@@ -44,6 +44,10 @@ RAW: Final = "raw"
 #: Attribute with the number of a position in its report, from 1, if the report has several.
 PART: Final = "part"
 
+#: Notices about a report.
+MISSING: Final = "report announces more positions than it has"
+TOO_MANY: Final = "report has more positions than --records: the last ones are not read"
+
 _PANIC: Final = 2
 _SOS: Final = "GTSOS"
 _EXTRAS: Final[Mapping[tuple[str, bool | None], str]] = {
@@ -59,10 +63,21 @@ _EXTRAS: Final[Mapping[tuple[str, bool | None], str]] = {
 }
 
 
-def text_entries(
+class Records(NamedTuple):
+    """The entries of a frame."""
+
+    entries: list[Entry]
+    """In the order of the frame; none for a heartbeat."""
+    notice: str = ""
+    """An oddity of the frame, in one line; empty without one."""
+    is_truncated: bool = False
+    """True if the frame is a message that was too long to be stored whole."""
+
+
+def text_records(
     frame: TextFrame, now: float, zone: int, *, max_records: int, message_bytes: int
-) -> list[Entry]:
-    """Return the entries of a frame, in the order of the frame; none for a heartbeat.
+) -> Records:
+    """Return the entries of a frame.
 
     :param now: seconds since 1970 (UTC), for a frame without a valid time.
     :param zone: offset of the devices' clocks from UTC, in seconds.
@@ -71,15 +86,16 @@ def text_entries(
         and SHA-256 are added.
     """
     if frame.is_heartbeat:
-        return []
+        return Records([])
     sent = milliseconds(frame.send_time) if frame.send_time else None
     if sent is not None and not 0 <= sent - zone * 1000 <= MAX_TIMESTAMP_MS:
         sent = None
     event_ms = int(now * 1000) if sent is None else sent - zone * 1000
     groups = read_groups(frame, max_records)
     if not any(group.longitude is not None for group in groups):
-        return [_message(frame, event_ms, message_bytes)]
+        return _message(frame, event_ms, message_bytes)
     before, after, is_complete = _report_attributes(frame, groups)
+    announced = before.pop(NUMBER, len(groups))
     base, priority = _base(frame), _PANIC if frame.report == _SOS else 0
     entries = []
     for number, group in enumerate(groups, 1):
@@ -109,15 +125,9 @@ def text_entries(
             attributes=attributes,
         )
         entries.append(made.to_entry(ASCII, _EXTRAS[frame.header, fix]))
-    return entries
-
-
-def announced_positions(frame: TextFrame) -> int | None:
-    """Return the number of positions that a report announces; None if it does not say."""
-    if not frame.places:
-        return None
-    before = before_groups(frame.report, frame.body[: max(0, frame.places[0] - 4)])
-    return None if before is None else before.get(NUMBER)
+    if len(frame.places) > max_records:
+        return Records(entries, TOO_MANY)
+    return Records(entries, MISSING if announced > len(groups) else "")
 
 
 def _base(frame: TextFrame) -> dict[str, Any]:
@@ -150,7 +160,6 @@ def _report_attributes(
     before = before_groups(frame.report, first)
     is_complete = before is not None or not any(first)
     before = before or {}
-    before.pop(NUMBER, None)
     after: dict[str, Any] | None
     if frame.report == "GTERI":
         after, has_names = extended_attributes(frame.version, before.get("eri_mask", ""), rest)
@@ -175,20 +184,22 @@ def _group_attributes(group: Group) -> dict[str, Any]:
     return attributes
 
 
-def _message(frame: TextFrame, timestamp_ms: int, message_bytes: int) -> Entry:
+def _message(frame: TextFrame, timestamp_ms: int, message_bytes: int) -> Records:
     """Return the entry of a frame without a place."""
     attributes = _base(frame)
     index = group_index(frame.report, frame.body)
     group = None if index is None else read_empty_group(frame, index)
     if group is not None:
         before, after, _ = _report_attributes(frame, [group])
+        before.pop(NUMBER, None)
         attributes |= {**before, **group.attributes, **after}
     else:
         attributes |= message_attributes(frame)
     # Without the header, which differs between a report and its repetition.
     text = frame.text.partition(":")[2]
     content = text.encode("utf-8", errors="replace")
-    if len(content) > message_bytes:
+    is_truncated = len(content) > message_bytes
+    if is_truncated:
         attributes["message_length"] = len(content)
         attributes["message_sha256"] = sha256(content).hexdigest()
         text = content[:message_bytes].decode("utf-8", errors="ignore")
@@ -206,7 +217,8 @@ def _message(frame: TextFrame, timestamp_ms: int, message_bytes: int) -> Entry:
         event=0,
         attributes=attributes,
     )
-    return made.to_entry(ASCII, _EXTRAS[frame.header, None])
+    entry = made.to_entry(ASCII, _EXTRAS[frame.header, None])
+    return Records([entry], is_truncated=is_truncated)
 
 
 def _rounded(value: float | None) -> int | None:

@@ -21,6 +21,7 @@ from tracker.command import Answer
 from tracker.interfaces import Rejection
 from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
 from tracker.untrusted import shown
+from tracker.vendors.queclink.ids import DEVICE_ID, DEVICE_ID_FORM
 from tracker.vendors.queclink.models import MODELS, VIN_TYPES, device_type
 from tracker.wording import counted
 
@@ -41,9 +42,6 @@ STARTS: Final = (b"+RESP:GT", b"+BUFF:GT", b"+ACK:GT")
 _START: Final = re.compile(rb"\+(?:RESP|BUFF|ACK):GT")
 _END: Final = re.compile(rb"[$\0]")
 
-#: The digits of a time, in a frame without a device ID, are not a MEID: these begin with a letter
-#: or with 99 (3GPP2 S.R0048).
-_DEVICE_ID: Final = re.compile(r"[0-9]{15}|(?!20[0-9]{12})[0-9A-Fa-f]{14}")
 _VERSION: Final = re.compile(r"(?:[0-9A-Fa-f]{6}|[0-9A-Fa-f]{10})?")
 _REPORT: Final = re.compile(r"(\+[A-Z]{3,4}):(GT[A-Z0-9]{3})")
 _VIN: Final = re.compile(r"(?=.*[0-9])[0-9A-HJ-NPR-Z]{17}")
@@ -149,12 +147,12 @@ def parse_text(text: str) -> TextFrame | str:
     header, report = head.groups()
     version = ""
     # The oldest devices send no version.
-    at = 1 if _DEVICE_ID.fullmatch(fields[1] if len(fields) > 1 else "") else _HEAD
+    at = 1 if DEVICE_ID.fullmatch(fields[1] if len(fields) > 1 else "") else _HEAD
     if at == _HEAD:
         if len(fields) <= at or not _VERSION.fullmatch(fields[1]):
             return f"{report} without a protocol version"
-        if not _DEVICE_ID.fullmatch(fields[at]):
-            return f"{report} without a device ID: it is an IMEI of 15 digits or a MEID of 14"
+        if not DEVICE_ID.fullmatch(fields[at]):
+            return f"{report} without a device ID: it is {DEVICE_ID_FORM}"
         version = fields[1].upper()
     device_id = fields[at].upper()
     end, send_time, count = _tail(fields, at + 1)

@@ -18,7 +18,7 @@ from tests.unit.vendors.queclink.golden import (
     Golden,
 )
 from tracker.position import Entry, Position
-from tracker.vendors.queclink.records import text_entries
+from tracker.vendors.queclink.records import text_records
 from tracker.vendors.queclink.text import TextFrame, parse_text
 
 NOW = 1_700_000_000.0
@@ -27,7 +27,7 @@ NOW = 1_700_000_000.0
 def entries_of(data: bytes, zone: int = 0, message_bytes: int = 8192) -> list[Entry]:
     frame = parse_text(data.decode().removesuffix("$"))
     assert isinstance(frame, TextFrame)
-    return text_entries(frame, NOW, zone, max_records=255, message_bytes=message_bytes)
+    return text_records(frame, NOW, zone, max_records=255, message_bytes=message_bytes).entries
 
 
 def read(entry: Entry) -> dict[str, Any]:
