@@ -1,0 +1,67 @@
+"""The Concox plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import DatagramProtocol
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from tracker.imei import IMEI_FORM, checked_imei
+from tracker.interfaces import IGateway, IVendor, Traffic
+from tracker.limits import Limits
+from tracker.vendors.concox.commands import COMMAND_CODECS, Flags
+from tracker.vendors.concox.description import describe
+from tracker.vendors.concox.dialect import ConcoxDialect
+from tracker.vendors.concox.positions import CODEC
+from tracker.vendors.concox.settings import ConcoxSettings
+from tracker.vendors.connection import ConnectionFactory
+
+
+@implementer(IPlugin, IVendor)
+class Concox:
+    """Devices of Concox and Jimi IoT, and others that speak the GT06 protocol."""
+
+    name = "concox"
+    settings = ConcoxSettings
+    codecs = frozenset({CODEC})
+    command_codecs = COMMAND_CODECS
+    transports = frozenset({"tcp"})
+    device_id_form = IMEI_FORM
+
+    def device_id(self, text: str) -> str:
+        """See :class:`tracker.interfaces.IVendor`."""
+        return checked_imei(text)
+
+    def buildFactory(
+        self,
+        gateway: IGateway,
+        limits: Limits,
+        clock: IReactorTime,
+        settings: ConcoxSettings | None = None,
+    ) -> ConnectionFactory:
+        """See :class:`tracker.interfaces.IVendor`."""
+        chosen = settings or ConcoxSettings()
+        flags = Flags(int(clock.seconds()))
+
+        def build_dialect() -> ConcoxDialect:
+            return ConcoxDialect(limits, chosen, flags, gateway.tally.count_truncated)
+
+        return ConnectionFactory(gateway, limits, clock, build_dialect)
+
+    def buildDatagramProtocol(
+        self, gateway: IGateway, limits: Limits, clock: IReactorTime, settings: Any
+    ) -> DatagramProtocol:
+        """See :class:`tracker.interfaces.IVendor`; not called, as the transports have no UDP."""
+        raise NotImplementedError("Concox devices use TCP")
+
+    def describe(self, data: bytes, kind: Traffic) -> dict[str, Any]:
+        """See :class:`tracker.interfaces.IVendor`."""
+        return describe(data, kind is Traffic.SENT)
+
+    def buildNaming(self, models: Mapping[str, Path], default_model: str | None = None) -> None:
+        """See :class:`tracker.interfaces.IVendor`; the attributes have names already."""
