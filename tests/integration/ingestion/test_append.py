@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
@@ -98,3 +99,30 @@ async def test_redis_without_memory_is_reported_until_it_recovers(
     await waiting
     assert redis.client.xlen(STREAM) == 4
     assert reports[-1] is None
+
+
+@pytest.mark.parametrize("outage", ["killed", "hanging", "without memory"])
+@ensureDeferred
+async def test_log_confirms_again_after_an_outage(
+    connected: Connected, redis: RedisServer, outage: str
+) -> None:
+    publisher = publisher_on(connected, [])
+    await publisher.publish(entries(1))
+    assert publisher.confirms
+    if outage == "killed":
+        redis.kill()
+    elif outage == "hanging":
+        redis.suspend()
+    else:
+        redis.client.config_set("maxmemory", 1)
+    waiting = publisher.publish(entries(3))
+    await until(lambda: not publisher.confirms, "the log does not confirm")
+    assert not waiting.called
+    if outage == "killed":
+        redis.start()
+    elif outage == "hanging":
+        redis.resume()
+    else:
+        redis.client.config_set("maxmemory", 0)
+    await until(lambda: publisher.confirms, "the log confirms")
+    await waiting
