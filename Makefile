@@ -25,6 +25,9 @@ CHAOS_SEED     ?=
 # More options of `make test-chaos`, such as --verbose and --keep FOLDER.
 CHAOS_OPTIONS  ?=
 
+# Damaged inputs of each test of `make test-fuzz`.
+FUZZ_INPUTS ?= 100000
+
 # Options of all benchmarks that `make bench` runs, such as --quick.
 BENCH_OPTIONS ?=
 
@@ -39,7 +42,7 @@ SYSTEM ?= /usr/local
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: help demo test directus test-directus test-browser test-ops test-chaos test-system test-docker lint format \
+.PHONY: help demo test directus test-directus test-browser test-ops test-chaos test-fuzz test-system test-docker lint format \
 	docs bench install deb dist image up clean
 
 help:
@@ -49,6 +52,7 @@ help:
 	@echo "make test-browser   run the tests of the console; needs chromium; screenshots in build/screenshots"
 	@echo "make test-ops       run the tests of alerts, dashboard and metrics; needs Debian's package prometheus"
 	@echo "make test-chaos     inject random faults under load and account for every record (CHAOS_SECONDS=60, CHAOS_SEED=…)"
+	@echo "make test-fuzz      run the tests with damaged input at their full size (FUZZ_INPUTS=100000)"
 	@echo "make test-system    run the tests on a whole machine; needs root, debootstrap and systemd-nspawn"
 	@echo "make test-docker    build the image and run compose.yaml; needs Docker with Compose"
 	@echo "make lint           run ruff and mypy"
@@ -92,6 +96,10 @@ test-ops: $(VENV)/.test
 test-chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) --rounds $(CHAOS_ROUNDS) \
 		--variants $(CHAOS_VARIANTS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(CHAOS_OPTIONS)
+
+# `make test` runs a sample of each.
+test-fuzz: $(VENV)/.test
+	FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest tests/unit -k fuzz
 
 # Downloads Debian once, into ~/.cache/tracker-machine or TRACKER_MACHINE_CACHE. The tests run in
 # order; each uses the state that the previous one leaves.
