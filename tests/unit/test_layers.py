@@ -45,6 +45,7 @@ PLUGIN = "vendor.py"
 #: Shared modules of vendors that dialects and tools may import.
 DIALECT_IMPORTS = (
     *("budget.py", "dialect.py", "documents.py", "holds.py", "inspection.py", "rejections.py"),
+    "simulation.py",
 )
 
 #: Modules without Twisted: codecs, dialects and their dependencies.
@@ -140,6 +141,15 @@ def test_vendors_do_not_import_each_other() -> None:
             for name in imported(path):
                 if name.startswith("tracker.vendors."):
                     assert name.split(".")[2] not in vendors - {vendor}, path
+
+
+def test_nothing_outside_a_vendor_imports_it() -> None:
+    vendors = {path.parent.name for path in (PACKAGE / "vendors").glob("*/__init__.py")}
+    for path in MODULES:
+        if path.parent.parent != PACKAGE / "vendors":
+            for name in imported(path):
+                parts = name.split(".")
+                assert parts[:2] != ["tracker", "vendors"] or parts[2] not in vendors, path
 
 
 @pytest.mark.parametrize("kind", ["unit", "integration"])

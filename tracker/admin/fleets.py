@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import click
+from attrs import frozen
+from click.shell_completion import CompletionItem
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Duration
+from tracker.admin.vendors import VendorName, tools
 from tracker.durations import format_duration
 from tracker.errors import RunFailed
 from tracker.net.endpoints import connecting_endpoint
@@ -22,41 +25,98 @@ from tracker.simulator.demo import Demo
 from tracker.simulator.device import ANSWER_DELAY, Answers, Behaviour
 from tracker.simulator.fleet import IMEI_COUNT, CommandJournal, Fleet, Journal
 from tracker.simulator.run import NoConnection, run_fleet
-from tracker.vendors.teltonika.avl import CODECS
+from tracker.untrusted import listed
+from tracker.vendors.simulation import Simulation
+from tracker.vendors.tools import simulation_of
+from tracker.wording import counted
 
-_CODECS = {codec.name: codec for codec in CODECS.values()}
+
+@frozen
+class FleetOptions:
+    """The options of a fleet."""
+
+    interval: float
+    records: int
+    codec: str | None
+    answers: Answers
+    answer_delay: float
+    heartbeat: float | None
+
+    def behaviour(self, vendor: str, simulation: Simulation) -> Behaviour:
+        """Return the behaviour of a vendor's devices.
+
+        :raises click.UsageError: if the devices of the vendor do not have an option.
+        """
+        codec = simulation.codecs[0] if self.codec is None else self.codec.upper()
+        names = {name.upper(): name for name in simulation.codecs}
+        if codec.upper() not in names:
+            raise click.UsageError(
+                f"--codec {self.codec}: {vendor} devices have {listed(simulation.codecs)}."
+            )
+        if self.records > simulation.max_records:
+            most = counted(simulation.max_records, "record")
+            raise click.UsageError(
+                f"--records {self.records}: a frame of {vendor} devices has at most {most}."
+            )
+        if self.answers is Answers.REFUSE and not simulation.refuses:
+            raise click.UsageError(
+                f"--answers refuse: {vendor} devices cannot refuse a command. Use --answers mute."
+            )
+        if self.heartbeat is not None and not simulation.heartbeat_interval:
+            raise click.UsageError(f"--heartbeat: {vendor} devices send no heartbeats.")
+        return Behaviour(
+            simulation,
+            names[codec.upper()],
+            self.interval,
+            self.records,
+            answers=self.answers,
+            answer_delay=self.answer_delay,
+            heartbeat_interval=self.heartbeat,
+        )
+
+
+def _complete_codec(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    vendor = context.params.get("vendor")
+    return [
+        CompletionItem(codec)
+        for simulation in tools(simulation_of, vendor).values()
+        for codec in simulation.codecs
+        if codec.startswith(incomplete.upper())
+    ]
 
 
 def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a fleet, passed to the command as ``count`` and ``behaviour``."""
+    """Add the options of a fleet, passed to the command as ``count`` and ``options``."""
 
-    def with_behaviour(
+    def with_options(
         *,
         devices: int,
         interval: float,
         records: int,
-        codec: str,
+        codec: str | None,
         answers: str,
         answer_delay: float,
+        heartbeat: float | None,
         **others: Any,
     ) -> None:
-        behaviour = Behaviour(
-            _CODECS[codec],
-            interval,
-            records,
-            answers=Answers(answers),
-            answer_delay=answer_delay,
-        )
-        command(count=devices, behaviour=behaviour, **others)
+        options = FleetOptions(interval, records, codec, Answers(answers), answer_delay, heartbeat)
+        command(count=devices, options=options, **others)
 
-    with_behaviour.__doc__ = command.__doc__
-    with_behaviour.__name__ = command.__name__
-    decorated: Callable[..., Any] = with_behaviour
+    with_options.__doc__ = command.__doc__
+    with_options.__name__ = command.__name__
+    decorated: Callable[..., Any] = with_options
     for option in (
         click.option(
             "--seconds",
             type=Duration(0.001, bare=True),
             help="Stop after this time, such as 10s.  [default: at Ctrl-C]",
+        ),
+        click.option(
+            "--heartbeat",
+            type=Duration(0.1, 86_400, bare=True),
+            help="Time between two heartbeats of a device.  [default: as the vendor's devices]",
         ),
         click.option(
             "--answer-delay",
@@ -75,10 +135,9 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--codec",
-            type=click.Choice(sorted(_CODECS), case_sensitive=False),
-            default="8E",
-            show_default=True,
-            help="Teltonika codec of the records.",
+            metavar="NAME",
+            shell_complete=_complete_codec,
+            help="Codec of the records.  [default: the usual one of the vendor, such as 8E]",
         ),
         click.option(
             "--records",
@@ -108,10 +167,17 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.option(
-    "--target",
-    default="127.0.0.1:5027",
+    "--vendor",
+    type=VendorName(),
+    is_eager=True,
+    default="teltonika",
     show_default=True,
-    help="Port that the devices connect to: HOST:PORT, or a Twisted client endpoint.",
+    help="Vendor of the devices.",
+)
+@click.option(
+    "--target",
+    help="Port that the devices connect to: HOST:PORT, or a Twisted client endpoint.  "
+    "[default: 127.0.0.1 and the usual port of the vendor, such as 5027]",
 )
 @click.option(
     "--journal",
@@ -135,9 +201,10 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_fleet_options
 def simulate(
     *,
-    target: str,
+    vendor: str,
+    target: str | None,
     count: int,
-    behaviour: Behaviour,
+    options: FleetOptions,
     seconds: float | None,
     journal: Path | None,
     command_journal: Path | None,
@@ -146,17 +213,22 @@ def simulate(
 ) -> None:
     r"""Run a fleet of simulated devices against a port.
 
-    Each device follows a route, records positions and sends them. It keeps records until they are
-    acknowledged, and re-sends them after it reconnects. It executes and answers commands (Codecs
-    12 and 14).
+    Each device follows a route, records positions and sends them. Where the protocol has ACKs, it
+    keeps records until they are acknowledged, and re-sends them after it reconnects. Concox
+    devices keep only what they could not send; the answer to a heartbeat acknowledges the rest.
+    The devices execute and answer commands.
 
     At the end the devices send their remaining records; a second Ctrl-C does not wait for that.
     The exit code is 1 if some records were not acknowledged, and 3 if no device could connect.
 
     \b
-    Example:
+    Examples:
       tracker-admin simulate --target 127.0.0.1:5027 --devices 100 --interval 5s
+      tracker-admin simulate --vendor concox --first 100 --heartbeat 30s
     """
+    simulation = tools(simulation_of, vendor)[vendor]
+    behaviour = options.behaviour(vendor, simulation)
+    port = target or f"127.0.0.1:{simulation.port}"
     if first + count > IMEI_COUNT:
         raise click.UsageError(
             f"--first {first} --devices {count}: at most {IMEI_COUNT} devices exist."
@@ -171,7 +243,7 @@ def simulate(
             )
 
         async def drive(reactor: Reactor) -> int:
-            endpoint = _client_endpoint(reactor, target)
+            endpoint = _client_endpoint(reactor, port)
             fleet = Fleet(
                 reactor,
                 endpoint,
@@ -185,7 +257,7 @@ def simulate(
             try:
                 return await run_fleet(reactor, fleet, seconds)
             except NoConnection as error:
-                text = f"Cannot connect to {target}: {error}."
+                text = f"Cannot connect to {port}: {error}."
                 raise RunFailed(text, ExitCode.UNREACHABLE) from None
 
         run(drive)
@@ -206,7 +278,7 @@ def simulate(
 )
 @_fleet_options
 def demo(
-    *, data: Path | None, port: int, count: int, behaviour: Behaviour, seconds: float | None
+    *, data: Path | None, port: int, count: int, options: FleetOptions, seconds: float | None
 ) -> None:
     """Run the whole stack with a simulated fleet.
 
@@ -214,6 +286,8 @@ def demo(
     report to its port. At the end it waits until those of its fleet are stored; a second Ctrl-C
     does not wait for that. The exit code is 1 if some are missing.
     """
+    simulation = tools(simulation_of, "teltonika")["teltonika"]
+    behaviour = options.behaviour("teltonika", simulation)
     run(Demo(data, port, devices=count, behaviour=behaviour, seconds=seconds).run)
 
 

@@ -171,7 +171,7 @@ class Demo:
         fleet: Fleet,
     ) -> int:
         progress = Progress(reactor)
-        own = {device.imei for device in fleet.devices}
+        own = {device.device_id for device in fleet.devices}
         received_before, _ = await _read(redis)
         stored_before = _stored(stack.database)
         all_before = sum(stored_before.values())

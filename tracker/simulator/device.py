@@ -1,7 +1,7 @@
-"""A simulated Teltonika device.
+"""A simulated device.
 
-It makes records, keeps them until they are acknowledged, retransmits them after a reconnect, and
-executes commands.
+It makes records, sends them in the protocol of its vendor, keeps them until they are acknowledged
+if the protocol has ACKs, and executes commands.
 """
 
 from __future__ import annotations
@@ -26,24 +26,20 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-from tracker.outcomes import Fatal, Incomplete
+from tracker.position import Entry
 from tracker.runtime.backoff import Backoff
-from tracker.simulator.commands import (
-    MAX_COMMAND_BYTES,
-    CommandInterpreter,
-    answer_frame,
-    maybe_command,
-)
 from tracker.simulator.track import Track
 from tracker.simulator.vehicle import Flash, Vehicle
-from tracker.vendors.teltonika.avl import Codec, Record, encode_packet
-from tracker.vendors.teltonika.envelope import PREAMBLE, decode_frame, encode_frame
-from tracker.vendors.teltonika.login import ACCEPT, encode_login
-from tracker.vendors.teltonika.messages import NACK, RESPONSE, Message
+from tracker.vendors.simulation import (
+    Acknowledged,
+    Broken,
+    CommandReceived,
+    HeartbeatAnswered,
+    LoggedIn,
+    LoginRefused,
+    Simulation,
+)
 
-#: Seconds that a device waits for the ACK of a login or packet before it reconnects
-#: (Teltonika's "response timeout").
-RESPONSE_TIMEOUT: Final = 30.0
 #: Seconds between attempts to connect: initial delay and maximum.
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 10.0
@@ -51,12 +47,9 @@ LAST_RETRY: Final = 10.0
 #: Seconds after which a slow device answers a command.
 ANSWER_DELAY: Final = 3.0
 
-#: Length of the ACK of a packet, in bytes.
-_COUNT: Final = 4
-
-#: Called with IMEI, codec and records when a device receives the ACK of a packet.
-OnAcknowledged = Callable[[str, Codec, Sequence[Record]], None]
-#: Called with IMEI, codec and text when a device has executed a command, before it answers.
+#: Called with the entries that ingestion makes of a packet, when a device receives its ACK.
+OnAcknowledged = Callable[[Sequence[Entry]], None]
+#: Called with device ID, codec and text when a device has executed a command, before it answers.
 OnCommand = Callable[[str, str, str], None]
 
 
@@ -70,7 +63,7 @@ class Answers(Enum):
     MUTE = "mute"
     """Execute it, and answer nothing."""
     REFUSE = "refuse"
-    """Do not execute it, and answer with a NACK."""
+    """Do not execute it, and answer that it is refused."""
 
 
 class ExecutedCommand(NamedTuple):
@@ -84,12 +77,17 @@ class ExecutedCommand(NamedTuple):
 class Behaviour:
     """The behaviour of the devices of a fleet."""
 
-    codec: Codec
+    simulation: Simulation
+    """The protocol of their vendor."""
+    codec: str
     interval: float = 1.0
     """Seconds between two records."""
     records: int = 1
     """Records per packet; a device waits until it has that many."""
-    response_timeout: float = RESPONSE_TIMEOUT
+    response_timeout: float | None = None
+    """Seconds that a device waits for an answer before it reconnects; None: as its vendor's do."""
+    heartbeat_interval: float | None = None
+    """Seconds between two heartbeats; None: as its vendor's devices."""
     answers: Answers = Answers.PROMPT
     answer_delay: float = ANSWER_DELAY
     """Delay of the answers of slow devices, in seconds."""
@@ -107,6 +105,8 @@ class Counters:
     retransmitted: int = 0
     """Transmissions of records that had been sent before."""
     acknowledged: int = 0
+    unconfirmed: int = 0
+    """Sent and not kept, on connections that ended before the server confirmed them."""
     accepted_connections: int = 0
     """Connections that the server's port has accepted."""
     refused_logins: int = 0
@@ -126,7 +126,7 @@ class SimulatedDevice(Service):
         self,
         clock: IReactorTime,
         random: Random,
-        imei: str,
+        device_id: str,
         track: Track,
         *,
         endpoint: IStreamClientEndpoint,
@@ -135,18 +135,18 @@ class SimulatedDevice(Service):
         on_acknowledged: OnAcknowledged | None = None,
         on_command: OnCommand | None = None,
     ) -> None:
-        self.imei = imei
+        self.device_id = device_id
         self.clock = clock
         self.behaviour = behaviour
         self.counters = counters
         self.executed: list[ExecutedCommand] = []
         self._random = random
-        self._vehicle = Vehicle(random, track, behaviour.codec, behaviour.interval)
+        self.side = behaviour.simulation.device(device_id, behaviour.codec, random, clock.seconds())
+        self._vehicle = Vehicle(random, track, behaviour.interval)
         self._flash = Flash(behaviour.records)
         self._endpoint = endpoint
         self._on_acknowledged = on_acknowledged
         self._on_command = on_command
-        self._interpreter = CommandInterpreter(imei, clock.seconds())
         self._recording = LoopingCall(self._record)
         self._recording.clock = clock
         self._first_record: IDelayedCall | None = None
@@ -158,8 +158,9 @@ class SimulatedDevice(Service):
 
     @property
     def unacknowledged(self) -> int:
-        """Number of records in the device's flash."""
-        return len(self._flash)
+        """Number of records that the device keeps, or has sent without an answer yet."""
+        sent = self._connection.unconfirmed if self._connection is not None else 0
+        return len(self._flash) + sent
 
     def startService(self) -> None:
         """Power on: connect, and start recording after a random part of the interval."""
@@ -191,7 +192,12 @@ class SimulatedDevice(Service):
         self._end_recording()
         self._flash.flushing = True
         if self._connection is not None:
-            self._connection.send()
+            self._connection.flush()
+
+    @property
+    def parked(self) -> bool:
+        """True if the device no longer makes records, and has to send the rest."""
+        return self._flash.flushing
 
     def _end_recording(self) -> None:
         if self._first_record is not None and self._first_record.active():
@@ -199,30 +205,35 @@ class SimulatedDevice(Service):
         if self._recording.running:
             self._recording.stop()
 
-    def next_packet(self) -> list[Record]:
-        """Return the oldest records, to be sent in one packet; empty if too few are saved."""
-        packet, repeated = self._flash.next_packet()
-        self.counters.sent += len(packet)
+    def next_packet(self) -> tuple[list[Any], bytes]:
+        """Return the oldest records, and their packet; none if too few are saved."""
+        records, repeated, stored = self._flash.next_packet()
+        if not records:
+            return [], b""
+        self.counters.sent += len(records)
         self.counters.retransmitted += repeated
-        return packet
+        if not self.behaviour.simulation.acknowledges:
+            self._flash.discard(records)
+        return records, self.side.packet(records, stored)
 
-    def acknowledged(self, packet: Sequence[Record]) -> None:
+    def acknowledged(self, records: Sequence[Any], packet: bytes) -> None:
         """Remove acknowledged records."""
-        self._flash.acknowledged(packet)
-        self.counters.acknowledged += len(packet)
+        if self.behaviour.simulation.acknowledges:
+            self._flash.discard(records)
+        self.counters.acknowledged += len(records)
         if self._on_acknowledged is not None:
-            self._on_acknowledged(self.imei, self.behaviour.codec, packet)
+            self._on_acknowledged(self.side.entries(packet))
 
     def execute(self, codec: str, text: str) -> str | None:
         """Execute a command, and record it.
 
         :return: the answer; None if the device restarts instead.
         """
-        answer = self._interpreter.execute(text, self._vehicle.moment(self.clock.seconds()))
+        answer = self.side.execute(text, self._vehicle.moment(self.clock.seconds()))
         self.executed.append(ExecutedCommand(text, codec))
         self.counters.commands += 1
         if self._on_command is not None:
-            self._on_command(self.imei, codec, text)
+            self._on_command(self.device_id, codec, text)
         return answer
 
     def connection_made(self, connection: _DeviceProtocol) -> None:
@@ -235,9 +246,14 @@ class SimulatedDevice(Service):
         self._backoff.succeeded()
         self.counters.connected += 1
 
-    def connection_ended(self, was_logged_in: bool) -> None:
+    def begin_sending(self) -> None:
+        """Note that records can be sent from now on."""
+        self._flash.connected()
+
+    def connection_ended(self, was_logged_in: bool, unconfirmed: int) -> None:
         """Note that the connection has ended; reconnect unless the device is off."""
         self._connection = None
+        self.counters.unconfirmed += unconfirmed
         if was_logged_in:
             self.counters.connected -= 1
         if self._gone is not None:
@@ -263,108 +279,141 @@ class SimulatedDevice(Service):
         self._recording.start(self.behaviour.interval)
 
     def _record(self) -> None:
-        self._flash.append(self._vehicle.record(self.clock.seconds()))
+        self._flash.append(self.side.record(self._vehicle.advance(self.clock.seconds())))
         self.counters.recorded += 1
         if self._connection is not None:
             self._connection.send()
 
 
 class _DeviceProtocol(Protocol):
-    """Connection of a device: login, then one packet at a time, the next after the ACK of the last.
+    """Connection of a device: its login, packets, heartbeats, and answers to commands.
 
-    Commands may arrive at any time after the login, and are answered in that order.
+    Commands may arrive at any time, and are answered in that order.
     """
 
     transport: ITCPTransport
 
     def __init__(self, device: SimulatedDevice) -> None:
+        simulation = device.behaviour.simulation
         self._device = device
-        self._received = b""
+        self._side = device.side
+        self._acknowledges = simulation.acknowledges
         self._logged_in = False
+        self._may_send = not simulation.logs_in
         self._ending = False
-        self._packet: list[Record] = []  # sent, and not acknowledged
-        self._timeout: IDelayedCall | None = None
+        self._sent: deque[tuple[list[Any], bytes]] = deque()  # packets that are not acknowledged
+        self._timeout = _Timeout(device, self._abort)
+        self._heartbeat_timeout = _Timeout(device, self._abort)
+        self._heartbeats = LoopingCall(self._beat)
+        self._heartbeats.clock = device.clock
         self._unanswered: deque[tuple[float, bytes]] = deque()  # (time it is due, answer)
         self._answering: IDelayedCall | None = None
 
+    @property
+    def unconfirmed(self) -> int:
+        """Number of records that were sent, are not kept, and may be lost."""
+        return 0 if self._acknowledges else sum(len(records) for records, _ in self._sent)
+
     def connectionMade(self) -> None:
         self._device.connection_made(self)
-        self.transport.write(encode_login(self._device.imei))
-        self._await_response()
+        login = self._side.connected()
+        if login:
+            self.transport.write(login)
+            self._timeout.start()
+        if self._may_send:
+            self._begin()
 
     def dataReceived(self, data: bytes) -> None:
-        self._received += data
-        if not self._logged_in:
-            reply, self._received = self._received[:1], self._received[1:]
-            if reply != ACCEPT:
-                self._device.counters.refused_logins += 1
-                self._abort()
-                return
-            self._cancel_timeout()
-            self._logged_in = True
-            self._device.logged_in()
-            self.send()
-        while not self._ending and self._read():
-            pass
+        self._side.feed(data)
+        while not self._ending and (event := self._side.next_event()) is not None:
+            match event:
+                case LoggedIn():
+                    self._accepted()
+                case LoginRefused():
+                    self._device.counters.refused_logins += 1
+                    self._abort()
+                case Acknowledged(accepted):
+                    self._acknowledged(accepted)
+                case HeartbeatAnswered(records):
+                    self._heartbeat_answered(records)
+                case CommandReceived():
+                    self._execute(event)
+                case Broken():
+                    self._abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._cancel_timeout()
         self._end()
-        self._device.connection_ended(self._logged_in)
+        self._device.connection_ended(self._logged_in, self.unconfirmed)
 
     def send(self) -> None:
-        """Send the next packet, unless the ACK of another is pending."""
-        if not self._logged_in or self._packet or self._ending:
-            return
-        self._packet = self._device.next_packet()
-        if self._packet:
-            data = encode_packet(self._device.behaviour.codec, self._packet)
-            self.transport.write(encode_frame(data))
-            self._await_response()
+        """Send what may be sent: the next packet, or all if the server acknowledges none."""
+        while self._may_send and not self._ending and not (self._acknowledges and self._sent):
+            records, packet = self._device.next_packet()
+            if not records:
+                break
+            self._sent.append((records, packet))
+            self.transport.write(packet)
+            if self._acknowledges:
+                self._timeout.start()
+
+    def flush(self) -> None:
+        """Send what may be sent; if it is the last, ask for its confirmation."""
+        self.send()
+        if self._device.parked and self.unconfirmed and self._logged_in and not self._ending:
+            self._beat()
 
     def close(self) -> None:
         """Close the connection, ignore further data, and leave pending commands unanswered."""
         self._end()
         self.transport.loseConnection()
 
-    def _read(self) -> bool:
-        """Process one ACK or command; return False if neither is complete."""
-        head = self._received[:_COUNT]
-        # A packet has at least one record, so zero is not an ACK: it is the preamble of a frame.
-        if self._packet and head != PREAMBLE:
-            if len(head) < _COUNT:
-                return False
-            self._received = self._received[_COUNT:]
-            self._read_count(int.from_bytes(head, "big"))
-            return True
-        frame = decode_frame(self._received, MAX_COMMAND_BYTES)
-        if isinstance(frame, Incomplete):
-            return False
-        if isinstance(frame, Fatal) or (command := maybe_command(frame.value)) is None:
-            self._abort()
-            return False
-        self._received = self._received[frame.used :]
-        self._execute(command)
-        return True
+    def _accepted(self) -> None:
+        self._logged_in = True
+        self._device.logged_in()
+        if not self._may_send:
+            self._timeout.cancel()
+            self._may_send = True
+            self._begin()
 
-    def _read_count(self, count: int) -> None:
-        self._cancel_timeout()
-        packet, self._packet = self._packet, []
-        if count == len(packet):
-            self._device.acknowledged(packet)
+    def _begin(self) -> None:
+        """Send saved records and heartbeats from now on."""
+        behaviour = self._device.behaviour
+        interval = behaviour.heartbeat_interval or behaviour.simulation.heartbeat_interval
+        if interval:
+            self._heartbeats.start(interval, now=False)
+        self._device.begin_sending()
+        self.flush()
+
+    def _acknowledged(self, accepted: bool) -> None:
+        self._timeout.cancel()
+        records, packet = self._sent.popleft()
+        if accepted:
+            self._device.acknowledged(records, packet)
         self.send()
 
-    def _execute(self, command: Message) -> None:
+    def _beat(self) -> None:
+        if not self._heartbeat_timeout.running:
+            self.transport.write(self._side.heartbeat())
+            self._heartbeat_timeout.start()
+
+    def _heartbeat_answered(self, records: int) -> None:
+        self._heartbeat_timeout.cancel()
+        while records > 0 and self._sent:
+            sent, packet = self._sent.popleft()
+            records -= len(sent)
+            self._device.acknowledged(sent, packet)
+        self.flush()
+
+    def _execute(self, command: CommandReceived) -> None:
         device = self._device
-        foreign = command.imei not in (None, device.imei)
-        if foreign or device.behaviour.answers is Answers.REFUSE:
-            self._answer(answer_frame(command, device.imei, NACK))
+        if command.foreign or device.behaviour.answers is Answers.REFUSE:
+            self._answer(self._side.refusal(command.request))
             return
-        answer = device.execute(command.codec.name, _readable(command.content))
+        answer = device.execute(command.codec, command.text)
         if answer is None:
             self.close()
         else:
-            self._answer(answer_frame(command, device.imei, RESPONSE, answer))
+            self._answer(self._side.answer(command.request, answer))
 
     def _answer(self, frame: bytes) -> None:
         behaviour = self._device.behaviour
@@ -392,24 +441,45 @@ class _DeviceProtocol(Protocol):
         if self._unanswered:
             self._answer_later()
 
-    def _await_response(self) -> None:
-        self._timeout = self._device.clock.callLater(
-            self._device.behaviour.response_timeout, self._abort
-        )
-
-    def _cancel_timeout(self) -> None:
-        if self._timeout is not None and self._timeout.active():
-            self._timeout.cancel()
-
     def _abort(self) -> None:
         self._end()
         self.transport.abortConnection()
 
     def _end(self) -> None:
         self._ending = True
+        self._timeout.cancel()
+        self._heartbeat_timeout.cancel()
+        if self._heartbeats.running:
+            self._heartbeats.stop()
         if self._answering is not None:
             self._answering.cancel()
             self._answering = None
+
+
+class _Timeout:
+    """The time that a device waits for an answer."""
+
+    def __init__(self, device: SimulatedDevice, expired: Callable[[], None]) -> None:
+        self._device = device
+        self._expired = expired
+        self._call: IDelayedCall | None = None
+
+    @property
+    def running(self) -> bool:
+        """True while an answer is awaited."""
+        return self._call is not None and self._call.active()
+
+    def start(self) -> None:
+        """Wait for an answer from now on."""
+        self.cancel()
+        behaviour = self._device.behaviour
+        seconds = behaviour.response_timeout or behaviour.simulation.response_timeout
+        self._call = self._device.clock.callLater(seconds, self._expired)
+
+    def cancel(self) -> None:
+        """Stop waiting."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
 
 
 class _DeviceFactory(Factory):
@@ -420,11 +490,3 @@ class _DeviceFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> _DeviceProtocol:
         return _DeviceProtocol(self._device)
-
-
-def _readable(content: bytes) -> str:
-    """Return the text of a command; bytes that are not UTF-8 in hex, after 0x."""
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return f"0x{content.hex()}"

@@ -11,7 +11,7 @@ from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from tracker.imei import check_digit
-from tracker.position import digest
+from tracker.position import Entry, digest
 from tracker.simulator.device import (
     Behaviour,
     Counters,
@@ -20,8 +20,6 @@ from tracker.simulator.device import (
     SimulatedDevice,
 )
 from tracker.simulator.track import Track
-from tracker.vendors.teltonika.avl import Codec, Record
-from tracker.vendors.teltonika.positions import position
 
 #: Centre of the drives, in degrees: Tirana.
 HOME = (41.3275, 19.8187)
@@ -82,7 +80,7 @@ class Fleet(MultiService):
 
     @property
     def unacknowledged(self) -> int:
-        """Number of records in the flash of all devices."""
+        """Number of records that the devices keep, or have sent without an answer yet."""
         return sum(device.unacknowledged for device in self.devices)
 
 
@@ -108,14 +106,13 @@ class Journal:
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
-    def __call__(self, imei: str, codec: Codec, records: Sequence[Record]) -> None:
+    def __call__(self, entries: Sequence[Entry]) -> None:
         """Write acknowledged records, and flush."""
-        for record in records:
-            acknowledged = position(imei, record)
+        for entry in entries:
             line = {
-                "device_id": imei,
-                "ts": acknowledged.timestamp,
-                "digest": digest(acknowledged.to_payload()).hex(),
+                "device_id": entry.device_id,
+                "ts": entry.ts,
+                "digest": digest(entry.payload).hex(),
             }
             self._file.write(json.dumps(line) + "\n")
         self._file.flush()
@@ -124,15 +121,15 @@ class Journal:
 class CommandJournal:
     """A file with one line for each executed command, in the order of execution.
 
-    A line is ``{"device_id": …, "codec": "12" or "14", "text": …}``. The text of a command that is
+    A line is ``{"device_id": …, "codec": …, "text": …}``. The text of a command that is
     not UTF-8 is ``0x`` and its bytes in hex.
     """
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
-    def __call__(self, imei: str, codec: str, text: str) -> None:
+    def __call__(self, device_id: str, codec: str, text: str) -> None:
         """Write an executed command, and flush."""
-        line = {"device_id": imei, "codec": codec, "text": text}
+        line = {"device_id": device_id, "codec": codec, "text": text}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()

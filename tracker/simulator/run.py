@@ -45,12 +45,10 @@ async def run_fleet(reactor: Reactor, fleet: Fleet, seconds: float | None) -> in
     await drain(reactor, waits, fleet, lambda: progress.show(f"{_state(fleet)}, waiting for ACKs"))
     progress.end()
     commands = f", {counted(fleet.counters.commands, 'command')}" if fleet.counters.commands else ""
-    print(
-        f"simulate: {_summary(fleet)}, {fleet.unacknowledged:,} unacknowledged{commands}",
-        flush=True,
-    )
+    unacknowledged = fleet.unacknowledged + fleet.counters.unconfirmed
+    print(f"simulate: {_summary(fleet)}, {unacknowledged:,} unacknowledged{commands}", flush=True)
     await fleet.stopService()
-    return 1 if fleet.unacknowledged else 0
+    return 1 if unacknowledged else 0
 
 
 async def drain(reactor: Reactor, waits: Waits, fleet: Fleet, show: Callable[[], None]) -> None:

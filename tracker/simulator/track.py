@@ -6,24 +6,13 @@ import math
 from random import Random
 from typing import Final
 
-from attrs import frozen
+from tracker.vendors.simulation import Fix
 
 #: Metres in a degree of latitude.
 _DEGREE: Final = 111_320.0
 #: m/s² of ordinary driving.
 _ACCELERATION: Final = 1.8
 _BRAKING: Final = 2.5
-
-
-@frozen
-class Fix:
-    """Coordinates and motion of a vehicle: degrees, metres, degrees from north, km/h."""
-
-    latitude: float
-    longitude: float
-    altitude: int
-    angle: int
-    speed: int
 
 
 class Track:

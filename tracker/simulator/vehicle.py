@@ -1,4 +1,4 @@
-"""The data of a simulated device: a vehicle on a track, and its records."""
+"""The data of a simulated device: a vehicle on a track, and the device's memory."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 from random import Random
-from typing import Final
+from typing import Any, Final
 
-from tracker.simulator.commands import Moment
-from tracker.simulator.track import Fix, Track
-from tracker.vendors.teltonika.avl import Codec, Record
+from tracker.simulator.track import Track
+from tracker.vendors.simulation import Moment
 
 #: Number of satellites before the first record.
 _SATELLITES: Final = 12
-#: Generation type of a record that is made at a fixed interval.
-_PERIODICAL: Final = 7
 
 
 class Vehicle:
-    """A vehicle that makes records of its journey.
+    """A vehicle on its journey.
 
     :param interval: seconds between two records.
     """
 
-    def __init__(self, random: Random, track: Track, codec: Codec, interval: float) -> None:
+    def __init__(self, random: Random, track: Track, interval: float) -> None:
         self._random = random
         self._track = track
-        self._codec = codec
         self._interval = interval
         self._satellites = _SATELLITES
         self._odometer = random.randrange(10_000, 300_000_000)
@@ -43,10 +39,10 @@ class Vehicle:
 
     def moment(self, now: float) -> Moment:
         """Return the time, and the fix of the last record."""
-        return Moment(now, self._track.advance(0), self._satellites)
+        return Moment(int(now * 1000), self._track.advance(0), self._satellites, self._odometer)
 
-    def record(self, now: float) -> Record:
-        """Drive until ``now``, and return a record of the new fix.
+    def advance(self, now: float) -> Moment:
+        """Drive until ``now``, and return the new fix.
 
         :param now: UNIX time in seconds.
         """
@@ -56,39 +52,11 @@ class Vehicle:
         self._timestamp = max(int(now * 1000), self._timestamp + 1)
         self._odometer += round(fix.speed / 3.6 * self._interval)
         self._satellites = self._random.randint(7, 19)
-        return self._make_record(fix)
-
-    def _make_record(self, fix: Fix) -> Record:
-        return Record(
-            timestamp=self._timestamp,
-            priority=0,
-            longitude=round(fix.longitude * 1e7),
-            latitude=round(fix.latitude * 1e7),
-            altitude=fix.altitude,
-            angle=fix.angle,
-            satellites=self._satellites,
-            speed=fix.speed,
-            event=0,
-            elements=(
-                (239, 1, 1),  # ignition
-                (240, 1, int(fix.speed > 0)),  # movement
-                (21, 1, self._random.randint(2, 5)),  # GSM signal
-                (200, 1, 0),  # sleep mode
-                (69, 1, 1),  # GNSS on, with a fix
-                (181, 2, self._random.randint(8, 25)),  # PDOP, tenths
-                (182, 2, self._random.randint(5, 15)),  # HDOP, tenths
-                (66, 2, self._random.randint(13_600, 14_400)),  # external voltage, mV
-                (24, 2, fix.speed),
-                (67, 2, self._random.randint(3_900, 4_150)),  # battery, mV
-                (241, 4, 27_601),  # operator
-                (16, 4, self._odometer % 2**32),  # total odometer, m
-            ),
-            generation=_PERIODICAL if self._codec.generation else None,
-        )
+        return Moment(self._timestamp, fix, self._satellites, self._odometer)
 
 
 class Flash:
-    """Unacknowledged records, oldest first.
+    """Records that are kept, oldest first.
 
     :param packet_size: records per packet; a packet is not sent until it is full.
     """
@@ -97,30 +65,37 @@ class Flash:
         self.flushing = False
         """True to send packets that are not full, too."""
         self._packet_size = packet_size
-        self._records: deque[Record] = deque()
+        self._records: deque[Any] = deque()
         self._sent_before = 0  # number of these that have been transmitted
+        self._stored = 0  # number of these that were made before the connection
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Any) -> None:
         """Keep a record."""
         self._records.append(record)
 
-    def next_packet(self) -> tuple[list[Record], int]:
-        """Return the records of the next packet, and how many of them were sent before.
+    def connected(self) -> None:
+        """Note that records can be sent from now on."""
+        self._stored = len(self._records)
 
-        The packet is empty if it would not be full.
+    def next_packet(self) -> tuple[list[Any], int, bool]:
+        """Return the records of the next packet.
+
+        :return: the records, none if they would not fill the packet; how many of them were sent
+            before; and True if they were made before the connection.
         """
         count = min(len(self._records), self._packet_size)
         if count < self._packet_size and not self.flushing and not self._sent_before:
-            return [], 0
+            return [], 0, False
         repeated = min(self._sent_before, count)
         self._sent_before = max(self._sent_before, count)
-        return list(islice(self._records, count)), repeated
+        return list(islice(self._records, count)), repeated, self._stored > 0
 
-    def acknowledged(self, packet: Sequence[Record]) -> None:
-        """Remove the records of a packet."""
+    def discard(self, packet: Sequence[Any]) -> None:
+        """Remove the records of a packet, which were acknowledged or need not be kept."""
         for _ in packet:
             self._records.popleft()
         self._sent_before = max(0, self._sent_before - len(packet))
+        self._stored = max(0, self._stored - len(packet))

@@ -110,7 +110,7 @@ def test_usage_error_is_one_line_that_refers_to_the_help() -> None:
     ("arguments", "text"),
     [
         (("simulate", "--target", "pigeon"), "must be like localhost:5027"),
-        (("simulate", "--codec", "9"), "'9' is not one of"),
+        (("simulate", "--codec", "9"), "--codec 9: teltonika devices have 8E, 16, 8."),
         (("simulate", "--devices", "0"), "0 is not in the range"),
         (("simulate", "--journal", "/no/such/folder/j"), "No such file"),
         (("simulate", "--command-journal", "/no/such/folder/j"), "No such file"),

@@ -9,9 +9,9 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from tests.unit.simulator.fakes import FakeConnection, FakeEndpoint
+from tracker.position import Entry
 from tracker.simulator.device import (
     LAST_RETRY,
-    RESPONSE_TIMEOUT,
     Answers,
     Behaviour,
     Counters,
@@ -19,13 +19,15 @@ from tracker.simulator.device import (
     SimulatedDevice,
 )
 from tracker.simulator.track import Track
-from tracker.vendors.teltonika.avl import CODEC_8E, Codec, Record
+from tracker.vendors.teltonika.avl import CODEC_8E, Codec
+from tracker.vendors.teltonika.simulation import TeltonikaSimulation
 
 IMEI = "356307042441013"
 LOGIN = b"\x00\x0f" + IMEI.encode()
 HOME = (41.3275, 19.8187)
 NOON = 1_710_504_000  # 2024-03-15 12:00:00 UTC
 INTERVAL = 1.0
+RESPONSE_TIMEOUT = TeltonikaSimulation.response_timeout
 
 
 @define
@@ -36,7 +38,7 @@ class Bench:
     clock: Clock
     endpoint: FakeEndpoint
     counters: Counters
-    acknowledged: list[tuple[str, Codec, list[Record]]] = field(factory=list)
+    acknowledged: list[Sequence[Entry]] = field(factory=list)
     commanded: list[tuple[str, str, str]] = field(factory=list)
 
     def record(self, count: int = 1) -> None:
@@ -78,16 +80,15 @@ def switch_on(
     clock.advance(NOON)
     random = Random(7)
     endpoint, counters = FakeEndpoint(), Counters()
-    acknowledged: list[tuple[str, Codec, list[Record]]] = []
+    acknowledged: list[Sequence[Entry]] = []
     commanded: list[tuple[str, str, str]] = []
-
-    def note(imei: str, codec: Codec, packet: Sequence[Record]) -> None:
-        acknowledged.append((imei, codec, list(packet)))
 
     def note_command(imei: str, codec: str, text: str) -> None:
         commanded.append((imei, codec, text))
 
-    behaviour = Behaviour(codec, interval, records, response_timeout, answers)
+    behaviour = Behaviour(
+        TeltonikaSimulation(), codec.name, interval, records, response_timeout, answers=answers
+    )
     device = SimulatedDevice(
         clock,
         random,
@@ -96,7 +97,7 @@ def switch_on(
         endpoint=endpoint,
         behaviour=behaviour,
         counters=counters,
-        on_acknowledged=note,
+        on_acknowledged=acknowledged.append,
         on_command=on_command or note_command,
     )
     device.startService()

@@ -8,10 +8,19 @@ import pytest
 from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface.verify import verifyObject
 
-from tests.unit.simulator.bench import HOME, IMEI, LOGIN, NOON, switch_on, timestamps
+from tests.unit.simulator.bench import (
+    HOME,
+    IMEI,
+    LOGIN,
+    NOON,
+    RESPONSE_TIMEOUT,
+    switch_on,
+    timestamps,
+)
 from tests.unit.simulator.fakes import FakeEndpoint
-from tracker.simulator.device import RESPONSE_TIMEOUT, Counters
+from tracker.simulator.device import Counters
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Codec
+from tracker.vendors.teltonika.positions import entries
 
 
 def test_fake_endpoint_implements_the_interface() -> None:
@@ -197,8 +206,7 @@ def test_acknowledged_records_are_reported_once_with_device_and_codec() -> None:
     second = connection.packet()
     connection.acknowledge(2)
     assert bench.acknowledged == [
-        (IMEI, CODEC_8, list(first.records)),
-        (IMEI, CODEC_8, list(second.records)),
+        entries(IMEI, packet, 0.0, lambda: None) for packet in (first, second)
     ]
 
 

@@ -10,10 +10,10 @@ import pytest
 from tests.unit.simulator.bench import IMEI, Bench, switch_on
 from tests.unit.simulator.fakes import FakeConnection, acknowledgement, command
 from tests.unit.vendors.teltonika.golden_messages import COMMAND_12
-from tracker.simulator.commands import MAX_COMMAND_BYTES, UNKNOWN
 from tracker.simulator.device import ANSWER_DELAY, FIRST_RETRY, Answers, ExecutedCommand
 from tracker.simulator.fleet import CommandJournal
 from tracker.vendors.teltonika.avl import Packet
+from tracker.vendors.teltonika.devicecommands import MAX_COMMAND_BYTES, UNKNOWN
 from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.messages import (
     MESSAGE_CODECS,

@@ -17,6 +17,7 @@ from tracker.simulator.fleet import IMEI_COUNT, CommandJournal, Fleet, Journal, 
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Codec, Packet, Record
 from tracker.vendors.teltonika.login import decode_login
 from tracker.vendors.teltonika.positions import entries
+from tracker.vendors.teltonika.simulation import TeltonikaSimulation
 
 NOON = 1_710_504_000  # 2024-03-15 12:00:00 UTC
 
@@ -35,7 +36,7 @@ def make_fleet(
     """Return a fleet that is switched on, with its clock and endpoint."""
     clock, endpoint = Clock(), FakeEndpoint()
     clock.advance(NOON)
-    behaviour = Behaviour(codec, 1.0, records)
+    behaviour = Behaviour(TeltonikaSimulation(), codec.name, 1.0, records)
     fleet = Fleet(
         clock,
         endpoint,
@@ -104,13 +105,15 @@ def test_each_device_of_a_fleet_logs_in_with_its_own_imei() -> None:
     assert [decode_login(login) for login in logins] == [
         Decoded(simulated_imei(number), 17) for number in range(5)
     ]
-    assert [device.imei for device in fleet.devices] == [simulated_imei(n) for n in range(5)]
+    assert [device.device_id for device in fleet.devices] == [simulated_imei(n) for n in range(5)]
     assert endpoint.attempts == 5
 
 
 def test_imeis_of_a_fleet_start_at_the_given_number() -> None:
     fleet, _, _ = make_fleet(3, first=25)
-    assert [device.imei for device in fleet.devices] == [simulated_imei(n) for n in (25, 26, 27)]
+    assert [device.device_id for device in fleet.devices] == [
+        simulated_imei(n) for n in (25, 26, 27)
+    ]
     make_fleet(2, first=IMEI_COUNT - 2)
     with pytest.raises(ValueError, match="1000000"):
         make_fleet(3, first=IMEI_COUNT - 2)
@@ -202,7 +205,7 @@ def acknowledge_some(journal: Journal, codec: Codec) -> list[tuple[str, Packet]]
     acknowledged = []
     for _ in range(2):
         for device, connection in zip(fleet.devices, connections, strict=True):
-            acknowledged.append((device.imei, connection.packet()))
+            acknowledged.append((device.device_id, connection.packet()))
             connection.acknowledge(3)
     return acknowledged
 
@@ -252,7 +255,7 @@ def test_journal_flushes_each_line(tmp_path: Path) -> None:
     record = Record(1_717_230_615_250, 0, 252_796_510, 546_871_550, 112, 45, 14, 87, 0)
     path = tmp_path / "journal.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        Journal(file)("356307042441013", CODEC_8, [record])
+        Journal(file)(entries("356307042441013", Packet(CODEC_8, (record,)), 0.0, lambda: None))
         (line,) = path.read_text(encoding="utf-8").splitlines()
     assert json.loads(line) == {
         "device_id": "356307042441013",
@@ -266,9 +269,9 @@ def test_command_journal_holds_executed_commands_in_order() -> None:
     fleet, _, endpoint = make_fleet(2, on_command=CommandJournal(file))
     first, second = connect_all(endpoint)
     first.command("getver")
-    second.command("cpureset", fleet.devices[1].imei)
+    second.command("cpureset", fleet.devices[1].device_id)
     second.command("getver")  # ignored, because the device is restarting
-    first.command("setparam 2001:Tiranë", fleet.devices[1].imei)  # the IMEI of another device
+    first.command("setparam 2001:Tiranë", fleet.devices[1].device_id)  # the IMEI of another device
     first.command("setparam 2001:Tiranë")
     assert fleet.counters.commands == 3
     assert [json.loads(line) for line in file.getvalue().splitlines()] == [

@@ -8,7 +8,8 @@ from random import Random
 
 import pytest
 
-from tracker.simulator.track import Fix, Track
+from tracker.simulator.track import Track
+from tracker.vendors.simulation import Fix
 
 HOME = (41.3275, 19.8187)
 EARTH_RADIUS = 6_371_008.8  # metres

@@ -16,6 +16,7 @@ from tracker.limits import Limits
 from tracker.vendors.connection import ConnectionFactory
 from tracker.vendors.datagram import DatagramPort
 from tracker.vendors.inspection import Decoder, Encoder
+from tracker.vendors.simulation import Simulation
 from tracker.vendors.teltonika.commands import COMMAND_CODECS
 from tracker.vendors.teltonika.content import ENTRY_CODECS
 from tracker.vendors.teltonika.datagram_dialect import TeltonikaDatagramDialect
@@ -24,12 +25,12 @@ from tracker.vendors.teltonika.dialect import TeltonikaDialect
 from tracker.vendors.teltonika.dictionary import read_file
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.naming import Naming, NoList
-from tracker.vendors.tools import IDecodable, IEncodable
+from tracker.vendors.tools import IDecodable, IEncodable, ISimulated
 
 classImplements(Naming, INaming)
 
 
-@implementer(IPlugin, IVendor, IDecodable, IEncodable)
+@implementer(IPlugin, IVendor, IDecodable, IEncodable, ISimulated)
 class Teltonika:
     """Devices of the FMB, FMC, FMM, FMT and FT families, and others with the same protocol."""
 
@@ -85,3 +86,9 @@ class Teltonika:
         from tracker.vendors.teltonika.inspection import TeltonikaEncoder
 
         return TeltonikaEncoder()
+
+    def buildSimulation(self) -> Simulation:
+        """See :class:`tracker.vendors.tools.ISimulated`."""
+        from tracker.vendors.teltonika.simulation import TeltonikaSimulation
+
+        return TeltonikaSimulation()

@@ -6,15 +6,14 @@ import pytest
 
 from tests.unit.simulator.bench import IMEI, NOON
 from tracker.outcomes import Decoded
-from tracker.simulator.commands import (
+from tracker.vendors.simulation import Fix, Moment
+from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
+from tracker.vendors.teltonika.devicecommands import (
     UNKNOWN,
     CommandInterpreter,
-    Moment,
     answer_frame,
     maybe_command,
 )
-from tracker.simulator.track import Fix
-from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
 from tracker.vendors.teltonika.envelope import decode_frame
 from tracker.vendors.teltonika.messages import (
     COMMAND,
@@ -26,7 +25,7 @@ from tracker.vendors.teltonika.messages import (
     encode_message,
 )
 
-MOMENT = Moment(NOON + 3725.5, Fix(41.3275042, 19.8187, 110, 214, 43), 14)
+MOMENT = Moment(NOON * 1000 + 3_725_500, Fix(41.3275042, 19.8187, 110, 214, 43), 14)
 
 
 @pytest.fixture

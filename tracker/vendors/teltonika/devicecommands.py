@@ -13,10 +13,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from tracker.outcomes import Decoded
-from tracker.simulator.track import Fix
+from tracker.vendors.simulation import Moment
 from tracker.vendors.teltonika.envelope import encode_frame
 from tracker.vendors.teltonika.messages import (
     COMMAND,
@@ -36,16 +36,6 @@ UNKNOWN: Final = "Unknown command or invalid format"
 _COMMAND_CODECS: Final = frozenset(
     codec_id for codec_id, codec in MESSAGE_CODECS.items() if codec.name in ("12", "14")
 )
-
-
-@frozen
-class Moment:
-    """A reading of a device's clock and GNSS receiver."""
-
-    time: float
-    """UNIX seconds."""
-    fix: Fix
-    satellites: int
 
 
 @define
