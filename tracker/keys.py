@@ -45,6 +45,9 @@ ALLOWED_DEVICES: Final = "devices:allowed"
 #: Hash: device ID → model, for naming the device's attributes.
 DEVICE_MODELS: Final = "devices:models"
 
+#: Hash: device ID → name of the only vendor as whose device it is served.
+DEVICE_VENDORS: Final = "devices:vendors"
+
 #: Stream of a vendor's positions, unless ``REDIS_TELEMETRY_STREAM`` pins another name.
 TELEMETRY_TEMPLATE: Final = "telemetry:{vendor}"
 

@@ -92,13 +92,14 @@ def test_invalid_command_is_explained_in_its_row(site: Site) -> None:
 
 def test_devices_are_copied_from_the_collection(site: Site) -> None:
     ask = site.directus.data
-    ask("POST", "/items/devices", {"imei": DEVICE, "model": "FMB120"})
+    ask("POST", "/items/devices", {"imei": DEVICE, "model": "FMB120", "vendor": "teltonika"})
     ask("POST", "/items/devices", {"imei": "356307042441021", "enabled": False})
     site.bridge.kill()
     site.bridge.start()
     allowed = site.redis.client.smembers("devices:allowed")
     assert set(allowed) == {DEVICE.encode()}
     assert site.redis.client.hgetall("devices:models") == {DEVICE.encode(): b"FMB120"}
+    assert site.redis.client.hgetall("devices:vendors") == {DEVICE.encode(): b"teltonika"}
 
 
 def test_hundreds_of_commands_survive_a_kill_of_every_process(

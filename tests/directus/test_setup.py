@@ -20,12 +20,14 @@ from tests.system.processes import Daemon, run
 from tests.unit.bridge.double import BRIDGE_TOKEN, OPERATOR_TOKEN, UNPRIVILEGED_TOKEN
 from tests.waiting import wait_for
 from tracker.bridge.flows import flows
+from tracker.bridge.rows import DEVICE_FIELDS
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
     BRIDGE_ROLE,
     BRIDGE_USER,
     SECRET_HEADER,
 )
+from tracker.vendors.installed import installed_vendors
 
 IMEI = "356307042441013"
 
@@ -259,6 +261,34 @@ def test_setup_of_an_earlier_version_gets_the_field_for_bytes(directus: Prepared
     row = server.data("POST", "/items/commands", {"imei": IMEI, "hex": "00"})
     assert (row["text"], row["hex"]) == (None, "00")
     directus.wipe()
+
+
+def test_setup_of_an_earlier_version_gets_the_field_for_vendors(directus: Prepared) -> None:
+    server = directus.server
+    setup(directus)  # other tests use other URLs of the bridge
+    server.data("DELETE", "/fields/devices/vendor")
+    for permission in server.data("GET", "/permissions?limit=-1&filter[collection][_eq]=devices"):
+        fields = [name for name in permission["fields"] or [] if name != "vendor"]
+        server.data("PATCH", f"/permissions/{permission['id']}", {"fields": fields})
+    codec = server.data("GET", "/fields/commands/codec")["meta"]["options"]
+    options = {**codec, "choices": [{"text": "Codec 12", "value": "12"}]}
+    server.data("PATCH", "/fields/commands/codec", {"meta": {"options": options}})
+    # The bridge then reads without the field, until it is there.
+    query = f"/items/devices?fields={','.join(DEVICE_FIELDS)}"
+    assert server.ask("GET", query, token=BRIDGE_TOKEN)[0] == 403
+    changes = [
+        "~ field commands.codec: choices",
+        "+ field devices.vendor",
+        "~ policy Tracker bridge: permission to read devices",
+    ]
+    assert setup(directus) == (0, [*changes, "3 changes made."])
+    assert failures(findings(directus)[1]) == []
+    vendors = server.data("GET", "/fields/devices/vendor")["meta"]["options"]["choices"]
+    assert [one["value"] for one in vendors] == list(installed_vendors())
+    codecs = server.data("GET", "/fields/commands/codec")["meta"]["options"]["choices"]
+    own = {codec for one in installed_vendors().values() for codec in one.command_codecs}
+    assert (codecs[0]["text"], {one["value"] for one in codecs}) == ("Codec 12", own)
+    assert server.ask("GET", query, token=BRIDGE_TOKEN)[0] == 200
 
 
 DAMAGE = [

@@ -75,6 +75,7 @@ def healthy(client: Any) -> None:
     client.sadd("commands:waiting", OTHER)
     client.sadd("devices:allowed", DEVICE)
     client.hset("devices:models", DEVICE, "FMB920")
+    client.hset("devices:vendors", DEVICE, "teltonika")
     response = {"command_id": "c1", "device_id": DEVICE, "status": "responded", "response": "fine"}
     client.xadd("commands:responses", response)
 
@@ -156,7 +157,7 @@ def _commands(client: Any) -> None:
 
 
 def _hashes(client: Any) -> None:
-    for key in ("connections:registry", "connections:vendors", "devices:models"):
+    for key in ("connections:registry", "connections:vendors", "devices:models", "devices:vendors"):
         client.hset(key, mapping={b"\xff": b"\xff", LONG: LONG + "y", "": "", "\n\x1b[31m": "\n"})
     client.sadd("devices:allowed", b"\xff", LONG, "", "\n\x1b[31m")
 

@@ -72,7 +72,7 @@ async def test_bridge_works_as_its_own_user(tmp_path: Path) -> None:
         entry = redis.client.xadd("commands:outbound:gone", {"command_id": written}).decode()
         redis.client.set(f"commands:sent:{written}", f"delivered commands:outbound:gone {entry}")
         redis.client.hset("connections:registry", DEVICE, "gone")
-        await create(admin, DEVICES, {"imei": DEVICE, "model": "FMB120"})
+        await create(admin, DEVICES, {"imei": DEVICE, "model": "FMB120", "vendor": "teltonika"})
         await deferToThread(ingest.start)
         await deferToThread(bridge.start)
         await until(lambda: double.rows(COMMANDS)[lost]["status"] == "failed", "command in doubt")

@@ -42,6 +42,7 @@ NAMES: Final = {
     keys.CONNECTED_VENDORS: None,
     keys.ALLOWED_DEVICES: None,
     keys.DEVICE_MODELS: None,
+    keys.DEVICE_VENDORS: None,
 }
 
 #: Type → creates a key of this type.

@@ -1,7 +1,7 @@
-"""Copy the collection ``devices`` to ``devices:allowed`` and ``devices:models``.
+"""Copy the collection ``devices`` to Redis: the allow-list, the models, and the vendors.
 
-Both are written to temporary keys, which then replace the old keys in one step. An instance
-therefore never reads a part of them, or one without the other. An incomplete read changes nothing.
+All are written to temporary keys, which then replace the old keys in one step. An instance
+therefore never reads a part of them, or one without the others. An incomplete read changes nothing.
 """
 
 from __future__ import annotations
@@ -10,21 +10,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
+from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.web.http import FORBIDDEN
 
 from tracker.bridge.metrics import BridgeMetrics
-from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusError
+from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusDown, DirectusError
 from tracker.bridge.rows import DEVICE_FIELDS
 from tracker.bridge.schema import DEVICES
 from tracker.command import is_device_id
 from tracker.errors import Refused, Unavailable
-from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS
+from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS, DEVICE_VENDORS
 from tracker.observe.health import Condition, Watchdog
 from tracker.redis.connection import RedisConnection
-from tracker.redis.protocol import is_wrong_type
+from tracker.redis.protocol import is_not_permitted, is_wrong_type
 from tracker.redis.replies import mapping
 from tracker.redis.script import Script
 from tracker.runtime.backoff import Backoff
@@ -39,27 +41,38 @@ _PAUSE_FACTOR: Final = 4
 MAX_READ_ATTEMPTS: Final = 5
 #: Seconds after which a read counts as stuck.
 WATCHDOG_TIMEOUT: Final = 600.0
-#: Characters of a model's name.
-MAX_MODEL_LENGTH: Final = 64
+#: Characters of the name of a model or vendor.
+MAX_NAME_LENGTH: Final = 64
 #: Devices in one call to Redis.
 _CHUNK: Final = 1000
 #: Seconds after which Redis removes the temporary keys of a bridge that was killed.
 _TEMPORARY_KEY_TTL: Final = 600
 
-# KEYS: the set, the hash, and their temporary keys. ARGV: the number of members of each. Temporary
-# keys may have been lost, for example in a flush; then the script replaces nothing.
+# KEYS: the set and the hashes, then their temporary keys. ARGV: the number of members of each.
+# Temporary keys may have been lost, for example in a flush; then the script replaces nothing.
 _SWAP: Final = Script("""\
-if redis.call('SCARD', KEYS[3]) ~= tonumber(ARGV[1])
-  or redis.call('HLEN', KEYS[4]) ~= tonumber(ARGV[2]) then return 0 end
-for i = 1, 2 do
+local count = #ARGV
+for i = 1, count do
+  local size = i == 1 and 'SCARD' or 'HLEN'
+  if redis.call(size, KEYS[count + i]) ~= tonumber(ARGV[i]) then return 0 end
+end
+for i = 1, count do
   redis.call('UNLINK', KEYS[i])
   if tonumber(ARGV[i]) > 0 then
-    redis.call('RENAME', KEYS[i + 2], KEYS[i])
+    redis.call('RENAME', KEYS[count + i], KEYS[i])
     redis.call('PERSIST', KEYS[i])
   end
 end
 return 1
 """)
+
+
+@frozen
+class _Device:
+    """An enabled device. A text is empty if its field is."""
+
+    model: str
+    vendor: str
 
 
 class NoDevices(Exception):
@@ -151,9 +164,9 @@ class DeviceSync(Service):
         reason: str | None = None
         retry_after = None
         try:
-            models, disabled = await self._read()
-            await self._write(models, disabled)
-            self._metrics.synced(len(models), self._clock.seconds())
+            devices, disabled = await self._read()
+            await self._write(devices, disabled)
+            self._metrics.synced(len(devices), self._clock.seconds())
         except DirectusError as error:
             reason = f"cannot read devices; the previous copy stays in Redis: {error}"
             retry_after = getattr(error, "retry_after", None)
@@ -173,9 +186,9 @@ class DeviceSync(Service):
         self._condition.fails(reason)
         return min(self._backoff.failed(retry_after), max(self._interval, retry_after or 0))
 
-    async def _read(self) -> tuple[dict[str, str], int]:
-        """Return the model (or "") of each enabled device, and the number of disabled devices."""
-        found: dict[str, str] = {}
+    async def _read(self) -> tuple[dict[str, _Device], int]:
+        """Return the enabled devices by their IDs, and the number of disabled devices."""
+        found: dict[str, _Device] = {}
         bad = disabled = 0
         for row in await self._rows():
             device_id = str(row.get("imei") or "")
@@ -184,7 +197,7 @@ class DeviceSync(Service):
             elif row.get("enabled") is False:
                 disabled += 1
             else:
-                found[device_id] = _model(row.get("model"))
+                found[device_id] = _Device(_text(row.get("model")), _text(row.get("vendor")))
         if bad:
             self._log.warn(
                 "devices without an IMEI of 15 digits are ignored: {count} in Directus", count=bad
@@ -213,51 +226,88 @@ class DeviceSync(Service):
         raise DirectusDown(f"rows changed during each of {MAX_READ_ATTEMPTS} attempts")
 
     async def _page(self, offset: int) -> list[dict[str, Any]]:
-        return await self._directus.get_items(
-            DEVICES, fields=DEVICE_FIELDS, sort=["imei"], limit=-1, offset=offset
-        )
+        query: dict[str, Any] = {"sort": ["imei"], "limit": -1, "offset": offset}
+        try:
+            return await self._directus.get_items(DEVICES, fields=DEVICE_FIELDS, **query)
+        except DirectusDenied as error:
+            if error.status != FORBIDDEN:
+                raise
+            if await self._any_bound():
+                raise  # without the field, all devices would lose their vendors
+        # A Directus that an earlier version has set up does not have the field.
+        known = [name for name in DEVICE_FIELDS if name != "vendor"]
+        return await self._directus.get_items(DEVICES, fields=known, **query)
 
-    async def _write(self, models: Mapping[str, str], disabled: int) -> None:
-        named = {device_id: model for device_id, model in models.items() if model}
-        if await self._is_written(models, named, disabled):
+    async def _any_bound(self) -> bool:
+        """Return True if a device is bound to a vendor in Redis."""
+        try:
+            return bool(await self._redis.execute("HLEN", DEVICE_VENDORS))
+        except Refused as error:
+            if is_not_permitted(error) or is_wrong_type(error):
+                return False
+            raise
+
+    async def _write(self, devices: Mapping[str, _Device], disabled: int) -> None:
+        models = {device_id: device.model for device_id, device in devices.items() if device.model}
+        vendors = {
+            device_id: device.vendor for device_id, device in devices.items() if device.vendor
+        }
+        hashes = {DEVICE_MODELS: models, DEVICE_VENDORS: vendors}
+        present = await self._present(bool(devices or disabled))
+        if not vendors and present is not None and present[DEVICE_VENDORS] is None:
+            del hashes[DEVICE_VENDORS]
+        expected: dict[str, Any] = {
+            ALLOWED_DEVICES: {device_id.encode() for device_id in devices},
+            **{key: _encoded(values) for key, values in hashes.items()},
+        }
+        if present is not None and all(present[key] == value for key, value in expected.items()):
             return
-        temporary_keys = [f"{key}:new:{uuid4().hex}" for key in (ALLOWED_DEVICES, DEVICE_MODELS)]
-        await self._fill(temporary_keys[0], "SADD", [(device_id,) for device_id in models])
-        await self._fill(temporary_keys[1], "HSET", list(named.items()))
-        keys = [ALLOWED_DEVICES, DEVICE_MODELS, *temporary_keys]
-        if not await _SWAP.run(self._redis, keys, len(models), len(named)):
+        temporary_keys = [f"{key}:new:{uuid4().hex}" for key in expected]
+        await self._fill(temporary_keys[0], "SADD", [(device_id,) for device_id in devices])
+        for temporary, values in zip(temporary_keys[1:], hashes.values(), strict=True):
+            await self._fill(temporary, "HSET", list(values.items()))
+        counts = map(len, expected.values())
+        if not await _SWAP.run(self._redis, [*expected, *temporary_keys], *counts):
             raise Unavailable("the temporary keys were lost")
-        self._log.info("devices copied to Redis: {count} allowed, {named} with a model",
-                       count=len(models), named=len(named))  # fmt: skip
+        self._log.info(
+            "devices copied to Redis: {count} allowed, {named} with a model, {bound} with a vendor",
+            count=len(devices), named=len(models), bound=len(vendors),
+        )  # fmt: skip
 
-    async def _is_written(
-        self, models: Mapping[str, str], named: Mapping[str, str], disabled: int
-    ) -> bool:
-        """Return True if Redis already holds exactly these devices.
+    async def _present(self, any_device: bool) -> dict[str, Any] | None:
+        """Return the content of each key in Redis; None if one of them has the wrong type.
 
+        If the rights of this user are those of an earlier version, it may not read the vendors:
+        there is then None instead of them.
+
+        :param any_device: True if Directus returns devices.
         :raises NoDevices: if Redis has devices and Directus returns none. A user without
             permission gets the same response, so this is more likely a mistake than intended.
         """
+        present: dict[str, Any] = {}
         try:
-            allowed = await self._redis.execute("SMEMBERS", ALLOWED_DEVICES)
-            flat = await self._redis.execute("HGETALL", DEVICE_MODELS)
+            present[ALLOWED_DEVICES] = set(await self._redis.execute("SMEMBERS", ALLOWED_DEVICES))
+            for key in (DEVICE_MODELS, DEVICE_VENDORS):
+                present[key] = mapping(await self._redis.execute("HGETALL", key))
         except Refused as error:
-            if not is_wrong_type(error):
+            if is_not_permitted(error) and DEVICE_MODELS in present:
+                present[DEVICE_VENDORS] = None
+            elif is_wrong_type(error):
+                self._log.warn(
+                    "{allowed}, {models} or {vendors} has the wrong Redis type; all are replaced",
+                    allowed=ALLOWED_DEVICES, models=DEVICE_MODELS, vendors=DEVICE_VENDORS,
+                )  # fmt: skip
+                return None
+            else:
                 raise
-            self._log.warn(
-                "{allowed} or {models} has the wrong Redis type; both are replaced",
-                allowed=ALLOWED_DEVICES,
-                models=DEVICE_MODELS,
-            )
-            return False
-        if allowed and not models and not disabled:
+        allowed = present[ALLOWED_DEVICES]
+        if allowed and not any_device:
+            keys = f"{ALLOWED_DEVICES} {DEVICE_MODELS} {DEVICE_VENDORS}"
             raise NoDevices(
                 "Directus returns no devices; the previous copy stays in Redis "
-                f"({len(allowed)} allowed). To clear it: DEL {ALLOWED_DEVICES} {DEVICE_MODELS}"
+                f"({len(allowed)} allowed). To clear it: DEL {keys}"
             )
-        return set(allowed) == {device_id.encode() for device_id in models} and mapping(flat) == {
-            device_id.encode(): model.encode() for device_id, model in named.items()
-        }
+        return present
 
     async def _fill(self, key: str, command: str, parts: Sequence[tuple[str, ...]]) -> None:
         for start in range(0, len(parts), _CHUNK):
@@ -266,7 +316,11 @@ class DeviceSync(Service):
             await self._redis.execute("EXPIRE", key, _TEMPORARY_KEY_TTL)
 
 
-def _model(value: Any) -> str:
-    """Return the name of a model as text that UTF-8 can encode, or "" if the field is empty."""
-    text = str(value or "")[:MAX_MODEL_LENGTH]
+def _text(value: Any) -> str:
+    """Return a model or vendor as text that UTF-8 can encode, or "" if the field is empty."""
+    text = str(value or "")[:MAX_NAME_LENGTH]
     return text.encode(errors="replace").decode()
+
+
+def _encoded(values: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {name.encode(): value.encode() for name, value in values.items()}

@@ -19,7 +19,7 @@ WAITING: Final = "waiting"
 COMMAND_FIELDS: Final = (
     *("id", "imei", "text", "hex", "codec", "status", "expires_at", "timeout", "date_created"),
 )
-DEVICE_FIELDS: Final = ("imei", "model", "enabled")
+DEVICE_FIELDS: Final = ("imei", "model", "vendor", "enabled")
 
 #: Maximum length of an instance's name in a row, in characters.
 MAX_INSTANCE_LENGTH: Final = 255

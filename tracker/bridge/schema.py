@@ -43,7 +43,7 @@ BRIDGE_FIELDS: Final = (
     *("routed_at", "delivered_at", "finished_at"),
 )
 #: Fields of a device that the bridge reads.
-DEVICE_READ_FIELDS: Final = ("imei", "model", "name", "enabled")
+DEVICE_READ_FIELDS: Final = ("imei", "model", "vendor", "name", "enabled")
 
 #: The header with the secret that authenticates Directus to the bridge.
 SECRET_HEADER: Final = "X-Tracker-Secret"  # noqa: S105 - its name
@@ -212,16 +212,9 @@ _COMMAND_FIELDS: Final = (
         "codec",
         "string",
         "select-dropdown",
-        options={
-            "choices": [
-                {"text": "Codec 12", "value": "12"},
-                {"text": "Codec 14 (the device also checks the IMEI)", "value": "14"},
-            ],
-            "allowNone": True,
-            "placeholder": "Codec 12",
-        },
+        options={"choices": [], "allowNone": True, "placeholder": "The usual one"},
         schema={"max_length": 16},
-        note="The encoding of the command. Default: Codec 12.",
+        note="The encoding of the command. Default: the usual one of the device's vendor.",
     ),
     _field(
         "timeout",
@@ -345,6 +338,14 @@ _DEVICE_FIELDS: Final = (
         note="The model of the device. It determines the meaning of its attributes.",
     ),
     _field(
+        "vendor",
+        "string",
+        "select-dropdown",
+        options={"choices": [], "allowNone": True, "placeholder": "Any vendor"},
+        schema={"max_length": 64, "is_nullable": True},
+        note="The device is served only if it connects as a device of this vendor. Default: any.",
+    ),
+    _field(
         "notes",
         "text",
         "input-multiline",
@@ -354,6 +355,7 @@ _DEVICE_FIELDS: Final = (
     _time("date_updated", "The time of the last change of this row.", special=["date-updated"]),
 )
 
+#: Without the choices that depend on the installed vendors, see :mod:`tracker.bridge.choices`.
 COLLECTIONS: Final = (
     Collection(
         COMMANDS,

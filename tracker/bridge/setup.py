@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
+from tracker.bridge.choices import collections
 from tracker.bridge.flows import Flow, flows
 from tracker.bridge.presets import PRESETS
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusRefused
@@ -20,7 +21,6 @@ from tracker.bridge.schema import (
     BRIDGE_POLICY,
     BRIDGE_ROLE,
     BRIDGE_USER,
-    COLLECTIONS,
     LAST_POSITIONS,
     LAST_POSITIONS_META,
     RELATIONS,
@@ -82,7 +82,7 @@ async def plan(client: DirectusClient, wanted: SetupOptions, as_bridge: Any = No
     """
     has_positions = await _find(client, f"/collections/{LAST_POSITIONS}") is not None
     changes: list[Change] = []
-    for collection in COLLECTIONS:
+    for collection in collections():
         changes += await _collection(client, collection)
     for relation in RELATIONS:
         changes += await _relation(client, relation)

@@ -19,6 +19,7 @@ from tracker.errors import Unavailable
 
 ALLOWED: Final = "devices:allowed"
 MODELS: Final = "devices:models"
+VENDORS: Final = "devices:vendors"
 FIRST: Final = 356307042000000
 
 
@@ -27,7 +28,8 @@ def replace_devices(bridges: Bridges, count: int, model: str, start: int = 0) ->
     imeis = [str(FIRST + start + number) for number in range(count)]
     rows = bridges.double.rows("devices")
     rows.clear()
-    rows.update({one: {"imei": one, "model": model, "enabled": True} for one in imeis})
+    common = {"model": model, "vendor": "concox", "enabled": True}
+    rows.update({one: {"imei": one, **common} for one in imeis})
     return {one.encode() for one in imeis}
 
 
@@ -61,7 +63,7 @@ def observed_sizes(redis: RedisServer) -> Iterator[set[tuple[int, int]]]:
 
 
 @ensureDeferred
-async def test_both_keys_are_replaced_atomically(bridges: Bridges) -> None:
+async def test_all_keys_are_replaced_atomically(bridges: Bridges) -> None:
     expected = replace_devices(bridges, 2500, "A")
     sync = await bridges.devices()
     await until(lambda: allowed(bridges) == expected, "written")
@@ -74,7 +76,9 @@ async def test_both_keys_are_replaced_atomically(bridges: Bridges) -> None:
     assert seen <= whole
     assert len(seen) > 1, "the sizes were never read"
     assert not temporary_keys(bridges)
-    assert bridges.redis.client.ttl(ALLOWED) == bridges.redis.client.ttl(MODELS) == -1
+    assert {bridges.redis.client.ttl(key) for key in (ALLOWED, MODELS, VENDORS)} == {-1}
+    assert set(bridges.redis.client.hvals(VENDORS)) == {b"concox"}
+    assert set(bridges.redis.client.hkeys(VENDORS)) == expected
 
 
 @ensureDeferred

@@ -34,10 +34,10 @@ from tests.unit.bridge.queries import (
     order,
     parsed,
 )
+from tracker.bridge.choices import collections
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
     BRIDGE_USER,
-    COLLECTIONS,
     OPERATOR_POLICY,
     Collection,
     policies,
@@ -118,7 +118,7 @@ class DirectusDouble(Resource):
 
     def __init__(self, now: Callable[[], float] = lambda: 1_795_000_000.0) -> None:
         super().__init__()
-        self.tables = {one.name: Table(one) for one in COLLECTIONS}
+        self.tables = {one.name: Table(one) for one in collections()}
         self.users = _users()
         """Token → user; a removed token is revoked."""
         self.requests: list[tuple[str, str, Any]] = []

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
+from attrs import evolve
 from twisted.logger import capturedLogs
 
 from tests.unit.bridge.conftest import Doubled
@@ -14,7 +15,7 @@ from tests.unit.bridge.items import create
 from tests.unit.bridge.test_table import result_now
 from tests.unit.fakes import FakeRedis
 from tracker.bridge.devices import ANNOUNCEMENT_DELAY, INTERVAL, MAX_READ_ATTEMPTS, DeviceSync
-from tracker.errors import Unavailable
+from tracker.errors import Refused, Unavailable
 from tracker.observe.health import Condition
 from tracker.runtime.backoff import Backoff
 
@@ -30,10 +31,18 @@ class FakeCopy(FakeRedis):
 
     def __init__(self) -> None:
         write = self._write
-        answers = {"SMEMBERS": self._members, "HGETALL": self._pairs, "EVALSHA": self._swap}
+        answers = {
+            "SMEMBERS": self._members,
+            "HGETALL": self._pairs,
+            "HLEN": self._length,
+            "EVALSHA": self._swap,
+        }
         super().__init__(replies={"SADD": write, "HSET": write, **answers})
         self.allowed: set[bytes] = set()
         self.models: dict[bytes, bytes] = {}
+        self.vendors: dict[bytes, bytes] = {}
+        self.hidden = False
+        """True if the user may not use the vendors, as with an ACL file of an earlier version."""
         self.swaps = 0
         self._temporary: dict[str, list[str]] = {}
 
@@ -41,17 +50,32 @@ class FakeCopy(FakeRedis):
         return list(self.allowed)
 
     def _pairs(self, key: str) -> list[bytes]:
-        return [part for pair in self.models.items() for part in pair]
+        self._check(key)
+        pairs = self.models if key == "devices:models" else self.vendors
+        return [part for pair in pairs.items() for part in pair]
+
+    def _length(self, key: str) -> int:
+        self._check(key)
+        return len(self.vendors)
+
+    def _check(self, key: str) -> None:
+        if self.hidden and key.startswith("devices:vendors"):
+            raise Refused("NOPERM No permissions to access a key")
 
     def _write(self, key: str, *content: str) -> None:
+        self._check(key)
         self._temporary.setdefault(key, []).extend(content)
 
     def _swap(self, *arguments: Any) -> int:
-        members, pairs = (self._temporary.pop(key, []) for key in arguments[4:6])
-        assert arguments[6:] == (len(members), len(pairs) // 2)
+        keys, counts = arguments[2 : 2 + arguments[1]], arguments[2 + arguments[1] :]
+        members, *hashes = (self._temporary.pop(key, []) for key in keys[len(counts) :])
+        assert counts == (len(members), *(len(pairs) // 2 for pairs in hashes))
         self.allowed = {one.encode() for one in members}
-        texts = [one.encode() for one in pairs]
-        self.models = dict(zip(texts[::2], texts[1::2], strict=True))
+        self.models, *others = (
+            dict(zip(texts[::2], texts[1::2], strict=True))
+            for texts in ([one.encode() for one in pairs] for pairs in hashes)
+        )
+        self.vendors = others[0] if others else {}
         self.swaps += 1
         return 1
 
@@ -103,13 +127,56 @@ def test_enabled_devices_are_copied_with_their_models(syncing: Syncing) -> None:
     syncing.add(2)
     syncing.add(3, enabled=False)
     syncing.add(4, enabled=None)
-    syncing.double.rows("devices")["odd"] = {"imei": "odd", "model": None, "enabled": True}
+    odd = {"imei": "odd", "model": None, "vendor": None, "enabled": True}
+    syncing.double.rows("devices")["odd"] = odd
     with capturedLogs() as events:
         syncing.sync.startService()
     assert syncing.allowed == {imei(1), imei(2), imei(4)}
     assert syncing.redis.models == {imei(1).encode(): b"FMB120"}
     assert syncing.reports == [None]
     assert [event["count"] for event in events if "IMEI" in event["log_format"]] == [1]
+
+
+def test_vendor_that_a_device_is_bound_to_is_copied(syncing: Syncing) -> None:
+    syncing.add(1, vendor="concox", model="GT06N")
+    syncing.add(2, vendor=None)
+    syncing.sync.startService()
+    assert syncing.allowed == {imei(1), imei(2)}
+    assert syncing.redis.vendors == {imei(1).encode(): b"concox"}
+    syncing.double.rows("devices")[imei(1)]["vendor"] = None
+    syncing.advance(INTERVAL)
+    assert syncing.redis.vendors == {}
+    assert syncing.redis.swaps == 2
+
+
+def test_devices_are_copied_if_directus_has_no_field_for_vendors(syncing: Syncing) -> None:
+    syncing.add(1, model="FMB120")
+    user = syncing.double.users[BRIDGE_TOKEN]
+    assert user.permissions is not None
+    readable = [name for name in user.permissions["devices", "read"] if name != "vendor"]
+    permissions = {**user.permissions, ("devices", "read"): readable}
+    syncing.double.users[BRIDGE_TOKEN] = evolve(user, permissions=permissions)
+    syncing.sync.startService()
+    assert syncing.reports == [None]
+    assert syncing.redis.models == {imei(1).encode(): b"FMB120"}
+    syncing.redis.vendors = {imei(1).encode(): b"concox"}
+    syncing.advance(INTERVAL)
+    assert "403" in str(syncing.reports[-1]), "bindings must not be lost with the right"
+    assert syncing.redis.vendors == {imei(1).encode(): b"concox"}
+
+
+def test_devices_without_vendors_are_copied_by_a_user_without_the_right(syncing: Syncing) -> None:
+    syncing.redis.hidden = True
+    syncing.add(1, model="FMB120")
+    syncing.sync.startService()
+    assert syncing.reports == [None]
+    assert syncing.redis.models == {imei(1).encode(): b"FMB120"}
+    syncing.advance(INTERVAL)
+    assert syncing.redis.swaps == 1
+    syncing.add(2, vendor="concox")
+    syncing.advance(INTERVAL)
+    assert "NOPERM" in str(syncing.reports[-1])
+    assert syncing.allowed == {imei(1)}, "a binding must not be lost"
 
 
 def test_devices_are_read_regularly_and_written_only_after_a_change(syncing: Syncing) -> None:
@@ -236,7 +303,8 @@ def _remove(syncing: Syncing, number: int) -> None:
 
 def _insert(syncing: Syncing, number: int) -> None:
     key = imei(99 - number)
-    syncing.double.rows("devices")[key] = {"imei": key, "model": None, "enabled": True}
+    row = {"imei": key, "model": None, "vendor": None, "enabled": True}
+    syncing.double.rows("devices")[key] = row
 
 
 @pytest.mark.parametrize(
@@ -261,7 +329,9 @@ def test_failed_read_changes_nothing(syncing: Syncing, canned: CannedResponse, a
     syncing.add(1)
     syncing.sync.startService()
     syncing.add(2)
-    syncing.double.canned += [*[None] * after, canned]
+    # After the first denial the bridge reads without the field that Directus may not have yet.
+    denials = 2 if canned.status == 403 else 1
+    syncing.double.canned += [*[None] * after, *[canned] * denials]
     syncing.advance(INTERVAL)
     syncing.advance(10)  # the timeout of a response that does not end
     if syncing.reports[-1] is not None:

@@ -21,6 +21,7 @@ from twisted.web.http_headers import Headers
 
 from tracker.admin.directus.files import is_readable_by_all
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusError
+from tracker.bridge.rows import DEVICE_FIELDS
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
     BRIDGE_USER,
@@ -120,7 +121,7 @@ async def _token(as_bridge: DirectusClient) -> Any:
         return
     try:
         await as_bridge.get_items(COMMANDS, fields=["id", "status"], limit=1)
-        await as_bridge.get_items(DEVICES, fields=["imei", "model", "enabled"], limit=1)
+        await as_bridge.get_items(DEVICES, fields=DEVICE_FIELDS, limit=1)
         rights = await as_bridge.request("GET", "/permissions/me")
         general = await as_bridge.request("GET", "/policies/me/globals")
     except DirectusError as error:

@@ -19,6 +19,7 @@ from tracker.keys import (
     CONNECTIONS,
     DEADLINES,
     DEVICE_MODELS,
+    DEVICE_VENDORS,
     PROCESSOR_GROUP,
     RESPONSES,
     WAITING,
@@ -186,6 +187,7 @@ _TYPES: Final = {
     CONNECTED_VENDORS: "hash",
     ALLOWED_DEVICES: "set",
     DEVICE_MODELS: "hash",
+    DEVICE_VENDORS: "hash",
 }
 
 
