@@ -12,7 +12,6 @@ from tracker.position import Entry
 from tracker.untrusted import parse_json
 from tracker.vendors.queclink.framing import Blank, decode_frame
 from tracker.vendors.queclink.reader import EntryReader
-from tracker.vendors.queclink.text import TextFrame
 
 _SACK: Final = re.compile(rb"\+SACK:(?:GTHBD,[0-9A-Fa-f]*,)?([0-9A-Fa-f]{4})\$")
 _MAX_BYTES: Final = 1 << 20
@@ -38,9 +37,11 @@ def describe(data: bytes, sent: bool) -> dict[str, Any]:
         return {"blank": frame.size}
     if frame.is_heartbeat:
         return {"device_id": frame.device_id, "heartbeat": True}
-    described: dict[str, Any] = {"device_id": frame.device_id}
-    if isinstance(frame, TextFrame):
-        described |= {"header": frame.header, "report": frame.report}
+    described = {
+        "device_id": frame.device_id,
+        "header": frame.header,
+        "report": frame.report,
+    }
     reader = EntryReader(Limits(), 0, lambda: None)
     return {**described, "records": _records(reader.read(frame, frame.device_id, 0.0).entries)}
 

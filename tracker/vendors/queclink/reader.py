@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tracker.limits import Limits
 from tracker.position import Entry
 from tracker.vendors.queclink.framing import DeviceFrame
-from tracker.vendors.queclink.hexframes import entries as hex_entries
+from tracker.vendors.queclink.hexrecords import hex_records
 from tracker.vendors.queclink.records import text_records
 from tracker.vendors.queclink.text import TextFrame
 
@@ -42,16 +42,11 @@ class EntryReader:
         :param device_id: ID of the device that has sent the frame.
         :param now: seconds since 1970 (UTC), for a frame without a valid time.
         """
-        if not isinstance(frame, TextFrame):
-            return Reading(hex_entries(frame, device_id, now), "")
-        limits = self._limits
-        read = text_records(
-            frame,
-            now,
-            self._zone,
-            max_records=limits.records,
-            message_bytes=limits.message_bytes,
-        )
+        zone, records, size = self._zone, self._limits.records, self._limits.message_bytes
+        if isinstance(frame, TextFrame):
+            read = text_records(frame, now, zone, max_records=records, message_bytes=size)
+        else:
+            read = hex_records(frame, device_id, now, zone, max_records=records, message_bytes=size)
         if read.is_truncated:
             self._on_truncated()
         return Reading(read.entries, read.notice)

@@ -18,6 +18,7 @@ from tracker.vendors.queclink.commands import COMMAND_CODECS
 from tracker.vendors.queclink.datagram_dialect import QueclinkDatagramDialect
 from tracker.vendors.queclink.description import describe
 from tracker.vendors.queclink.dialect import QueclinkDialect
+from tracker.vendors.queclink.hexrecords import HEX
 from tracker.vendors.queclink.ids import DEVICE_ID_FORM, checked_device_id
 from tracker.vendors.queclink.settings import QueclinkSettings
 from tracker.vendors.queclink.text import ASCII
@@ -29,7 +30,7 @@ class Queclink:
 
     name = "queclink"
     settings = QueclinkSettings
-    codecs = frozenset((ASCII, "hex"))
+    codecs = frozenset((ASCII, HEX))
     command_codecs = COMMAND_CODECS
     transports = frozenset({"tcp", "udp"})
     device_id_form = DEVICE_ID_FORM
