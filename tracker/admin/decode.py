@@ -91,10 +91,10 @@ def decode(
     name, decoder = _decoder_of(data, vendor, kind)
     outcome = decoder.decode(data, kind, _names(name, decoder, model) if names else None)
     if isinstance(outcome, Fatal):
-        raise click.ClickException(
-            f"offset {outcome.offset}: {outcome.field}: "
-            f"expected {outcome.expected}, found {outcome.found}"
-        )
+        what = outcome.reason
+        if outcome.expected:
+            what = f"{outcome.field}: expected {outcome.expected}, found {outcome.found}"
+        raise click.ClickException(f"offset {outcome.offset}: {what}")
     click.echo(render(outcome.value))
 
 

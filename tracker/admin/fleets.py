@@ -58,6 +58,11 @@ class FleetOptions:
             raise click.UsageError(
                 f"--records {self.records}: a frame of {vendor} devices has at most {most}."
             )
+        if self.interval < simulation.resolution:
+            raise click.UsageError(
+                f"--interval {format_duration(self.interval)}: {vendor} devices record at most "
+                f"once in {format_duration(simulation.resolution)}."
+            )
         if self.answers is Answers.REFUSE and not simulation.refuses:
             raise click.UsageError(
                 f"--answers refuse: {vendor} devices cannot refuse a command. Use --answers mute."

@@ -142,7 +142,7 @@ class SimulatedDevice(Service):
         self.executed: list[ExecutedCommand] = []
         self._random = random
         self.side = behaviour.simulation.device(device_id, behaviour.codec, random, clock.seconds())
-        self._vehicle = Vehicle(random, track, behaviour.interval)
+        self._vehicle = Vehicle(random, track, behaviour.interval, behaviour.simulation.resolution)
         self._flash = Flash(behaviour.records)
         self._endpoint = endpoint
         self._on_acknowledged = on_acknowledged

@@ -19,12 +19,14 @@ class Vehicle:
     """A vehicle on its journey.
 
     :param interval: seconds between two records.
+    :param resolution: smallest difference between the times of two records, in seconds.
     """
 
-    def __init__(self, random: Random, track: Track, interval: float) -> None:
+    def __init__(self, random: Random, track: Track, interval: float, resolution: float) -> None:
         self._random = random
         self._track = track
         self._interval = interval
+        self._step = round(resolution * 1000)
         self._satellites = _SATELLITES
         self._odometer = random.randrange(10_000, 300_000_000)
         self._recorded_at = 0.0
@@ -49,7 +51,7 @@ class Vehicle:
         fix = self._track.advance(now - self._recorded_at)
         self._recorded_at = now
         # The machine's clock may be set back; the timestamps of a device still increase.
-        self._timestamp = max(int(now * 1000), self._timestamp + 1)
+        self._timestamp = max(int(now * 1000), self._timestamp + self._step)
         self._odometer += round(fix.speed / 3.6 * self._interval)
         self._satellites = self._random.randint(7, 19)
         return Moment(self._timestamp, fix, self._satellites, self._odometer)

@@ -149,6 +149,10 @@ class Simulation(Protocol):
         """Maximum number of records in a packet."""
 
     @property
+    def resolution(self) -> float:
+        """Smallest difference between the times of two records, in seconds."""
+
+    @property
     def refuses(self) -> bool:
         """True if a device can refuse a command."""
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 
+from tests.unit.vendors.queclink.golden import FRI_GV300
 from tests.unit.vendors.teltonika import malformed
 from tests.unit.vendors.teltonika.examples import (
     CODEC_7_FRAME,
@@ -20,7 +21,15 @@ from tests.unit.vendors.teltonika.examples import (
 )
 from tests.unit.vendors.teltonika.golden import LOGIN, NARROW_ELEMENTS, PANIC, SMALLEST, STREAM
 from tracker.admin.cli import main
+from tracker.admin.vendors import tools
 from tracker.vendors.teltonika.frames import Frame, encode_any_frame
+from tracker.vendors.tools import decoder_of
+
+#: Vendor → a frame that the device sends.
+FRAMES = {
+    "queclink": FRI_GV300.data,
+    "teltonika": PANIC.frame,
+}
 
 
 def admin(*arguments: str, stdin: str | bytes = "") -> Result:
@@ -218,6 +227,30 @@ def test_as_option_forces_the_kind_of_a_frame() -> None:
     assert admin("decode", "--as", "telegram", LOGIN.hex()).exit_code == 2
 
 
+def test_bytes_and_documents_that_no_vendor_recognises_need_the_option() -> None:
+    error = error_of(admin("decode", "1122334455667788"))
+    start = "offset 0: the first bytes 1122334455667788 do not show the vendor. Give --vendor: "
+    assert error.startswith(start)
+    error = error_of(admin("encode", stdin="{}"))
+    assert error.startswith("the fields do not show the vendor. Give --vendor: ")
+    assert error_of(admin("encode", "--vendor", "teltonika", stdin="{}")).startswith("kind: ")
+
+
+@pytest.mark.parametrize("name", list(tools(decoder_of)))
+def test_vendor_is_detected_and_may_be_given(name: str) -> None:
+    data = FRAMES[name].hex().upper()
+    shown = admin("decode", data)
+    assert shown.exit_code == 0, shown.stderr
+    assert admin("decode", "--vendor", name, data).stdout == shown.stdout
+    for options in ((), ("--vendor", name)):
+        assert admin("encode", *options, stdin=shown.stdout).stdout == f"{data}\n"
+
+
+def test_names_of_a_vendor_without_a_list_are_an_error() -> None:
+    error = "--names: queclink has no list of names. Omit --names."
+    assert error_of(admin("decode", "--names", FRAMES["queclink"].hex())) == error
+
+
 @pytest.mark.parametrize("command", ["decode", "encode"])
 def test_decode_and_encode_refuse_an_unknown_vendor(command: str) -> None:
     refused = admin(command, "--vendor", "acme", stdin="00")
@@ -287,7 +320,7 @@ def test_number_of_many_digits_in_an_ignored_field_is_accepted() -> None:
 
 def test_decode_reads_a_long_decimal_number_as_hex() -> None:
     error = "offset 0: frame: expected ff (ping), 000f (login), 00000000 (frame) or a datagram, "
-    assert error_of(admin("decode", "1" * 5000)).startswith(error)
+    assert error_of(admin("decode", "--vendor", "teltonika", "1" * 5000)).startswith(error)
 
 
 def test_codec_7_can_be_decoded_but_not_encoded() -> None:

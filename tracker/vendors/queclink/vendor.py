@@ -14,6 +14,7 @@ from tracker.interfaces import IGateway, IVendor, Traffic
 from tracker.limits import Limits
 from tracker.vendors.connection import ConnectionFactory
 from tracker.vendors.datagram import DatagramPort
+from tracker.vendors.inspection import Decoder, Encoder
 from tracker.vendors.queclink.commands import COMMAND_CODECS
 from tracker.vendors.queclink.datagram_dialect import QueclinkDatagramDialect
 from tracker.vendors.queclink.description import describe
@@ -22,9 +23,11 @@ from tracker.vendors.queclink.hexrecords import HEX
 from tracker.vendors.queclink.ids import DEVICE_ID_FORM, checked_device_id
 from tracker.vendors.queclink.settings import QueclinkSettings
 from tracker.vendors.queclink.text import ASCII
+from tracker.vendors.simulation import Simulation
+from tracker.vendors.tools import IDecodable, IEncodable, ISimulated
 
 
-@implementer(IPlugin, IVendor)
+@implementer(IPlugin, IVendor, IDecodable, IEncodable, ISimulated)
 class Queclink:
     """Devices of the GL, GV, GMT, GB and CV families, and others with the @Track protocol."""
 
@@ -62,3 +65,21 @@ class Queclink:
 
     def buildNaming(self, models: Mapping[str, Path], default_model: str | None = None) -> None:
         """See :class:`tracker.interfaces.IVendor`; the attributes have names already."""
+
+    def buildDecoder(self) -> Decoder:
+        """See :class:`tracker.vendors.tools.IDecodable`."""
+        from tracker.vendors.queclink.inspection import QueclinkDecoder
+
+        return QueclinkDecoder()
+
+    def buildEncoder(self) -> Encoder:
+        """See :class:`tracker.vendors.tools.IEncodable`."""
+        from tracker.vendors.queclink.inspection import QueclinkEncoder
+
+        return QueclinkEncoder()
+
+    def buildSimulation(self) -> Simulation:
+        """See :class:`tracker.vendors.tools.ISimulated`."""
+        from tracker.vendors.queclink.simulation import QueclinkSimulation
+
+        return QueclinkSimulation()

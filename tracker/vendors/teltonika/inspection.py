@@ -47,7 +47,7 @@ class TeltonikaDecoder:
         match document:
             case {"login": reply}:
                 return "login", str(reply)
-            case {"acknowledged": count}:
+            case {"acknowledged": int() as count} if len(document) == 1:
                 return "ack", _count(count)
             case {"kind": "login", "imei": imei}:
                 return "login", str(imei)

@@ -43,6 +43,7 @@ class TeltonikaSimulation:
     port = 5027
     codecs = (_USUAL, *sorted(_CODECS.keys() - {_USUAL}))
     max_records = 50
+    resolution = 0.001
     refuses = True
     logs_in = True
     acknowledges = True
