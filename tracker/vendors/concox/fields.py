@@ -6,6 +6,7 @@ Readers raise ``struct.error`` if bytes are missing. Source: GT06 protocol 1.8 a
 
 from __future__ import annotations
 
+import re
 import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -34,6 +35,7 @@ IMEI_BYTES: Final = 8
 #: other devices send percentages.
 MAX_LEVEL: Final = 100
 
+_IMEI: Final = re.compile("[0-9]{15}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _GPS: Final = struct.Struct(">6sBIIBH")
@@ -172,10 +174,9 @@ def write_imei(imei: str) -> bytes:
 
     :raises ValueError: if it is not of 15 digits.
     """
-    packed = bytes.fromhex(f"0{imei}") if imei.isascii() and imei.isdigit() else b""
-    if len(packed) != IMEI_BYTES:
+    if not _IMEI.fullmatch(imei):
         raise ValueError(f"{imei!r} is not an IMEI of 15 digits")
-    return packed
+    return bytes.fromhex(f"0{imei}")
 
 
 def zone_minutes(word: int) -> int | None:
