@@ -37,7 +37,7 @@ from tracker.vendors.concox.content import (
     is_acknowledged,
     read_content,
 )
-from tracker.vendors.concox.fields import date_bytes, write_imei
+from tracker.vendors.concox.fields import FIRST_DATE, date_bytes, write_imei
 from tracker.vendors.concox.frames import (
     EXTENDED_START,
     SHORT_START,
@@ -181,6 +181,8 @@ class ConcoxDialect(Dialect[Received]):
             reason = f"frame {number:#04x} before the login: the IMEI must come first"
             return (ProtocolError(reason, Rejection.LOGIN),)
         if number == TIME:
+            if now < FIRST_DATE:
+                return ()  # the clock of this machine is not set, so that the device keeps its own
             return (Reply(encode_frame(Frame(TIME, date_bytes(now), received.serial))),)
         made = entry(
             self._imei,

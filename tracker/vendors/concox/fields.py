@@ -29,6 +29,8 @@ MAX_LONGITUDE: Final = 180 * UNITS_PER_DEGREE
 MAX_COURSE: Final = 360
 
 DATE_BYTES: Final = 6
+#: The first date that can be written, in seconds since 1970 (UTC): 2000-01-01.
+FIRST_DATE: Final = 946_684_800
 IMEI_BYTES: Final = 8
 
 #: Highest value of a voltage level or a GSM signal. The documents have levels of 0 to 6 and 0 to 4;

@@ -92,6 +92,12 @@ def test_time_is_answered_with_the_serial_of_the_request(online: Talk) -> None:
     assert online.gateway.published == []
 
 
+def test_clock_that_is_not_set_gives_no_time(online: Talk) -> None:
+    online.send(TIME.data)
+    assert online.received() == b""
+    assert not online.closed
+
+
 def test_answer_of_the_device_is_an_entry_and_an_answer(online: Talk) -> None:
     online.send(ANSWER_15.data)
     (event,) = online.events_of("answered")
