@@ -1,4 +1,4 @@
-"""What people see of a device's traffic."""
+"""Descriptions of a device's traffic for people."""
 
 from __future__ import annotations
 
