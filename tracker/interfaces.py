@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,9 @@ class INaming(Interface):
 class IPeer(Interface):
     """The sender of bytes, as the gateway logs it."""
 
-    device_id: str | None = Attribute("The device ID; None before login.")
+    device_id: str | None = Attribute(
+        "The device ID, on a shared connection that of the latest login; None before login."
+    )
     peer: str = Attribute("Address of the sender, for people to read.")
 
 
@@ -179,8 +181,30 @@ class IConnection(IPeer):
         "IP address of the peer, by which the connection is counted; empty if it has none."
     )
 
+    device_ids: Collection[str] = Attribute(
+        "The IDs of the devices that have logged in on the connection: one, or several that share "
+        "it. They are served, or wait until they are."
+    )
+
+    may_stay: bool = Attribute("True if devices that are not served may wait on the connection.")
+
     def close() -> None:
         """Close the connection. No record is acknowledged on it afterwards."""
+
+    def is_alive() -> bool:
+        """Return True if the peer was heard within its idle timeout, and the end has not begun."""
+
+    def serve(device_id: str) -> None:  # noqa: N805
+        """Serve a device that has waited on the connection."""
+
+    def withdraw(device_id: str) -> bool:  # noqa: N805
+        """Stop serving a device, which then waits; else the connection closes.
+
+        :return: True if the protocol lets the device wait.
+        """
+
+    def log_out(device_id: str) -> None:  # noqa: N805
+        """Remove a device from ``device_ids``; if it is the only one, close the connection."""
 
     def retire() -> None:
         """Close the connection as soon as no record or frame of the device is under way on it."""
@@ -208,7 +232,7 @@ class IConnection(IPeer):
         """
 
     def when_free(silence_limit: float = 0) -> Deferred[None]:  # noqa: N805
-        """Wait until a command may be written; at most one caller at a time.
+        """Wait until a command may be written; at most one caller a device.
 
         A command may be written while no frame of the device waits for its ACK, and no frame is
         partly received. The caller has to write in the callback of the Deferred, or not at all.
@@ -235,6 +259,10 @@ class Admission(Enum):
     REFUSED = "refused"
     LATER = "later"
     """Undecided: close without a reply; the device retries."""
+    OTHER_VENDOR = "other_vendor"
+    """The device is bound to another vendor, or connected under one: close without a reply."""
+    WAITING = "waiting"
+    """Not served; the device stays connected until it is."""
 
 
 class Rejection(Enum):
@@ -266,6 +294,8 @@ class Rejection(Enum):
     """The device sent no complete frame within the idle timeout."""
     NOT_SERVED = "not_served"
     """The device is not on the allow-list, or was removed from it."""
+    OTHER_VENDOR = "other_vendor"
+    """The device is bound to another vendor, or connected under one."""
     MOVED = "moved"
     """The device is connected to another instance."""
 
@@ -296,17 +326,20 @@ class Tally:
         self.truncated += 1
 
     not_served: int = 0
-    """Datagrams of devices that are refused, or not decided on yet."""
+    """Frames and datagrams of devices that are refused, or not decided on yet."""
 
 
 class IDeviceAuthority(Interface):
     """Decides which devices are served."""
 
-    def admission(device_id: str) -> Admission:  # noqa: N805
-        """Decide on a device that logs in or sends a datagram."""
+    def admission(device_id: str, vendor: str) -> Admission:  # noqa: N805
+        """Decide on a device that logs in or sends a datagram.
 
-    def withdrawn(device_id: str) -> bool:  # noqa: N805
-        """Return True if a connected device was removed from those that are served."""
+        :param vendor: the vendor whose protocol it uses.
+        """
+
+    def review(device_id: str, vendor: str) -> Admission:  # noqa: N805
+        """Decide again on a device that is connected."""
 
 
 class IGateway(Interface):
@@ -328,7 +361,11 @@ class IGateway(Interface):
         """Decide on a device that sends a datagram, and therefore does not log in."""
 
     def login(connection: IConnection, device_id: str) -> Admission:  # noqa: N805
-        """Decide on a device that logs in; if it is served, close its older connection."""
+        """Decide on a device that logs in; if it is served, log it out on its older connection.
+
+        :param device_id: it is in ``device_ids`` already. Remove it from there unless the decision
+            is SERVED or WAITING; :meth:`IConnection.serve` ends the wait.
+        """
 
     def publish(entries: Sequence[Entry]) -> Deferred[None]:  # noqa: N805
         """Append the entries of one frame or datagram to the log, all of them or none.
@@ -357,7 +394,10 @@ class IGateway(Interface):
         """
 
     def command_answered(connection: IConnection, answer: Answer) -> None:  # noqa: N805
-        """Pass on a text of the device that may be the answer to a command."""
+        """Pass on a text that may be the answer to a command.
+
+        It is from the device that ``device_id`` of the connection names.
+        """
 
     def lost(peer: IPeer, count: int) -> None:  # noqa: N805
         """Count and log messages that were not appended and that the device never repeats.

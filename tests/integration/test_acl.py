@@ -60,6 +60,7 @@ FORBIDDEN_TO: dict[str, tuple[tuple[str, ...], ...]] = {
         ("XDEL", "telemetry:teltonika", "0-1"),
         ("XGROUP", "CREATE", "telemetry:teltonika", "x", "0"),
         ("SADD", "devices:allowed", "356307042441013"),
+        ("HSET", "devices:vendors", "356307042441013", "teltonika"),
         ("HGETALL", "devices:models"),
         ("XREADGROUP", "GROUP", "directus", "x", "STREAMS", "commands:responses", ">"),
         ("CONFIG", "GET", "dir"),

@@ -302,6 +302,7 @@ async def test_allow_list_survives_malformed_keys(redis: RedisServer, connected:
         connected.connection,
         Admission.REFUSED,
         Condition(reports.append),
+        vendors=["teltonika"],
         changed=lambda: None,
     )
     with quiet():
@@ -309,8 +310,8 @@ async def test_allow_list_survives_malformed_keys(redis: RedisServer, connected:
         await until(lambda: reports, "read")
         await allowed.stopService()
     assert reports == [None]
-    assert allowed.admission(DEVICE) is Admission.SERVED
-    assert allowed.admission(OTHER) is Admission.REFUSED
+    assert allowed.admission(DEVICE, "teltonika") is Admission.SERVED
+    assert allowed.admission(OTHER, "teltonika") is Admission.REFUSED
 
 
 @ensureDeferred

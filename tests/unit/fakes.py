@@ -67,7 +67,9 @@ class FakeGateway:
     def login(self, connection: IConnection, device_id: str) -> Admission:
         self.events.append(("login", device_id))
         self.on_login(connection)
-        return self.admission(device_id)
+        admission = self.admission(device_id)
+        waits = connection.may_stay and admission is not Admission.SERVED
+        return Admission.WAITING if waits else admission
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
         def cancelled(_: Deferred[None]) -> None:
@@ -129,6 +131,34 @@ class FakeConnection:
     silence_limit: float | None = None
     """Argument of the last call of :meth:`when_free`."""
     observer: Observer | None = None
+    others: dict[str, None] = field(factory=dict)
+    """Further devices on the connection."""
+    alive: bool = True
+    may_stay: bool = False
+    served: list[str] = field(factory=list)
+    """The devices that were served after they had waited."""
+
+    @property
+    def device_ids(self) -> list[str]:
+        own = () if self.device_id is None or self.device_id in self.others else (self.device_id,)
+        return [*own, *self.others]
+
+    def is_alive(self) -> bool:
+        return self.alive and not self.closed
+
+    def serve(self, device_id: str) -> None:
+        self.served.append(device_id)
+
+    def withdraw(self, device_id: str) -> bool:
+        if not self.may_stay:
+            self.close()
+        return self.may_stay
+
+    def log_out(self, device_id: str) -> None:
+        if device_id in self.others and len(self.others) > 1:
+            del self.others[device_id]
+        else:
+            self.close()
 
     def close(self) -> None:
         self.closed = True

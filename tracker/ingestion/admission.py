@@ -85,6 +85,10 @@ class ConnectionLimiter:
         self.slots = min(limits.connections, file_limit - RESERVED_FILES)
         self.used = 0
         self.shares = AddressShares(limits.connections_per_address or default_share(self.slots))
+        # Devices besides the first one of each connection. A peer that sends the IDs of many
+        # devices on each of its connections must not use up the memory of the process.
+        self._devices = 0
+        self._device_shares = AddressShares(self.shares.limit)
         self.ran_out = False
         """Set when the last slot is taken; reset by :class:`~tracker.ingestion.slots.SlotWatch`."""
         self._clock = clock
@@ -132,7 +136,7 @@ class ConnectionLimiter:
         self.used -= 1
 
     def opened(self, connection: IConnection, give_up: Callable[[str], None]) -> None:
-        """Note that a connection was admitted and has not logged in.
+        """Note that an admitted connection has no served device, and may lose its slot.
 
         :param give_up: closes the connection; called with the reason in one line.
         """
@@ -152,8 +156,32 @@ class ConnectionLimiter:
     def closed(self, connection: IConnection) -> None:
         """Free the slot of a connection that was admitted."""
         self.logged_in(connection)
+        for _ in range(len(connection.device_ids) - 1):
+            self.remove_device(connection)
         self.shares.release(connection.host)
         self.release()
+
+    def add_device(self, connection: IConnection) -> BrokenLimit | None:
+        """Count a device that is already in ``device_ids``, unless it is the only one there.
+
+        :return: the limit that it would exceed; it is not counted then.
+        """
+        if len(connection.device_ids) <= 1:
+            return None
+        if self._devices >= self.slots:
+            reason = f"connections are shared by the maximum number of devices ({self.slots})"
+            return BrokenLimit(Rejection.CONNECTION_LIMIT, reason)
+        if not self._device_shares.take(connection.host):
+            limit = self._device_shares.limit
+            reason = f"the address has reached its maximum number of further devices ({limit})"
+            return BrokenLimit(Rejection.ADDRESS_SHARE, reason)
+        self._devices += 1
+        return None
+
+    def remove_device(self, connection: IConnection) -> None:
+        """Uncount one of several devices of a connection."""
+        self._devices -= 1
+        self._device_shares.release(connection.host)
 
     def _hurry(
         self, connections: dict[IConnection, _Silent] | dict[IConnection, None] | None

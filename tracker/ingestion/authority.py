@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from attrs import frozen
@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from tracker.errors import Refused, Unavailable
 from tracker.imei import has_valid_check_digit, is_imei
+from tracker.ingestion.bindings import VendorBindings
 from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.keys import ALLOWED_DEVICES
 from tracker.observe.health import Condition
@@ -28,13 +29,13 @@ INTERVAL: Final = 30
 class EveryDevice:
     """Serves every device."""
 
-    def admission(self, device_id: str) -> Admission:
+    def admission(self, device_id: str, vendor: str) -> Admission:
         """See IDeviceAuthority."""
         return Admission.SERVED
 
-    def withdrawn(self, device_id: str) -> bool:
+    def review(self, device_id: str, vendor: str) -> Admission:
         """See IDeviceAuthority."""
-        return False
+        return Admission.SERVED
 
 
 @implementer(IDeviceAuthority)
@@ -47,15 +48,21 @@ class CheckedImei:
 
     authority: IDeviceAuthority
 
-    def admission(self, device_id: str) -> Admission:
+    def admission(self, device_id: str, vendor: str) -> Admission:
         """See IDeviceAuthority."""
-        if is_imei(device_id) and not has_valid_check_digit(device_id):
+        if _is_wrong(device_id):
             return Admission.REFUSED
-        return self.authority.admission(device_id)
+        return self.authority.admission(device_id, vendor)
 
-    def withdrawn(self, device_id: str) -> bool:
+    def review(self, device_id: str, vendor: str) -> Admission:
         """See IDeviceAuthority."""
-        return self.authority.withdrawn(device_id)
+        if _is_wrong(device_id):
+            return Admission.REFUSED
+        return self.authority.review(device_id, vendor)
+
+
+def _is_wrong(device_id: str) -> bool:
+    return is_imei(device_id) and not has_valid_check_digit(device_id)
 
 
 @implementer(IDeviceAuthority)
@@ -66,9 +73,13 @@ class AllowList(RedisTimer):
     set is more likely a loss of Redis' data than an intention. Before the first copy, connections
     are closed without a reply, because a refused device might not retry for a long time.
 
+    A device in the hash ``devices:vendors`` is served under that vendor only, also if it is not in
+    the set and unknown devices are served.
+
     :param unknown: decision on a device that is not in the set.
     :param condition: met while a good copy exists.
-    :param changed: called when the copy has changed.
+    :param vendors: names of the installed vendors.
+    :param changed: called when a copy has changed.
     """
 
     _log = Logger()
@@ -80,6 +91,7 @@ class AllowList(RedisTimer):
         unknown: Admission,
         condition: Condition,
         *,
+        vendors: Collection[str],
         changed: Callable[[], None],
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._refresh)
@@ -92,25 +104,27 @@ class AllowList(RedisTimer):
         self._changed = changed
         self._allowed: frozenset[str] | None = None
         self._members = 0  # of the set, when it was last read
+        self._bindings = VendorBindings(redis, vendors)
 
-    def admission(self, device_id: str) -> Admission:
+    def admission(self, device_id: str, vendor: str) -> Admission:
+        """See IDeviceAuthority."""
+        admission = self.review(device_id, vendor)
+        if self._allowed is not None and device_id not in self._allowed:
+            self.unknown_devices += admission is self._unknown
+        return admission
+
+    def review(self, device_id: str, vendor: str) -> Admission:
         """See IDeviceAuthority."""
         if self._allowed is None:
             return Admission.LATER
-        if device_id in self._allowed:
-            return Admission.SERVED
-        self.unknown_devices += 1
-        return self._unknown
-
-    def withdrawn(self, device_id: str) -> bool:
-        """See IDeviceAuthority."""
-        if self._allowed is None or self._unknown is not Admission.REFUSED:
-            return False
-        return device_id not in self._allowed
+        if not self._bindings.allow(device_id, vendor):
+            return Admission.OTHER_VENDOR
+        return Admission.SERVED if device_id in self._allowed else self._unknown
 
     async def _refresh(self) -> None:
         try:
             members = await self._redis.execute("SMEMBERS", ALLOWED_DEVICES)
+            rebound = await self._bindings.refresh()
         except (Refused, Unavailable) as error:
             if self._allowed is None:
                 self._condition.fails(f"cannot read the allow-list: {error}")
@@ -141,6 +155,8 @@ class AllowList(RedisTimer):
                 f"the last copy with {devices} stays in use" if count else "no device can log in"
             )
             self._condition.fails(f"{ALLOWED_DEVICES} is empty: {effect}")
+            if rebound:
+                self._changed()
             return
         self._condition.met()
         if allowed != self._allowed:
@@ -148,6 +164,8 @@ class AllowList(RedisTimer):
                 "allow-list updated: {devices} allowed", devices=counted(len(allowed), "device")
             )
             self._allowed = allowed
+            rebound = True
+        if rebound:
             self._changed()
         if self.unknown_devices > self._logged_unknown_devices:
             self._log.info(

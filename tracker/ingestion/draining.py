@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from tracker.commands.delivery import CommandDelivery
 from tracker.durations import format_duration
+from tracker.ingestion.connected import ConnectedDevices
 from tracker.ingestion.gateway import Gateway
 from tracker.interfaces import IConnection
 from tracker.wording import counted
@@ -35,11 +36,14 @@ class Drain:
         self,
         clock: IReactorTime,
         gateways: Collection[Gateway],
+        *,
+        connected: ConnectedDevices,
         delivery: CommandDelivery,
         ports: Sequence[IService],
     ) -> None:
         self._clock = clock
         self._gateways = gateways
+        self._connected = connected
         self._delivery = delivery
         self._ports = ports
 
@@ -53,12 +57,10 @@ class Drain:
         await gatherResults(
             [maybeDeferred(port.stopService) for port in self._ports], consumeErrors=True
         )
-        connections = [
-            connection for gateway in self._gateways for connection in gateway.devices.values()
-        ]
+        connections = list(self._connected.connections)
         self._log.info(
             "draining: closing the connections of {devices} within {time}",
-            devices=counted(len(connections), "device"),
+            devices=counted(len(self._connected), "device"),
             time=format_duration(seconds),
         )
         ends = [
@@ -66,7 +68,7 @@ class Drain:
             for number, connection in enumerate(connections)
         ]
         await gatherResults(ends, consumeErrors=True)
-        left = sum(len(gateway.devices) for gateway in self._gateways)
+        left = len(self._connected)
         self._log.info("drained: {devices} still connected", devices=counted(left, "device"))
         return len(connections) - sum(map(self._is_open, connections)), left
 
@@ -74,7 +76,7 @@ class Drain:
         """Close a connection when nothing is under way on it, or after a timeout."""
         await deferLater(self._clock, delay)
         end = self._clock.seconds() + RETIRE_TIMEOUT
-        while self._delivery.backlog(connection.device_id or "")[1] and self._clock.seconds() < end:
+        while self._awaits_answer(connection) and self._clock.seconds() < end:
             await deferLater(self._clock, _CHECK_INTERVAL)
         connection.retire()
         await self._closed_by(connection, end)
@@ -85,6 +87,9 @@ class Drain:
         while self._is_open(connection) and self._clock.seconds() < end:
             await deferLater(self._clock, _CHECK_INTERVAL)
 
+    def _awaits_answer(self, connection: IConnection) -> bool:
+        """Return True if a command is outstanding on a connection."""
+        return any(self._delivery.backlog(device_id)[1] for device_id in connection.device_ids)
+
     def _is_open(self, connection: IConnection) -> bool:
-        device_id = connection.device_id or ""
-        return any(gateway.devices.get(device_id) is connection for gateway in self._gateways)
+        return self._connected.is_serving(connection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from twisted.application.service import Service
@@ -14,12 +14,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tracker.command import Answer
-from tracker.commands.delivery import CommandDelivery
-from tracker.commands.registration import DeviceRegistration
 from tracker.durations import format_duration
 from tracker.ingestion.admission import BrokenLimit, ConnectionLimiter
 from tracker.ingestion.confirmation import Confirmation
+from tracker.ingestion.connected import ConnectedDevices
 from tracker.ingestion.figures import GatewayFigures
+from tracker.ingestion.logins import Logins
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import (
     Admission,
@@ -28,7 +28,6 @@ from tracker.interfaces import (
     IGateway,
     IPeer,
     NotAppended,
-    Observer,
     Rejection,
     Traffic,
 )
@@ -37,7 +36,6 @@ from tracker.limits import Limits
 from tracker.net.endpoints import readable
 from tracker.observe.ratelimit import LimitedLog
 from tracker.position import Entry
-from tracker.untrusted import shown
 from tracker.wording import counted
 
 #: Seconds that a stop waits for sockets to close; longer than the close timeout of a connection.
@@ -64,8 +62,7 @@ class Gateway(Service):
         *,
         authority: IDeviceAuthority,
         limiter: ConnectionLimiter,
-        registration: DeviceRegistration,
-        delivery: CommandDelivery,
+        connected: ConnectedDevices,
         kept: KeptMemory | None = None,
     ) -> None:
         self.vendor = vendor
@@ -74,13 +71,9 @@ class Gateway(Service):
         self.tally = self.figures.tally
         self._clock = clock
         self._publisher = publisher
-        self._authority = authority
         self._limiter = limiter
-        self._registration = registration
-        self._delivery = delivery
+        self._connected = connected
         self._connections: set[IConnection] = set()
-        self._by_device: dict[str, IConnection] = {}
-        self._watchers: dict[str, Observer] = {}
         self._rejections = LimitedLog(clock, self._log)
         self._notices = LimitedLog(clock, self._log)
         self._losses = LimitedLog(clock, self._log)
@@ -89,26 +82,22 @@ class Gateway(Service):
         )
         self._detached_given_up = 0  # entries
         self._refuses_logins = False
+        self.logins = Logins(
+            vendor=vendor,
+            figures=self.figures,
+            authority=authority,
+            limiter=limiter,
+            connected=connected,
+            are_open=lambda: bool(self.running) and not self._refuses_logins,
+            reject=self.rejected,
+        )
+        """The decisions on the vendor's devices."""
         self._all_closed: Deferred[None] | None = None
 
     @property
     def publisher(self) -> StreamPublisher:
         """The publisher that appends the records."""
         return self._publisher
-
-    @property
-    def devices(self) -> Mapping[str, IConnection]:
-        """Device ID → connection, of the devices that are logged in."""
-        return self._by_device
-
-    def watch(self, device_id: str, observer: Observer | None) -> None:
-        """Notify an observer of all traffic of a device; None removes the observer."""
-        if observer is None:
-            self._watchers.pop(device_id, None)
-        else:
-            self._watchers[device_id] = observer
-        if device_id in self._by_device:
-            self._by_device[device_id].observe(observer)
 
     @property
     def withheld_logins(self) -> int:
@@ -119,6 +108,16 @@ class Gateway(Service):
     def connections(self) -> int:
         """Number of open connections, logged in or not."""
         return len(self._connections)
+
+    @property
+    def serving(self) -> int:
+        """Number of connections with at least one served device."""
+        return self._connected.serving[self.vendor]
+
+    @property
+    def waiting(self) -> int:
+        """Number of connections on which devices only wait."""
+        return len(self._connections & self._connected.waiting)
 
     def admits(self, address: IAddress | None) -> bool:
         """See IGateway."""
@@ -152,43 +151,24 @@ class Gateway(Service):
         """See IGateway."""
         self._connections.add(connection)
         self.figures.opened += 1
-
-        def give_up(reason: str) -> None:
-            self.rejected(connection, reason, Rejection.NO_LOGIN)
-            connection.close()
-
-        self._limiter.opened(connection, give_up)
+        self.logins.opened(connection)
 
     def admission(self, device_id: str) -> Admission:
         """See IGateway."""
-        if not self.running or self._refuses_logins:
-            return Admission.LATER
-        return self._authority.admission(device_id)
-
-    def refuse_logins(self) -> None:
-        """Refuse new logins while draining; devices reconnect and reach another instance."""
-        self._refuses_logins = True
+        return self.logins.admission(device_id)
 
     def login(self, connection: IConnection, device_id: str) -> Admission:
         """See IGateway."""
-        admission = self.admission(device_id)
-        self.figures.logins[admission] += 1
-        if admission is Admission.SERVED:
-            self._limiter.logged_in(connection)
-            older, self._by_device[device_id] = self._by_device.get(device_id), connection
-            self._registration.register(device_id, self.vendor)
-            self._delivery.connected(connection, device_id)
-            if device_id in self._watchers:
-                self._watchers[device_id](Traffic.CONNECTED, connection.peer.encode())
-                connection.observe(self._watchers[device_id])
-            if older is not None:
-                # The device has usually lost that connection before it reconnected. It repeats
-                # unacknowledged records on the new one.
-                self.figures.replaced += 1
-                older.close()
-        elif admission is Admission.REFUSED:
-            self.rejected(connection, "the device is not served here", Rejection.NOT_SERVED)
-        return admission
+        return self.logins.login(connection, device_id)
+
+    def refuse_logins(self) -> None:
+        """Refuse new logins while draining; devices reconnect and reach another instance.
+
+        Connections on which devices only wait are closed.
+        """
+        self._refuses_logins = True
+        for connection in self._connections & self._connected.waiting:
+            connection.retire()
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
         """See IGateway."""
@@ -222,7 +202,7 @@ class Gateway(Service):
 
     def command_answered(self, connection: IConnection, answer: Answer) -> None:
         """See IGateway."""
-        self._delivery.answered(connection, answer)
+        self._connected.answered(connection, answer)
 
     def lost(self, peer: IPeer, count: int) -> None:
         """See IGateway."""
@@ -245,8 +225,7 @@ class Gateway(Service):
     def rejected(self, peer: IPeer, reason: str, kind: Rejection = Rejection.CONTENT) -> None:
         """See IGateway."""
         self.figures.rejections[kind] += 1
-        if peer.device_id in self._watchers:
-            self._watchers[peer.device_id](Traffic.REJECTED, reason.encode())
+        self._connected.notify(peer.device_id, self.vendor, Traffic.REJECTED, reason.encode())
         self._log_rejection(peer.peer, peer.device_id, reason)
 
     def _log_rejection(self, peer: str, device_id: str | None, reason: str) -> None:
@@ -258,33 +237,10 @@ class Gateway(Service):
             reason=reason,
         )
 
-    def moved(self, device_id: str, owner: str) -> None:
-        """Close the connection of a device that is connected to another instance."""
-        connection = self._by_device.get(device_id)
-        if connection is not None:
-            reason = f"the device is now connected to instance {shown(owner)}"
-            self.rejected(connection, reason, Rejection.MOVED)
-            connection.close()
-
-    def review(self) -> None:
-        """Close the connections of devices that were removed from the allow-list."""
-        for device_id, connection in list(self._by_device.items()):
-            if self._authority.withdrawn(device_id):
-                reason = "the device was removed from the allow-list"
-                self.rejected(connection, reason, Rejection.NOT_SERVED)
-                connection.close()
-
     def closed(self, connection: IConnection) -> None:
         """See IGateway."""
         self._connections.remove(connection)
-        self._limiter.closed(connection)
-        device_id = connection.device_id
-        if device_id is not None and self._by_device.get(device_id) is connection:
-            del self._by_device[device_id]
-            self._registration.unregister(device_id)
-            self._delivery.disconnected(connection, device_id)
-            if device_id in self._watchers:
-                self._watchers[device_id](Traffic.DISCONNECTED, connection.peer.encode())
+        self.logins.closed(connection)
         if self._all_closed is not None and not self._connections and not self._all_closed.called:
             self._all_closed.callback(None)
 

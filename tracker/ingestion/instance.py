@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from twisted.application.service import IService, Service
@@ -14,11 +13,11 @@ from zope.interface import implementer
 
 from tracker.command import Command
 from tracker.commands.delivery import CommandDelivery
+from tracker.ingestion.connected import ConnectedDevices
 from tracker.ingestion.draining import Drain
 from tracker.ingestion.gateway import Gateway
 from tracker.interfaces import (
     ConnectionFacts,
-    IConnection,
     IInstance,
     IVendor,
     Observer,
@@ -44,6 +43,7 @@ class Instance(Service):
         instance_id: str,
         *,
         gateways: Mapping[IVendor, Gateway],
+        connected: ConnectedDevices,
         streams: Sequence[str],
         delivery: CommandDelivery,
         ports: Sequence[IService],
@@ -54,10 +54,14 @@ class Instance(Service):
         self.draining = False
         self._clock = clock
         self._gateways = gateways
+        self._connected = connected
+        self._vendors = {vendor.name: vendor for vendor in gateways}
         self._delivery = delivery
-        self._drain = Drain(clock, gateways.values(), delivery, ports)
+        self._drain = Drain(
+            clock, gateways.values(), connected=connected, delivery=delivery, ports=ports
+        )
         self._observers: dict[str, list[Observer]] = {}
-        self._last_heard: dict[str, IVendor] = {}
+        self._last_heard: dict[str, str] = {}
         """Watched device → the vendor of its last event."""
         self._drains: set[Deferred[tuple[int, int]]] = set()
 
@@ -79,23 +83,21 @@ class Instance(Service):
         gateways = self._gateways.values()
         return {
             "connections": sum(gateway.connections for gateway in gateways),
-            "devices": sum(len(gateway.devices) for gateway in gateways),
+            "devices": len(self._connected),
             "commands_held": self._delivery.held,
         }
 
     def devices(self, vendor: str | None) -> Iterable[str]:
         """See IInstance."""
-        for one, gateway in self._gateways.items():
-            if vendor in (None, one.name):
-                yield from gateway.devices
+        return self._connected.ids(vendor)
 
     def connection(self, device_id: str) -> ConnectionFacts | None:
         """See IInstance."""
-        found = self._connection(device_id)
+        found = self._connected.find(device_id)
         if found is None:
             return None
-        vendor, connection = found
-        return ConnectionFacts(device_id, vendor.name, connection.peer, connection.figures())
+        figures = found.connection.figures()
+        return ConnectionFacts(device_id, found.vendor, found.connection.peer, figures)
 
     def commands(self, device_id: str) -> tuple[int, bool]:
         """See IInstance."""
@@ -107,11 +109,11 @@ class Instance(Service):
 
     def drop(self, device_id: str) -> str | None:
         """See IInstance."""
-        found = self._connection(device_id)
+        found = self._connected.find(device_id)
         if found is None:
             return None
-        found[1].close()
-        return found[1].peer
+        found.connection.close()
+        return found.connection.peer
 
     def watch(self, device_id: str, observer: Observer) -> bool:
         """See IInstance."""
@@ -119,7 +121,7 @@ class Instance(Service):
         observers.append(observer)
         if len(observers) == 1:
 
-            def notify_all(vendor: IVendor, kind: Traffic, data: bytes) -> None:
+            def notify_all(vendor: str, kind: Traffic, data: bytes) -> None:
                 self._last_heard[device_id] = vendor
                 for one in list(observers):
                     try:
@@ -127,9 +129,8 @@ class Instance(Service):
                     except Exception:  # noqa: BLE001 - must not end the device's connection
                         self._log.failure("observer of {device} failed", device=device_id)
 
-            for vendor, gateway in self._gateways.items():
-                gateway.watch(device_id, partial(notify_all, vendor))
-        return self._connection(device_id) is not None
+            self._connected.watch(device_id, notify_all)
+        return self._connected.find(device_id) is not None
 
     def unwatch(self, device_id: str, observer: Observer) -> None:
         """See IInstance."""
@@ -140,16 +141,15 @@ class Instance(Service):
         if not observers:
             del self._observers[device_id]
             self._last_heard.pop(device_id, None)
-            for gateway in self._gateways.values():
-                gateway.watch(device_id, None)
+            self._connected.watch(device_id, None)
 
     def describe(self, device_id: str, data: bytes, kind: Traffic) -> dict[str, Any]:
         """See IInstance."""
         # The connection of an event may have ended, and the device may be another vendor's by now.
-        vendor = self._last_heard.get(device_id)
-        if vendor is None and (found := self._connection(device_id)) is not None:
-            vendor = found[0]
-        return {"hex": data.hex()} if vendor is None else vendor.describe(data, kind)
+        name = self._last_heard.get(device_id)
+        if name is None and (found := self._connected.find(device_id)) is not None:
+            name = found.vendor
+        return {"hex": data.hex()} if name is None else self._vendors[name].describe(data, kind)
 
     def drain(self, seconds: float) -> Deferred[tuple[int, int]]:
         """See IInstance."""
@@ -166,9 +166,3 @@ class Instance(Service):
 
         draining.addBoth(done)
         return drained
-
-    def _connection(self, device_id: str) -> tuple[IVendor, IConnection] | None:
-        for vendor, gateway in self._gateways.items():
-            if device_id in gateway.devices:
-                return vendor, gateway.devices[device_id]
-        return None

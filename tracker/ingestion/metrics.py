@@ -84,7 +84,8 @@ class IngestMetrics:
     def _connections(self) -> Iterator[Metric]:
         now = gauge(
             "tracker_connections",
-            "Open connections, by state: logged in or not.",
+            "Open connections, by state: logged in, waiting (for a device to be served), or "
+            "not logged in.",
             "vendor",
             "state",
         )
@@ -101,8 +102,8 @@ class IngestMetrics:
         )
         logins = counter(
             "tracker_logins",
-            "Logins, by result: served, refused, later (undecided, or the instance is draining), "
-            "or malformed.",
+            "Logins, by result: served, refused, other_vendor, waiting (not served, and still "
+            "connected), later (undecided, or the instance is draining), or malformed.",
             "vendor",
             "result",
         )
@@ -113,9 +114,11 @@ class IngestMetrics:
             "reason",
         )
         for vendor, gateway in self._gateways.items():
-            figures, devices = gateway.figures, len(gateway.devices)
-            now.add_metric([vendor, "logged_in"], devices)
-            now.add_metric([vendor, "not_logged_in"], max(0, gateway.connections - devices))
+            figures, serving, waiting = gateway.figures, gateway.serving, gateway.waiting
+            others = max(0, gateway.connections - serving - waiting)
+            now.add_metric([vendor, "logged_in"], serving)
+            now.add_metric([vendor, "waiting"], waiting)
+            now.add_metric([vendor, "not_logged_in"], others)
             opened.add_metric([vendor], figures.opened)
             checks.add_metric([vendor], figures.health_checks)
             replaced.add_metric([vendor], figures.replaced)

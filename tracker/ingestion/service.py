@@ -15,6 +15,7 @@ from tracker.commands.registration import DeviceRegistration
 from tracker.commands.shared import Timing
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import AllowList, CheckedImei, EveryDevice
+from tracker.ingestion.connected import ConnectedDevices
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import WATCHDOG_TIMEOUT as HEARTBEAT_TIMEOUT
 from tracker.ingestion.heartbeat import Heartbeat
@@ -34,6 +35,7 @@ from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
 from tracker.redis.durability import DurabilityCheck
 from tracker.runtime.lifecycle import Abort, Role
+from tracker.vendors.installed import installed_vendors
 
 
 @frozen
@@ -109,17 +111,19 @@ def ingest_role(
 
     def review() -> None:
         for gateway in gateways.values():
-            gateway.review()
-
-    def moved(device_id: str, owner: str) -> None:
-        for gateway in gateways.values():
-            gateway.moved(device_id, owner)
+            gateway.logins.review()
+        connected.admit_waiting()
 
     def on_owned() -> None:
-        connections.unregister_leftovers()
+        registration.unregister_leftovers()
         delivery.begin()
 
-    connections = DeviceRegistration(reactor, redis, instance_id, moved)
+    registration = DeviceRegistration(
+        reactor,
+        redis,
+        instance_id,
+        lambda device_id, owner: connected.moved(device_id, owner),
+    )
     delivery = CommandDelivery(
         reactor,
         RedisReader(reading, redis, group=INGEST_GROUP, name=instance_id, entries=BATCH),
@@ -127,15 +131,23 @@ def ingest_role(
         instance_id,
         timing=commands.timing,
         waits=commands.wait,
-        fetch=connections.register_again,
+        fetch=registration.register_again,
         condition=health.condition("commands"),
         watchdog=health.watchdog("commands", DELIVERY_TIMEOUT),
     )
+    connected = ConnectedDevices(registration, delivery)
     authority: IDeviceAuthority = EveryDevice()
     services: list[IService] = [redis, reading, DurabilityCheck(redis)]
     if devices.allow_list:
         condition = health.condition("allow-list")
-        authority = AllowList(reactor, redis, devices.unknown, condition, changed=review)
+        authority = AllowList(
+            reactor,
+            redis,
+            devices.unknown,
+            condition,
+            vendors=installed_vendors(),
+            changed=review,
+        )
         services.append(authority)
     if devices.luhn:
         authority = CheckedImei(authority)
@@ -153,8 +165,7 @@ def ingest_role(
             publisher,
             authority=authority,
             limiter=limiter,
-            registration=connections,
-            delivery=delivery,
+            connected=connected,
             kept=kept,
         )
         services += [gateways[vendor], publisher]
@@ -176,6 +187,7 @@ def ingest_role(
         reactor,
         instance_id,
         gateways={port.vendor: gateways[port.vendor.name] for port in ports},
+        connected=connected,
         streams=sorted(by_stream),
         delivery=delivery,
         ports=listeners,
@@ -192,7 +204,7 @@ def ingest_role(
     # Services stop in the reverse order: first new connections are refused; then commands end or
     # are passed on; then the heartbeat and the entries in the device registry are removed; then
     # records are appended or given up; then sockets are closed.
-    services += [connections, heartbeat, delivery, slots, role.instance, *listeners]
+    services += [registration, heartbeat, delivery, slots, role.instance, *listeners]
     for service in services:
         service.setServiceParent(role)
     return role

@@ -11,18 +11,17 @@ from tracker.interfaces import ConnectionEnded
 
 
 class CommandSlot:
-    """Lets one caller at a time wait until it may write a command on one connection."""
+    """Lets callers wait until they may write a command on one connection, one for each device."""
 
-    __slots__ = ("_clock", "_retry", "_silence_limit", "_timer", "settled_at", "waiter")
+    __slots__ = ("_clock", "_retry", "_timer", "settled_at", "waiters")
 
     def __init__(self, clock: IReactorTime) -> None:
         self.settled_at = 0.0
         """Time from which the device can distinguish a command from the reply to its login."""
+        self.waiters: dict[Deferred[None], float] = {}
+        """Deferred of a waiting caller, which fires when it may write → its ``silence_limit``."""
         self._clock = clock
-        self.waiter: Deferred[None] | None = None
-        """Fires when the waiting caller may write; None if no caller waits."""
         self._retry: Callable[[], None] = _nothing
-        self._silence_limit = 0.0
         self._timer: IDelayedCall | None = None
 
     def wait(self, silence_limit: float, retry: Callable[[], None]) -> Deferred[None]:
@@ -33,13 +32,13 @@ class CommandSlot:
         :param retry: called when it is time to call :meth:`offer` again.
         :return: may be cancelled; fails with :class:`ConnectionEnded`.
         """
-        self.waiter = Deferred(self._cancelled)
-        self._silence_limit = silence_limit
+        waiter: Deferred[None] = Deferred(self._forget)
+        self.waiters[waiter] = silence_limit
         self._retry = retry
-        return self.waiter
+        return waiter
 
     def offer(self, last_heard: float) -> None:
-        """Let the waiting caller write, unless it is too early; call this on a free connection.
+        """Let the waiting callers write, unless it is too early; call this on a free connection.
 
         :param last_heard: time of the device's last frame.
         """
@@ -48,30 +47,31 @@ class CommandSlot:
             if self._timer is None:
                 self._timer = self._clock.callLater(self.settled_at - now, self._settled)
             return
-        if self._silence_limit and now - last_heard >= self._silence_limit:
-            return
-        if (waiter := self._take_waiter()) is not None:
-            waiter.callback(None)
+        for waiter, silence_limit in list(self.waiters.items()):
+            is_silent = silence_limit and now - last_heard >= silence_limit
+            # An earlier caller may have closed the connection.
+            if waiter in self.waiters and not is_silent:
+                self._forget(waiter)
+                waiter.callback(None)
 
     def end(self) -> None:
-        """Fail the waiting caller, because the connection ends."""
-        if (waiter := self._take_waiter()) is not None:
-            waiter.errback(ConnectionEnded())
-
-    def _cancelled(self, _: Deferred[None]) -> None:
-        self._take_waiter()
+        """Fail the waiting callers, because the connection ends."""
+        for waiter in list(self.waiters):
+            if waiter in self.waiters:
+                self._forget(waiter)
+                waiter.errback(ConnectionEnded())
 
     def _settled(self) -> None:
         self._timer = None
         self._retry()
 
-    def _take_waiter(self) -> Deferred[None] | None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        waiter, self.waiter = self.waiter, None
-        self._retry = _nothing
-        return waiter
+    def _forget(self, waiter: Deferred[None]) -> None:
+        self.waiters.pop(waiter, None)
+        if not self.waiters:
+            self._retry = _nothing
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
 
 def _nothing() -> None:

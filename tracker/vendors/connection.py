@@ -5,7 +5,7 @@ An :class:`~tracker.vendors.exchange.Exchange` handles the frames, with the dial
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -76,6 +76,43 @@ class Connection(Protocol):
         self._exchange.timer.closing(self.transport.abortConnection)
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
         self.transport.loseConnection()
+
+    @property
+    def device_ids(self) -> Collection[str]:
+        """See IConnection."""
+        return self._exchange.state.devices
+
+    @property
+    def may_stay(self) -> bool:
+        """See IConnection."""
+        return self._exchange.state.may_stay
+
+    def is_alive(self) -> bool:
+        """See IConnection."""
+        exchange = self._exchange
+        return exchange.state.stage is not Stage.CLOSED and exchange.timer.is_heard
+
+    def serve(self, device_id: str) -> None:
+        """See IConnection."""
+        self._exchange.serve(device_id)
+
+    def withdraw(self, device_id: str) -> bool:
+        """See IConnection."""
+        state = self._exchange.state
+        stays = state.may_stay and state.stage is not Stage.CLOSED
+        if stays:
+            state.wait(device_id)
+        else:
+            self.close()
+        return stays
+
+    def log_out(self, device_id: str) -> None:
+        """See IConnection."""
+        state = self._exchange.state
+        if len(state.devices) > 1:
+            state.log_out(device_id)
+        else:
+            self.close()
 
     def retire(self) -> None:
         """See IConnection."""

@@ -138,6 +138,12 @@ class Exchange:
         """See :class:`tracker.interfaces.IConnection`."""
         return self._dialect.command(device_id, content, codec)
 
+    def serve(self, device_id: str) -> None:
+        """See IConnection."""
+        if self.state.stage is not Stage.CLOSED:
+            self.state.serve(device_id)
+            self._offer_command_slot()
+
     def when_free(self, silence_limit: float) -> Deferred[None]:
         """See IConnection."""
         if self.state.stage is Stage.CLOSED:
@@ -161,7 +167,7 @@ class Exchange:
 
     def end(self) -> None:
         """Stop handling frames, and publish the unread detached ones, which are never repeated."""
-        state, device_id = self.state.stage, self._connection.device_id
+        state = self.state.stage
         self.state.change(Event.ENDED)
         unread = self._buffer.copy()
         self._buffer.clear()
@@ -172,10 +178,11 @@ class Exchange:
                 self._dialect,
                 unread,
                 self._keeps_positions,
+                self.state.devices,
             )
             self._port.leftovers.publish(leftover)
         self._port.gateway.kept.forget(self._memory_is_free)
-        self._throttle.end(device_id)
+        self._throttle.end()
         self._replies.end()
         self._command_slot.end()
 
@@ -195,7 +202,7 @@ class Exchange:
             self._balance()
         if self.state.stage is Stage.RETIRING and not (self._holds or self._buffer):
             self._connection.close()
-        elif self._command_slot.waiter is not None:
+        elif self._command_slot.waiters:
             self._offer_command_slot()
 
     def _balance(self) -> None:
@@ -237,7 +244,7 @@ class Exchange:
             self._show(steps, self._buffer[: outcome.used])
         del self._buffer[: outcome.used]
         self._steps.perform(steps)
-        if detached and not messages:
+        if detached and not messages and self.state.devices.get(self._connection.device_id or ""):
             self._note_positions(steps)
         return True
 

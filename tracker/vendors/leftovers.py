@@ -14,17 +14,17 @@ published, because the instance is stopping, all later ones of that connection a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from attrs import define
 from twisted.python.failure import Failure
 
-from tracker.interfaces import IGateway, IPeer, NotAppended
+from tracker.interfaces import Admission, IGateway, IPeer, NotAppended
 from tracker.outcomes import Decoded, Fatal, Incomplete
 from tracker.position import Entry
 from tracker.vendors.budget import MessageBudget
-from tracker.vendors.dialect import AppendDetached, Dialect, ProtocolError
+from tracker.vendors.dialect import AppendDetached, Dialect, LogIn, ProtocolError
 from tracker.vendors.throttle import MAX_PORT_MESSAGES_UNDER_WAY, Workload
 
 #: Maximum number of frames that are read when a connection ends: about as much work as its login.
@@ -46,6 +46,8 @@ class Leftover:
     """The unread bytes; reading removes them."""
     has_positions: bool
     """True if the connection has sent detached positions."""
+    devices: Mapping[str, bool]
+    """Device that has logged in on the connection → True if it was served."""
 
 
 class Leftovers:
@@ -124,14 +126,26 @@ class Leftovers:
             leftover.budget.take(messages, frame.used)
         else:
             leftover.has_positions = True
+        device_id = leftover.peer.device_id
         for step in leftover.dialect.handle(frame.value, now):
-            if isinstance(step, AppendDetached):
-                if not self._append(step.entries):
+            if isinstance(step, LogIn):
+                device_id = step.device_id
+            elif isinstance(step, AppendDetached):
+                if not self._is_served(leftover, device_id):
+                    self._gateway.tally.not_served += 1
+                elif not self._append(step.entries):
                     self._lose(leftover)
             elif isinstance(step, ProtocolError):
                 self._gateway.rejected(leftover.peer, step.reason, step.kind)
                 if step.closes:
                     leftover.data.clear()
+
+    def _is_served(self, leftover: Leftover, device_id: str | None) -> bool:
+        """Return True if a device was served on the connection, or would be if it logged in now."""
+        is_served = leftover.devices.get(device_id or "")
+        if is_served is None:
+            return self._gateway.admission(device_id or "") is Admission.SERVED
+        return is_served
 
     def _append(self, entries: Sequence[Entry]) -> bool:
         appended = self._gateway.publish_detached(entries)

@@ -22,10 +22,13 @@ from tracker.vendors.dialect import (
     Step,
 )
 from tracker.vendors.replies import Replies
-from tracker.vendors.state import ConnectionState, Event, Stage
+from tracker.vendors.state import ConnectionState, Stage
 from tracker.vendors.throttle import Throttle
 from tracker.vendors.timer import ConnectionTimer
 from tracker.vendors.wire import Wire
+
+#: Maximum number of devices that share a connection.
+MAX_DEVICES: Final = 1000
 
 
 @define(eq=False, kw_only=True)
@@ -53,29 +56,49 @@ class Steps:
             _PERFORM[type(step)](self, step)
 
     def _log_in(self, step: LogIn) -> None:
-        connection = self._connection
-        if connection.device_id is None:
-            self._log_in_first(step)
-        elif connection.device_id != step.device_id:
+        state = self._state
+        is_served = state.devices.get(step.device_id)
+        if is_served is not None:
+            self._connection.device_id = step.device_id
+            if is_served or step.may_stay:
+                self._accept(step, repeated=True)
+        elif state.devices and not (step.shared and state.shared):
             self.perform((ProtocolError(OTHER_DEVICE, Rejection.LOGIN),))
+        elif len(state.devices) >= MAX_DEVICES:
+            reason = f"more than {MAX_DEVICES} devices on one connection"
+            self.perform((ProtocolError(reason, Rejection.LOGIN),))
         else:
-            self._accept(step, repeated=True)
+            self._log_in_new(step)
 
-    def _log_in_first(self, step: LogIn) -> None:
+    def _log_in_new(self, step: LogIn) -> None:
+        state, device_id = self._state, step.device_id
+        began = self._clock.seconds()
         # Set before the gateway is notified, which prepares a command that has waited on an older
         # connection of the device for this one at once.
-        self._connection.device_id = step.device_id
-        admission = self._gateway.login(self._connection, step.device_id)
-        if admission is not Admission.SERVED:
-            self._connection.device_id = None
-            if admission is Admission.REFUSED and step.refuse:
-                self._wire.write(step.refuse)
-            self._connection.close()
-            return
-        self._state.change(Event.LOGGED_IN)
-        self._state.since = now = self._clock.seconds()
-        self._timer.logged_in(now)
-        self._accept(step)
+        self._connection.device_id = device_id
+        state.devices[device_id] = False
+        state.may_stay, state.shared = step.may_stay or step.shared, step.shared
+        admission = self._gateway.login(self._connection, device_id)
+        if admission is Admission.SERVED:
+            state.serve(device_id)
+        elif admission is Admission.WAITING:
+            state.wait(device_id)
+        else:
+            del state.devices[device_id]
+            if not state.devices:
+                self._connection.device_id = None
+                if admission is Admission.REFUSED and step.refuse:
+                    self._wire.write(step.refuse)
+                self._connection.close()
+            return  # the entries of another device than the first are discarded
+        now = self._clock.seconds()
+        if len(state.devices) == 1:
+            state.since = now
+            self._timer.logged_in(now)
+        else:
+            self._throttle.worked(now - began, now)
+        if admission is Admission.SERVED or step.may_stay:
+            self._accept(step)
 
     def _accept(self, step: LogIn, *, repeated: bool = False) -> None:
         confirms = self._gateway.when_log_confirms() if step.needs_log else None
@@ -92,7 +115,16 @@ class Steps:
         # Counted from the writing of the reply, which may be late if the reactor is busy.
         self._command_slot.settled_at = self._clock.seconds() + step.settle_time
 
+    def _discards(self) -> bool:
+        """Count a frame with entries if its device is not served; return True for such a frame."""
+        if self._state.devices.get(self._connection.device_id or ""):
+            return False
+        self._gateway.tally.not_served += 1
+        return True
+
     def _append(self, step: Append) -> None:
+        if self._discards():
+            return
         if step.entries:
             self._state.codec = step.entries[0].codec
             self._state.records += len(step.entries)
@@ -100,6 +132,8 @@ class Steps:
         self._replies.append(step.entries, step.ack)
 
     def _append_detached(self, step: AppendDetached) -> None:
+        if self._discards():
+            return
         began = self._clock.seconds()
         if step.entries:
             self._state.codec = step.entries[0].codec

@@ -108,7 +108,7 @@ class Throttle:
 
     __slots__ = (
         *("_waiter", "_at", "_has_slice", "_messages", "_release", "_timer", "_under_way"),
-        *("_work", "credit"),
+        *("_device_id", "_work", "credit"),
     )
 
     def __init__(self, work: Workload, release: Callable[[Hold], None]) -> None:
@@ -120,6 +120,7 @@ class Throttle:
         self._has_slice = False
         self._timer: IDelayedCall | None = None
         self._messages: MessageBudget | None = None
+        self._device_id = ""  # of the budget; that of the first device on a shared connection
         self._under_way = 0
         self._waiter: Deferred[None] | None = None
 
@@ -181,6 +182,7 @@ class Throttle:
         """Return the budget of messages of the connection's device."""
         if self._messages is None:
             self._messages = self._work.message_budget(device_id)
+            self._device_id = device_id
         return self._messages
 
     def begin_messages(self, count: int) -> None:
@@ -221,12 +223,12 @@ class Throttle:
         self._timer = None
         self._release(Hold.RATE)
 
-    def end(self, device_id: str | None) -> None:
+    def end(self) -> None:
         """Stop waiting, because the connection ends, and remember its device's budget."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._work.dequeue(self)
-        if self._messages is not None and device_id is not None:
-            self._work.remember(device_id, self._messages)
+        if self._messages is not None:
+            self._work.remember(self._device_id, self._messages)
             self._messages = None

@@ -63,6 +63,11 @@ class ConnectionTimer:
         self.stop()
         self._timer = self._clock.callLater(CLOSE_TIMEOUT, abort)
 
+    @property
+    def is_heard(self) -> bool:
+        """True if the idle timeout has not passed since the last frame."""
+        return self._clock.seconds() - self.last_heard < self._limits.idle_timeout
+
     def stop(self) -> None:
         """Stop the timer."""
         if self._timer is not None and self._timer.active():

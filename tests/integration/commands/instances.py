@@ -30,6 +30,7 @@ from tracker.commands.registration import DeviceRegistration
 from tracker.commands.shared import Timing
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
+from tracker.ingestion.connected import ConnectedDevices
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import Admission
@@ -109,6 +110,7 @@ class Instance:
             fetch=self._fetch,
             condition=Condition(self.reports.append),
         )
+        self.devices = ConnectedDevices(self.registration, self.delivery)
         publisher = StreamPublisher(
             self.clock, RedisWriter(commands, "telemetry:teltonika"), Condition()
         )
@@ -118,8 +120,7 @@ class Instance:
             publisher,
             authority=EveryDevice(),
             limiter=ConnectionLimiter(self.clock, Limits()),
-            registration=self.registration,
-            delivery=self.delivery,
+            connected=self.devices,
         )
 
     async def ready(self) -> None:
@@ -191,7 +192,7 @@ class Instance:
         await self.crash()
 
     def _moved(self, device_id: str, owner: str) -> None:
-        self.gateway.moved(device_id, owner)
+        self.devices.moved(device_id, owner)
 
     def _fetch(self, device_id: str) -> None:
         self.fetched.append(device_id)

@@ -95,6 +95,7 @@ class ModelConnection:
         self.instance = instance
         self.device = device
         self.closed = False
+        self.may_stay = False
         self.busy = False
         self.unanswered: list[tuple[str, str, float]] = []
         self.waiting: Deferred[None] | None = None
@@ -109,6 +110,23 @@ class ModelConnection:
         if waiting is not None:
             waiting.errback(ConnectionEnded())
         self.instance.lost(self)
+
+    @property
+    def device_ids(self) -> list[str]:
+        return [self.device.device_id]
+
+    def is_alive(self) -> bool:
+        return not self.closed
+
+    def serve(self, device_id: str) -> None:
+        raise AssertionError(f"{device_id} does not wait")
+
+    def withdraw(self, device_id: str) -> bool:
+        self.close()
+        return False
+
+    def log_out(self, device_id: str) -> None:
+        self.close()
 
     def retire(self) -> None:
         self.close()

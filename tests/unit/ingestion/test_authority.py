@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -16,7 +17,15 @@ from tracker.ingestion.authority import INTERVAL, AllowList, CheckedImei, EveryD
 from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.observe.health import Condition
 
+VENDOR = "teltonika"
 ALLOWED, ALSO_ALLOWED, UNKNOWN = "356307042441013", "352093081452251", "490154203237518"
+
+
+NONE_BOUND: Mapping[str, str] = {}
+
+
+def as_bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
 
 
 class Listed:
@@ -32,6 +41,7 @@ class Listed:
             self.redis,  # type: ignore[arg-type]
             unknown,
             Condition(self.reports.append),
+            vendors=[VENDOR, "other"],
             changed=self._change,
         )
         self.list.startService()
@@ -39,22 +49,26 @@ class Listed:
     def _change(self) -> None:
         self.changes += 1
 
-    def reply(self, *members: str) -> None:
-        """Reply with the members of the set."""
-        self._asked().callback([member.encode() for member in members])
+    def reply(self, *members: str | bytes, bound: Mapping[str, str | bytes] = NONE_BOUND) -> None:
+        """Reply with the members of the set, and with device → vendor."""
+        self._asked("SMEMBERS", "devices:allowed").callback([as_bytes(one) for one in members])
+        fields = [as_bytes(text) for pair in bound.items() for text in pair]
+        self._asked("HGETALL", "devices:vendors").callback(fields)
 
     def fail(self, error: Exception) -> None:
         """Fail the read of the set."""
-        self._asked().errback(error)
+        self._asked("SMEMBERS", "devices:allowed").errback(error)
 
-    def _asked(self) -> Deferred[Any]:
+    def _asked(self, *expected: str) -> Deferred[Any]:
         ((arguments, answer),) = self.redis.commands
-        assert arguments == ("SMEMBERS", "devices:allowed")
+        assert arguments == expected
         self.redis.commands.clear()
         return answer
 
     def admissions(self) -> list[Admission]:
-        return [self.list.admission(device_id) for device_id in (ALLOWED, ALSO_ALLOWED, UNKNOWN)]
+        return [
+            self.list.admission(device_id, VENDOR) for device_id in (ALLOWED, ALSO_ALLOWED, UNKNOWN)
+        ]
 
 
 @pytest.fixture
@@ -72,7 +86,7 @@ def test_authorities_provide_the_interface(listed: Listed) -> None:
 
 @pytest.mark.parametrize("device_id", [ALLOWED, UNKNOWN, "000000000000000", "123456789012345"])
 def test_every_device_is_served_without_an_allow_list(device_id: str) -> None:
-    assert EveryDevice().admission(device_id) is SERVED
+    assert EveryDevice().admission(device_id, VENDOR) is SERVED
 
 
 # Before the first copy.
@@ -131,22 +145,22 @@ def test_empty_allow_list_is_used_if_unknown_devices_are_served() -> None:
     assert listed.reports == [None]
 
 
-def test_removed_device_is_withdrawn_and_not_counted(listed: Listed) -> None:
-    assert not listed.list.withdrawn(ALLOWED)
+def test_reviewed_device_is_not_counted(listed: Listed) -> None:
+    assert listed.list.review(ALLOWED, VENDOR) is LATER
     listed.reply(ALLOWED, ALSO_ALLOWED)
-    assert not listed.list.withdrawn(ALLOWED)
+    assert listed.list.review(ALLOWED, VENDOR) is SERVED
     listed.clock.advance(INTERVAL)
     listed.reply(ALSO_ALLOWED)
-    assert listed.list.withdrawn(ALLOWED)
-    assert CheckedImei(listed.list).withdrawn(ALLOWED)
-    assert not CheckedImei(EveryDevice()).withdrawn(ALLOWED)
+    assert listed.list.review(ALLOWED, VENDOR) is REFUSED
+    assert CheckedImei(listed.list).review(ALLOWED, VENDOR) is REFUSED
+    assert CheckedImei(EveryDevice()).review(ALLOWED, VENDOR) is SERVED
     assert listed.list.unknown_devices == 0
 
 
 def test_no_device_is_withdrawn_if_unknown_devices_are_served() -> None:
     listed = Listed(unknown=SERVED)
     listed.reply(ALSO_ALLOWED)
-    assert not listed.list.withdrawn(ALLOWED)
+    assert listed.list.review(ALLOWED, VENDOR) is SERVED
 
 
 def test_only_changes_of_the_allow_list_are_reported(listed: Listed) -> None:
@@ -199,8 +213,7 @@ def test_last_good_copy_stays_in_use_while_redis_is_unavailable(listed: Listed) 
 
 
 def test_members_of_the_allow_list_that_are_not_text_are_ignored(listed: Listed) -> None:
-    ((_, answer),) = listed.redis.commands
-    answer.callback([b"\xff\xfe", ALLOWED.encode()])
+    listed.reply(b"\xff\xfe", ALLOWED.encode())
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
 
 
@@ -215,7 +228,7 @@ def test_unknown_devices_are_counted_and_get_the_configured_admission(unknown: A
     listed.reply(ALLOWED)
     assert listed.admissions() == [SERVED, unknown, unknown]
     assert listed.list.unknown_devices == 2
-    assert listed.list.admission(ALLOWED) is SERVED
+    assert listed.list.admission(ALLOWED, VENDOR) is SERVED
     assert listed.list.unknown_devices == 2
 
 
@@ -251,18 +264,18 @@ def test_stop_before_the_first_connection_leaves_no_timer() -> None:
 def test_device_with_a_wrong_check_digit_is_refused(imei: str) -> None:
     listed = Listed(SERVED)
     checked = CheckedImei(listed.list)
-    assert checked.admission(imei) is REFUSED
+    assert checked.admission(imei, VENDOR) is REFUSED
     listed.reply(imei)
-    assert checked.admission(imei) is REFUSED
+    assert checked.admission(imei, VENDOR) is REFUSED
     assert listed.list.unknown_devices == 0
 
 
 def test_next_authority_decides_about_a_right_check_digit(listed: Listed) -> None:
     checked = CheckedImei(listed.list)
-    assert checked.admission(ALLOWED) is LATER
+    assert checked.admission(ALLOWED, VENDOR) is LATER
     listed.reply(ALLOWED)
-    assert checked.admission(ALLOWED) is SERVED
-    assert checked.admission(UNKNOWN) is REFUSED
+    assert checked.admission(ALLOWED, VENDOR) is SERVED
+    assert checked.admission(UNKNOWN, VENDOR) is REFUSED
     assert listed.list.unknown_devices == 1
 
 
@@ -270,4 +283,4 @@ def test_next_authority_decides_about_a_right_check_digit(listed: Listed) -> Non
     "device_id", ["A10000429B6781", "99000085C0FFEE", "35630704244101", "3563070424410130", "X1"]
 )
 def test_check_digit_is_expected_of_imeis_only(device_id: str) -> None:
-    assert CheckedImei(EveryDevice()).admission(device_id) is SERVED
+    assert CheckedImei(EveryDevice()).admission(device_id, VENDOR) is SERVED

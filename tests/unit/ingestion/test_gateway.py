@@ -20,6 +20,7 @@ from tracker.commands.shared import Timing
 from tracker.ingestion.admission import SHORT_LOGIN_TIMEOUT, ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.confirmation import CHECK_INTERVAL
+from tracker.ingestion.connected import ConnectedDevices
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import (
@@ -56,10 +57,21 @@ def delivery(clock: Clock, redis: Any) -> CommandDelivery:
     )
 
 
+def connected_devices(clock: Clock, redis: Any) -> ConnectedDevices:
+    return ConnectedDevices(registration(clock, redis), delivery(clock, redis))
+
+
 def connect(gateway: Gateway, connection: FakeConnection) -> None:
     """Admit and open a connection, as a factory and its protocol do."""
     assert gateway.admits(ADDRESS)
     gateway.opened(connection)
+
+
+def log_in(gateway: Gateway, connection: FakeConnection, device_id: str) -> Admission:
+    """Open a connection on which a device logs in."""
+    connect(gateway, connection)
+    connection.device_id = device_id
+    return gateway.login(connection, device_id)
 
 
 @implementer(IDeviceAuthority)
@@ -69,11 +81,11 @@ class Changing:
 
     refused: set[str] = field(factory=set)
 
-    def admission(self, device_id: str) -> Admission:
-        return Admission.REFUSED if self.withdrawn(device_id) else Admission.SERVED
+    def admission(self, device_id: str, vendor: str) -> Admission:
+        return self.review(device_id, vendor)
 
-    def withdrawn(self, device_id: str) -> bool:
-        return device_id in self.refused
+    def review(self, device_id: str, vendor: str) -> Admission:
+        return Admission.REFUSED if device_id in self.refused else Admission.SERVED
 
 
 class Publishing:
@@ -88,14 +100,15 @@ class Publishing:
         )
         self.publisher.startService()
         limiter = ConnectionLimiter(clock, Limits())
+        self.authority = Changing()
+        self.connected = connected_devices(clock, redis)
         self.gateway = Gateway(
             clock,
             "teltonika",
             self.publisher,
-            authority=EveryDevice(),
+            authority=self.authority,
             limiter=limiter,
-            registration=registration(clock, redis),
-            delivery=delivery(clock, redis),
+            connected=self.connected,
         )
         self.gateway.startService()
 
@@ -175,13 +188,9 @@ def test_connection_during_a_stop_is_not_admitted(gateway: Gateway) -> None:
 def test_new_login_of_a_device_closes_its_older_connection(gateway: Gateway) -> None:
     older, newer = FakeConnection(gateway), FakeConnection(gateway)
     for connection in (older, newer):
-        connect(gateway, connection)
-        assert gateway.login(connection, "356307042441013") is Admission.SERVED
-        connection.device_id = "356307042441013"
+        assert log_in(gateway, connection, "356307042441013") is Admission.SERVED
     assert (older.closed, newer.closed) == (True, False)
-    newest = FakeConnection(gateway)
-    connect(gateway, newest)
-    gateway.login(newest, "356307042441013")
+    log_in(gateway, FakeConnection(gateway), "356307042441013")
     assert newer.closed
 
 
@@ -190,12 +199,8 @@ def test_end_of_an_older_connection_does_not_affect_the_newer_one(
 ) -> None:
     older, newer = FakeConnection(gateway), FakeConnection(gateway)
     for connection in (older, newer):
-        connect(gateway, connection)
-        gateway.login(connection, "356307042441013")
-        connection.device_id = "356307042441013"
-    third = FakeConnection(gateway)
-    connect(gateway, third)
-    gateway.login(third, "356307042441013")
+        log_in(gateway, connection, "356307042441013")
+    log_in(gateway, FakeConnection(gateway), "356307042441013")
     assert newer.closed, "the gateway still had the newer connection"
 
 
@@ -208,8 +213,7 @@ def gateway_for(clock: Clock, limits: Limits) -> Gateway:
         publisher,
         authority=EveryDevice(),
         limiter=ConnectionLimiter(clock, limits),
-        registration=registration(clock, redis),
-        delivery=delivery(clock, redis),
+        connected=connected_devices(clock, redis),
     )
     gateway.startService()
     return gateway
@@ -218,8 +222,7 @@ def gateway_for(clock: Clock, limits: Limits) -> Gateway:
 def test_silent_connection_loses_its_slot_and_a_device_keeps_its_own(clock: Clock) -> None:
     gateway = gateway_for(clock, Limits(connections=2))
     device, silent = FakeConnection(gateway), FakeConnection(gateway, host="192.0.2.2")
-    connect(gateway, device)
-    gateway.login(device, "356307042441013")
+    log_in(gateway, device, "356307042441013")
     assert gateway.admits(IPv4Address("TCP", silent.host, 40_000))
     gateway.opened(silent)
     clock.advance(SHORT_LOGIN_TIMEOUT)
@@ -324,29 +327,24 @@ def test_gateway_logs_lost_messages(gateway: Gateway) -> None:
     assert (events[0]["count"], events[0]["device"]) == (3, "356307042441013")
 
 
-def test_withdrawn_device_is_disconnected(gateway: Gateway) -> None:
-    authority = Changing()
-    gateway._authority = authority
+def test_withdrawn_device_is_disconnected(publishing: Publishing) -> None:
+    gateway, authority = publishing.gateway, publishing.authority
     staying, leaving = FakeConnection(gateway), FakeConnection(gateway)
     for connection, device_id in ((staying, "356307042441013"), (leaving, "352093081452251")):
-        connect(gateway, connection)
-        gateway.login(connection, device_id)
-        connection.device_id = device_id
-    gateway.review()
+        log_in(gateway, connection, device_id)
+    gateway.logins.review()
     assert (staying.closed, leaving.closed) == (False, False)
     authority.refused.add("352093081452251")
-    gateway.review()
+    gateway.logins.review()
     assert (staying.closed, leaving.closed) == (False, True)
 
 
-def test_device_that_moved_to_another_instance_is_disconnected(gateway: Gateway) -> None:
-    connection = FakeConnection(gateway)
-    connect(gateway, connection)
-    gateway.login(connection, "356307042441013")
-    connection.device_id = "356307042441013"
-    gateway.moved("352093081452251", "two")
+def test_device_that_moved_to_another_instance_is_disconnected(publishing: Publishing) -> None:
+    connection = FakeConnection(publishing.gateway)
+    log_in(publishing.gateway, connection, "356307042441013")
+    publishing.connected.moved("352093081452251", "two")
     assert not connection.closed
-    gateway.moved("356307042441013", "two")
+    publishing.connected.moved("356307042441013", "two")
     assert connection.closed
 
 

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.unit.fakes import FakeConnection, FakeRedis
-from tests.unit.ingestion.test_gateway import Changing, connect, delivery, registration
+from tests.unit.ingestion.test_gateway import Changing, connect, connected_devices, log_in
 from tracker.command import Command
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.draining import RETIRE_TIMEOUT
@@ -137,6 +137,7 @@ class Bench:
         redis: Any = FakeRedis()
         self.authority = Changing()
         self.limiter = ConnectionLimiter(self.clock, Limits())
+        self.connected = connected_devices(self.clock, redis)
         self.gateways = {
             Vendor(name): Gateway(
                 self.clock,
@@ -144,8 +145,7 @@ class Bench:
                 StreamPublisher(self.clock, RedisWriter(redis, f"telemetry:{name}"), Condition()),
                 authority=self.authority,
                 limiter=self.limiter,
-                registration=registration(self.clock, redis),
-                delivery=delivery(self.clock, redis),
+                connected=self.connected,
             )
             for name in ("teltonika", "other")
         }
@@ -159,6 +159,7 @@ class Bench:
             self.clock,
             "one",
             gateways=gateways,
+            connected=self.connected,
             streams=["telemetry:teltonika"],
             delivery=double,
             ports=self.ports,
@@ -170,9 +171,7 @@ class Bench:
 
     def login(self, device_id: str, vendor: str = "teltonika", **how: Any) -> Connection:
         connection = Connection(self.gateway(vendor), **how)
-        connect(self.gateway(vendor), connection)
-        assert self.gateway(vendor).login(connection, device_id) is Admission.SERVED
-        connection.device_id = device_id
+        assert log_in(self.gateway(vendor), connection, device_id) is Admission.SERVED
         return connection
 
     def drain(self, seconds: float = 0.0) -> list[Any]:

@@ -11,12 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis
+from tests.unit.ingestion.test_gateway import connected_devices
 from tests.unit.vendors.lines import LineDialect
 from tests.unit.vendors.talk import Transport
-from tracker.commands.delivery import CommandDelivery
-from tracker.commands.ledger import CommandLedger
-from tracker.commands.registration import DeviceRegistration
-from tracker.commands.shared import Timing
 from tracker.errors import Refused
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
@@ -91,17 +88,7 @@ class Plane:
             self.publisher,
             authority=EveryDevice(),
             limiter=ConnectionLimiter(self.clock, self.limits),
-            registration=DeviceRegistration(self.clock, other, "one", lambda *_: None),
-            delivery=CommandDelivery(
-                self.clock,
-                other,
-                CommandLedger(self.clock, other, "one"),
-                "one",
-                timing=Timing(),
-                waits=True,
-                fetch=lambda device_id: None,
-                condition=Condition(),
-            ),
+            connected=connected_devices(self.clock, other),
             kept=KeptMemory(self.limits.kept_memory),
         )
         self.publisher.startService()

@@ -50,7 +50,8 @@ def test_every_stage_has_a_transition_for_each_possible_event() -> None:
     assert TRANSITIONS.keys() == set(Stage)
     for stage, following in TRANSITIONS.items():
         assert {Event.RETIRED, Event.ENDED} <= following.keys()
-        assert (Event.LOGGED_IN in following) is (stage is Stage.LOGIN)
+        assert (Event.LOGGED_IN in following) is (stage is not Stage.CLOSED)
+        assert (Event.NONE_SERVED in following) is (stage is not Stage.CLOSED)
         assert following[Event.ENDED] is Stage.CLOSED
 
 
