@@ -32,12 +32,14 @@ MAX_RESPONSE_BYTES: Final = 8192
 MAX_RECORDED_BYTES: Final = 512
 #: Maximum length of the name of a command's sender, in characters; longer names are cut.
 MAX_SENDER_LENGTH: Final = 64
+#: Maximum length of a device ID, in characters.
+MAX_DEVICE_ID_LENGTH: Final = 32
 #: Maximum number of fields of an entry, known or not. A Redis script can pass on only a few
 #: thousand arguments.
 MAX_FIELDS: Final = 100
 
 _COMMAND_ID: Final = re.compile(r"[!-~]{1,64}")
-_DEVICE_ID: Final = re.compile(r"[0-9]{15}")
+_DEVICE_ID: Final = re.compile(rf"[0-9A-Z]{{1,{MAX_DEVICE_ID_LENGTH}}}")
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{2}(?:[: \t\r\n]*[0-9A-Fa-f]{2})*")
 _BETWEEN_PAIRS: Final = re.compile(r"[: \t\r\n]+")
 _CODEC: Final = re.compile(r"[0-9A-Za-z_.-]{0,16}")
@@ -93,7 +95,7 @@ class Command:
     command_id: str
     """Up to 64 printable ASCII characters, without spaces."""
     device_id: str
-    """The IMEI: 15 digits."""
+    """1 to 32 digits and capital letters; its vendor may demand more."""
     text: str
     """The text for the device: 1 to :data:`MAX_TEXT_BYTES` bytes of UTF-8; empty if the command
     has :attr:`raw` bytes."""
@@ -162,7 +164,7 @@ class Command:
         """Return a command from untrusted texts.
 
         :param command_id: 1 to 64 printable ASCII characters, without spaces.
-        :param device_id: an IMEI of 15 digits.
+        :param device_id: 1 to 32 digits and capital letters.
         :param text: 1 to :data:`MAX_TEXT_BYTES` bytes in UTF-8; empty with ``payload_hex``.
         :param expires_at: time in ISO 8601, with an offset or Z.
         :param codec: the vendor's name of the codec; empty: the vendor's usual one.
@@ -175,7 +177,9 @@ class Command:
         if not _COMMAND_ID.fullmatch(command_id):
             raise BadCommand("command_id: must be 1 to 64 printable ASCII characters, no spaces")
         if not _DEVICE_ID.fullmatch(device_id):
-            raise BadCommand("device_id: must be an IMEI of 15 digits")
+            raise BadCommand(
+                f"device_id: must be 1 to {MAX_DEVICE_ID_LENGTH} digits and capital letters"
+            )
         raw = b""
         if payload_hex:
             if text:
@@ -366,7 +370,7 @@ def parse_hex(text: str) -> bytes:
 
 
 def is_device_id(text: str) -> bool:
-    """Return True if a text has the form of a device ID: an IMEI of 15 digits."""
+    """Return True for 1 to 32 digits and capital letters, the form that all vendors' IDs have."""
     return _DEVICE_ID.fullmatch(text) is not None
 
 

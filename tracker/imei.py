@@ -7,7 +7,9 @@ from typing import Final
 
 #: The form of an IMEI, for messages.
 IMEI_FORM: Final = "an IMEI of 15 digits"
-_IMEI: Final = re.compile(r"[0-9]{15}")
+#: The same as a regular expression, as JavaScript has it, too.
+IMEI_PATTERN: Final = "[0-9]{15}"
+_IMEI: Final = re.compile(IMEI_PATTERN)
 
 
 def checked_imei(text: str) -> str:

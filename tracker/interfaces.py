@@ -44,6 +44,9 @@ class IVendor(Interface):
     device_id_form: str = Attribute(
         "The form of its device IDs, for messages: 'an IMEI of 15 digits'."
     )
+    device_id_pattern: str = Attribute(
+        "The texts that device_id accepts, as a regular expression of Python and of JavaScript."
+    )
 
     def device_id(text: str) -> str:  # noqa: N805
         """Return a device ID, given by a person or another program, in the form of the entries.

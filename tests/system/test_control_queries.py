@@ -191,7 +191,7 @@ def test_outage_of_redis_ends_with_exit_code_3(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("device", "12"), "not an IMEI"),
+        (("device", "12"), "not a device ID"),
         (("send", UNKNOWN_DEVICE), "Missing argument 'TEXT'"),
         (("send", UNKNOWN_DEVICE, ""), "payload"),
         (("send", UNKNOWN_DEVICE, "x" * 5000), "payload"),

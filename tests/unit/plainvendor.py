@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,15 @@ class PlainVendor:
     codecs: frozenset[str] = frozenset({"plain"})
     command_codecs: tuple[str, ...] = ()
     transports: frozenset[str] = frozenset({"tcp"})
-    device_id_form: str = "a number of 4 digits"
+    device_id_form: str = "4 hex digits"
+    device_id_pattern: str = "[0-9A-Fa-f]{4}"
     built: Any = None
     """The settings that the last factory was built with."""
 
     def device_id(self, text: str) -> str:
-        if len(text) != 4 or not text.isdigit():
+        if not re.fullmatch(self.device_id_pattern, text):
             raise ValueError(f"must be {self.device_id_form}")
-        return text
+        return text.upper()
 
     def buildFactory(
         self, gateway: IGateway, limits: Limits, clock: IReactorTime, settings: Any
@@ -78,5 +80,5 @@ def install(monkeypatch: pytest.MonkeyPatch) -> PlainVendor:
     """Install the vendor, beside those that are installed, until the test ends."""
     vendor = PlainVendor()
     found = [*installed.installed_vendors().values(), vendor]
-    monkeypatch.setattr(installed, "getPlugins", lambda interface: found)
+    monkeypatch.setattr(installed, "_plugins", lambda: found)
     return vendor

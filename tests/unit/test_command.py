@@ -146,14 +146,14 @@ def test_invalid_command_id_is_rejected(value: str) -> None:
     assert rejection(entry("command_id", value)).startswith("command_id: ")
 
 
-@pytest.mark.parametrize("value", ["0" * 15, "9" * 15])
+@pytest.mark.parametrize("value", ["0" * 15, "9" * 15, "A0000012345678", "Z", "1" * 32])
 def test_valid_device_id_is_accepted(value: str) -> None:
     assert Command.from_entry(entry("device_id", value)).device_id == value
 
 
 @pytest.mark.parametrize(
     "value",
-    ["", "1" * 14, "1" * 16, "1" * 15 + "\n", " " + "1" * 14, "-" + "1" * 14, "x" * 15, "٣" * 15],
+    ["", "1" * 33, "1" * 15 + "\n", " " + "1" * 14, "-" + "1" * 14, "x" * 15, "٣" * 15, "É"],
 )
 def test_invalid_device_id_is_rejected(value: str) -> None:
     assert rejection(entry("device_id", value)).startswith("device_id: ")

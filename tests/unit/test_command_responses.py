@@ -154,8 +154,13 @@ def test_failed_status_update_has_a_reason() -> None:
 @pytest.mark.parametrize(
     ("device_id", "known"),
     [
-        *((b"356307042441013", True), (b"35630704244101", False), (b"3563070424410131", False)),
-        *((b"", False), (b"356307042441013\n", False), (b"35630704244101\xff", False)),
+        *((b"356307042441013", True), (b"A0000012345678", True), (b"a0000012345678", False)),
+        *(
+            (b"", False),
+            (b"356307042441013\n", False),
+            (b"35630704244101\xff", False),
+            (b"1" * 33, False),
+        ),
     ],
 )
 def test_identity_read_from_a_malformed_entry_contains_only_valid_ids(

@@ -17,7 +17,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from tracker import __version__
 from tracker.admin import control
-from tracker.admin.options import Duration, HexBytes, Imei, Options, Origin, Setting, read_file
+from tracker.admin.options import DeviceId, Duration, HexBytes, Options, Origin, Setting, read_file
 from tracker.bridge.rest import checked_token, checked_url
 from tracker.config import (
     choice,
@@ -42,6 +42,10 @@ from tracker.processing.decoding import stored_position
 from tracker.redis.address import redis_address
 from tracker.storage.migrations import Migration, Schema, check_schema
 from tracker.storage.sinks import make_sink
+from tracker.vendors.installed import device_id_forms, installed_vendors
+
+#: The forms of the device IDs of the installed vendors.
+FORMS: Final = device_id_forms(installed_vendors())
 
 
 def file_of(folder: Path, content: bytes) -> Path:
@@ -264,8 +268,8 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
         "Invalid value: must be like 500ms, 10s, 5m, 24h or 7d, not '5'.",
     ),
     (
-        lambda _: Imei().convert("12345", None, None),
-        "Invalid value: '12345' is not an IMEI: an IMEI has 15 digits.",
+        lambda _: DeviceId().convert("12345", None, None),
+        f"Invalid value: '12345' is not a device ID: it must be {FORMS}.",
     ),
     (
         lambda _: HexBytes().convert("0A0", None, None),

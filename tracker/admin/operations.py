@@ -9,7 +9,7 @@ import click
 from tracker.admin.confirmation import confirm, require_terminal, yes_option
 from tracker.admin.control import instance_of, run_with_control_port, whereabouts
 from tracker.admin.exitcodes import ExitCode
-from tracker.admin.options import Duration, Imei, output_option
+from tracker.admin.options import DeviceId, Duration, output_option
 from tracker.admin.output import Column, Kind, show_record
 from tracker.control.client import ControlClient
 from tracker.control.commands import NoSuchDevice
@@ -30,9 +30,9 @@ LEVEL: Final = (Column("namespace"), Column("level"), Column("before"))
 
 
 @click.command()
-@click.argument("imei", type=Imei())
+@click.argument("device_id", metavar="DEVICE", type=DeviceId())
 @output_option
-def drop(imei: str, output: str) -> None:
+def drop(device_id: str, output: str) -> None:
     r"""Close the connection of a device to the instance.
 
     No records are lost: the device re-sends unacknowledged records after it reconnects.
@@ -46,14 +46,14 @@ def drop(imei: str, output: str) -> None:
 
     async def request(reactor: Reactor, client: ControlClient) -> int:
         try:
-            address = await client.drop_connection(imei)
+            address = await client.drop_connection(device_id)
         except NoSuchDevice:
-            where = await whereabouts(client, imei)
-            raise RunFailed(f"No connection to drop: {imei} is {where}.") from None
-        show_record(DROPPED, {"device_id": imei, "address": address}, output)
+            where = await whereabouts(client, device_id)
+            raise RunFailed(f"No connection to drop: {device_id} is {where}.") from None
+        show_record(DROPPED, {"device_id": device_id, "address": address}, output)
         return ExitCode.DONE
 
-    run_with_control_port(request, choose=instance_of(imei))
+    run_with_control_port(request, choose=instance_of(device_id))
 
 
 @click.command()

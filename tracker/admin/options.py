@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import configparser
 import os
-import re
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from functools import wraps
@@ -16,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import click
 from attrs import field, frozen
+from click.shell_completion import CompletionItem
 
 from tracker import config
 from tracker.admin.variables import CONTROL_VARIABLE, FILES, REDIS_VARIABLE
@@ -24,10 +24,10 @@ from tracker.command import parse_hex
 from tracker.config import ConfigError
 from tracker.durations import MAX_DURATION, check_bounds, parse_duration
 from tracker.settings import options_of
+from tracker.untrusted import shown
 
 _SECTION: Final = "tracker-admin"
 _KEYS: Final = ("control", "redis")
-_IMEI: Final = re.compile(r"[0-9]{15}")
 
 R = TypeVar("R")
 
@@ -192,16 +192,43 @@ def clock_options(command: Callable[..., R]) -> Callable[..., R]:
     return with_clocks
 
 
-class Imei(click.ParamType):  # type: ignore[type-arg]
-    """The IMEI of a device: 15 digits."""
+class DeviceId(click.ParamType):  # type: ignore[type-arg]
+    """The ID of a device of an installed vendor."""
 
-    name = "IMEI"
+    name = "DEVICE"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         """See ParamType."""
-        if not _IMEI.fullmatch(value):
-            self.fail(f"{value!r} is not an IMEI: an IMEI has 15 digits.", param, ctx)
-        return str(value)
+        from tracker.vendors.installed import checked_device_id  # not needed for completion
+
+        try:
+            return checked_device_id(value)
+        except ValueError as error:
+            self.fail(f"'{shown(value)}' is not a device ID: it {error}.", param, ctx)
+
+
+class CommandCodec(click.ParamType):  # type: ignore[type-arg]
+    """A codec of commands of an installed vendor."""
+
+    name = "CODEC"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """See ParamType."""
+        return str(_codec_choice().convert(value, param, ctx))
+
+    def get_metavar(self, param: Any, ctx: Any) -> str | None:
+        """See ParamType."""
+        return _codec_choice().get_metavar(param, ctx)
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        """See ParamType."""
+        return _codec_choice().shell_complete(ctx, param, incomplete)
+
+
+def _codec_choice() -> click.Choice[str]:
+    from tracker.vendors.installed import command_codecs, installed_vendors
+
+    return click.Choice(list(command_codecs(installed_vendors())))
 
 
 class HexBytes(click.ParamType):  # type: ignore[type-arg]

@@ -14,7 +14,7 @@ from tracker.admin.control import (
     page_size,
     run_with_control_port,
 )
-from tracker.admin.options import Imei, output_option
+from tracker.admin.options import DeviceId, output_option
 from tracker.admin.output import Column, Kind, show_record, show_rows
 from tracker.admin.vendors import check_vendor
 from tracker.control.client import ControlClient
@@ -125,9 +125,9 @@ def connections(prefix: str, vendor: str | None, limit: int | None, output: str)
 
 
 @click.command()
-@click.argument("imei", type=Imei())
+@click.argument("device_id", metavar="DEVICE", type=DeviceId())
 @output_option
-def device(imei: str, output: str) -> None:
+def device(device_id: str, output: str) -> None:
     r"""Show where a device is connected, and its connection.
 
     "here" is "no" if the device is connected to another instance. Query that instance to see the
@@ -142,13 +142,13 @@ def device(imei: str, output: str) -> None:
 
     async def request(reactor: Reactor, client: ControlClient) -> int:
         try:
-            record = await client.device(imei)
+            record = await client.device(device_id)
         except NoSuchDevice:
-            raise RunFailed(f"{imei} is not connected, and no command waits for it.") from None
+            raise RunFailed(f"{device_id} is not connected, and no command waits for it.") from None
         show_record(DEVICE, record, output)
         return 0
 
-    run_with_control_port(request, choose=instance_of(imei))
+    run_with_control_port(request, choose=instance_of(device_id))
 
 
 @click.command()

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 
 from tracker.admin.control import any_instance, run_with_control_port
 from tracker.admin.exitcodes import ExitCode
-from tracker.admin.options import Duration, HexBytes, Imei, output_option
+from tracker.admin.options import CommandCodec, DeviceId, Duration, HexBytes, output_option
 from tracker.admin.output import Column, Kind, show_record
 from tracker.command import MAX_TIMEOUT, Reason, Status, parse_time
 from tracker.control.client import ControlClient
@@ -58,7 +58,7 @@ UNKNOWN_COMMAND: Final = (
 )
 _UNKNOWN: Final = (
     "Unknown command ID. It was never sent, ended long ago, or is still queued elsewhere; add "
-    "--device IMEI to look there."
+    "--device DEVICE to look there."
 )
 _UNKNOWN_ON_DEVICE: Final = (
     "Unknown command ID. It was never sent to this device, or ended long ago."
@@ -66,7 +66,7 @@ _UNKNOWN_ON_DEVICE: Final = (
 
 
 @click.command()
-@click.argument("imei", type=Imei())
+@click.argument("device_id", metavar="DEVICE", type=DeviceId())
 @click.argument("text", required=False)
 @click.option(
     "--hex",
@@ -83,7 +83,7 @@ _UNKNOWN_ON_DEVICE: Final = (
 )
 @click.option(
     "--codec",
-    type=click.Choice(["12", "14"]),
+    type=CommandCodec(),
     help="Codec of the command.  [default: the vendor's]",
 )
 @click.option(
@@ -116,7 +116,7 @@ _UNKNOWN_ON_DEVICE: Final = (
 @output_option
 def send(
     *,
-    imei: str,
+    device_id: str,
     text: str | None,
     content: bytes | None,
     wait: bool,
@@ -148,10 +148,10 @@ def send(
 
     async def request(reactor: Reactor, client: ControlClient) -> int:
         began = reactor.seconds()
-        question = f"tracker-admin status {name} --device {imei}"
+        question = f"tracker-admin status {name} --device {device_id}"
         try:
             sent = await client.send_command(
-                imei,
+                device_id,
                 command,
                 command_id=name,
                 codec=codec,
@@ -161,14 +161,16 @@ def send(
             )
             if sent["status"] == WAITING:
                 until = sent.get("expires_at") or iso_milliseconds(int((began + expires) * 1000))
-                click.echo(waiting_notice(imei, parse_time(until), began, wait=wait), err=True)
+                click.echo(waiting_notice(device_id, parse_time(until), began, wait=wait), err=True)
             elif wait and sys.stderr.isatty() and sent["status"] not in _FINAL:
                 click.echo(
                     f"Waiting for {name} (Ctrl-C stops waiting; the command stays queued)", err=True
                 )
             if wait:
                 deadline = began + expires + timeout + FINAL_STATUS_GRACE
-                sent = await _final_status(reactor, client, {**sent, "device_id": imei}, deadline)
+                sent = await _final_status(
+                    reactor, client, {**sent, "device_id": device_id}, deadline
+                )
         except (NotConnected, RedisUnavailable) as error:
             if not client.greeting:
                 raise
@@ -179,7 +181,7 @@ def send(
         except CancelledError:  # by Ctrl-C
             click.echo(f"\nCheck the command with: {question}", err=True)
             raise
-        show_record(SENT, {**sent, "device_id": imei}, output)
+        show_record(SENT, {**sent, "device_id": device_id}, output)
         _warn_if_unknown(sent)
         answered = sent["status"] == Status.RESPONDED
         if answered or (not wait and sent["status"] not in _FAILURES):
@@ -192,10 +194,13 @@ def send(
 @click.command()
 @click.argument("command_id")
 @click.option(
-    "--device", "imei", type=Imei(), help="Also search the commands queued for this device."
+    "--device",
+    "device_id",
+    type=DeviceId(),
+    help="Also search the commands queued for this device.",
 )
 @output_option
-def status(command_id: str, imei: str | None, output: str) -> None:
+def status(command_id: str, device_id: str | None, output: str) -> None:
     r"""Show the status of a command.
 
     The exit code is 0 if the command is found, whatever its status, and 1 if it is not.
@@ -207,17 +212,17 @@ def status(command_id: str, imei: str | None, output: str) -> None:
 
     async def request(reactor: Reactor, client: ControlClient) -> int:
         try:
-            found = await client.command_status(command_id, imei)
+            found = await client.command_status(command_id, device_id)
         except NoSuchCommand:
-            raise RunFailed(_UNKNOWN_ON_DEVICE if imei else _UNKNOWN) from None
-        show_record(STATUS, {**found, "device_id": imei}, output)
+            raise RunFailed(_UNKNOWN_ON_DEVICE if device_id else _UNKNOWN) from None
+        show_record(STATUS, {**found, "device_id": device_id}, output)
         _warn_if_unknown(found)
         return ExitCode.DONE
 
     run_with_control_port(request, choose=any_instance)
 
 
-def waiting_notice(imei: str, expires_at: int, now: float, *, wait: bool) -> str:
+def waiting_notice(device_id: str, expires_at: int, now: float, *, wait: bool) -> str:
     """Return the note that a command waits for its device.
 
     :param expires_at: its expiry, in milliseconds since 1970.
@@ -228,7 +233,7 @@ def waiting_notice(imei: str, expires_at: int, now: float, *, wait: bool) -> str
     today = until.date() == datetime.fromtimestamp(now).date()
     left = format_duration(max(0, round(expires_at / 1000 - now)))
     notice = (
-        f"{imei} is not connected to any instance; the command waits until "
+        f"{device_id} is not connected to any instance; the command waits until "
         f"{until:{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}} ({left})."
     )
     return f"{notice} Ctrl-C stops waiting; the command stays queued." if wait else notice

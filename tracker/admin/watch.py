@@ -12,7 +12,7 @@ from twisted.internet.defer import DeferredQueue
 
 from tracker.admin.control import instance_of, run_with_control_port, whereabouts
 from tracker.admin.exitcodes import ExitCode
-from tracker.admin.options import Duration, Imei, output_option
+from tracker.admin.options import DeviceId, Duration, output_option
 from tracker.admin.output import iso, on_terminal, printable, terminal
 from tracker.admin.traffic import Summaries
 from tracker.admin.vendors import tools
@@ -37,7 +37,7 @@ _END: Final = "end"
 
 
 @click.command()
-@click.argument("imei", type=Imei())
+@click.argument("device_id", metavar="DEVICE", type=DeviceId())
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="Stop after N events.")
 @click.option(
     "--seconds",
@@ -46,7 +46,9 @@ _END: Final = "end"
 )
 @click.option("--raw", is_flag=True, help="Also show the bytes in hex.")
 @output_option
-def watch(*, imei: str, count: int | None, seconds: float | None, raw: bool, output: str) -> None:
+def watch(
+    *, device_id: str, count: int | None, seconds: float | None, raw: bool, output: str
+) -> None:
     r"""Show the traffic of a device as it happens.
 
     Only traffic on this instance is shown. Each event is a line with the time, an arrow (→ from
@@ -62,16 +64,16 @@ def watch(*, imei: str, count: int | None, seconds: float | None, raw: bool, out
     """
 
     async def request(reactor: Reactor, client: ControlClient) -> int:
-        log = JsonLines(imei, raw) if output == "json" else Lines(raw)
-        return await _watch(reactor, client, imei, count=count, seconds=seconds, log=log)
+        log = JsonLines(device_id, raw) if output == "json" else Lines(raw)
+        return await _watch(reactor, client, device_id, count=count, seconds=seconds, log=log)
 
-    run_with_control_port(request, reconnect=True, choose=instance_of(imei))
+    run_with_control_port(request, reconnect=True, choose=instance_of(device_id))
 
 
 async def _watch(
     reactor: Reactor,
     client: ControlClient,
-    imei: str,
+    device_id: str,
     *,
     count: int | None,
     seconds: float | None,
@@ -79,10 +81,10 @@ async def _watch(
 ) -> int:
     events: DeferredQueue[Any] = DeferredQueue()
     client.on_change(events.put)
-    here = await client.watch(imei, events.put)
+    here = await client.watch(device_id, events.put)
     if seconds is not None:
         reactor.callLater(seconds, events.put, _END)
-    click.echo(await _heading(client, imei, here), err=True)
+    click.echo(await _heading(client, device_id, here), err=True)
     lost, shown = False, 0
     while count is None or shown < count:
         match await events.get():
@@ -100,11 +102,11 @@ async def _watch(
     return ExitCode.UNREACHABLE if lost else ExitCode.DONE
 
 
-async def _heading(client: ControlClient, imei: str, here: bool) -> str:
-    watching = f"Watching {imei} on {client.greeting.get('instance_id', '')}"
+async def _heading(client: ControlClient, device_id: str, here: bool) -> str:
+    watching = f"Watching {device_id} on {client.greeting.get('instance_id', '')}"
     if here:
         return watching
-    return f"{watching} (the device is {await whereabouts(client, imei)})"
+    return f"{watching} (the device is {await whereabouts(client, device_id)})"
 
 
 class Lines:

@@ -21,7 +21,6 @@ from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusDown, DirectusError
 from tracker.bridge.rows import DEVICE_FIELDS
 from tracker.bridge.schema import DEVICES
-from tracker.command import is_device_id
 from tracker.errors import Refused, Unavailable
 from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS, DEVICE_VENDORS
 from tracker.observe.health import Condition, Watchdog
@@ -30,6 +29,7 @@ from tracker.redis.protocol import is_not_permitted, is_wrong_type
 from tracker.redis.replies import mapping
 from tracker.redis.script import Script
 from tracker.runtime.backoff import Backoff
+from tracker.vendors.installed import checked_device_id, device_id_forms, installed_vendors
 
 #: Seconds between two reads of all devices.
 INTERVAL: Final = 300.0
@@ -189,18 +189,23 @@ class DeviceSync(Service):
     async def _read(self) -> tuple[dict[str, _Device], int]:
         """Return the enabled devices by their IDs, and the number of disabled devices."""
         found: dict[str, _Device] = {}
+        vendors = installed_vendors()
         bad = disabled = 0
         for row in await self._rows():
-            device_id = str(row.get("imei") or "")
-            if not is_device_id(device_id):
+            try:
+                device_id = checked_device_id(str(row.get("imei") or ""), vendors)
+            except ValueError:
                 bad += 1
-            elif row.get("enabled") is False:
+                continue
+            if row.get("enabled") is False:
                 disabled += 1
             else:
                 found[device_id] = _Device(_text(row.get("model")), _text(row.get("vendor")))
         if bad:
             self._log.warn(
-                "devices without an IMEI of 15 digits are ignored: {count} in Directus", count=bad
+                "devices with an invalid ID are ignored: {count} in Directus; it must be {forms}",
+                count=bad,
+                forms=device_id_forms(vendors),
             )
         return found, disabled
 

@@ -38,6 +38,7 @@ from tracker.bridge.pending import (
 )
 from tracker.bridge.rest import DirectusError
 from tracker.bridge.routing import Router
+from tracker.bridge.rows import device_of
 from tracker.bridge.schema import COMMANDS
 from tracker.control.commands import ControlError
 from tracker.observe.health import Condition, Watchdog
@@ -292,7 +293,7 @@ class Dispatcher(Service):
         :return: fires with True if the row was changed.
         """
         self._announced.pop(row["id"], None)
-        return self.lanes.start(row["id"], str(row["imei"]), lambda: self._send(row, failures))
+        return self.lanes.start(row["id"], device_of(row), lambda: self._send(row, failures))
 
     async def _send(self, row: Row, failures: int) -> bool:
         # After a failure all rows are read again: an earlier row of this device may be unsent.

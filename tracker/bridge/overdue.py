@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from tracker.bridge.failingrows import FailingRows
 from tracker.bridge.pending import PAGE_SIZE
 from tracker.bridge.rest import DirectusClient, DirectusError
-from tracker.bridge.rows import fields_of, timestamp_of
+from tracker.bridge.rows import device_of, fields_of, timestamp_of
 from tracker.bridge.schema import COMMANDS, DEFAULT_EXPIRY, ROUTED
 from tracker.bridge.table import MAX_UNANSWERED, CommandTable
 from tracker.command import Reason, Status, StatusUpdate
@@ -166,7 +166,7 @@ class OverdueCommands(Service):
             entry_range = ("XRANGE", record.stream, record.entry_id, record.entry_id)
             if not may_be_lost or await self._redis.execute(*entry_range):
                 return False  # a response follows; a command may wait up to a day for the answer
-        elif not may_be_lost or await find_command(self._redis, key, str(row["imei"])) is not None:
+        elif not may_be_lost or await find_command(self._redis, key, device_of(row)) is not None:
             return False
         try:
             if not await self._table.change(key, fields_of(update, instance_id, at)):

@@ -21,7 +21,7 @@ from tracker.bridge.rest import (
     DirectusDown,
     DirectusTooLong,
 )
-from tracker.bridge.rows import COMMAND_FIELDS
+from tracker.bridge.rows import COMMAND_FIELDS, device_of
 from tracker.bridge.schema import COMMANDS, PENDING
 from tracker.command import MAX_HEX_LENGTH, MAX_TEXT_BYTES, is_device_id
 
@@ -77,7 +77,7 @@ class PendingRows:
         :param without: IDs of older rows that others need not wait for.
         """
         newest = max((row["date_created"] or "" for row in rows), default="")
-        devices = {row["imei"] for row in rows if is_device_id(str(row["imei"]))}
+        devices = {row["imei"] for row in rows if is_device_id(device_of(row))}
         before: list[Row] = []
         postponed: set[str] = set()
         while newest and devices:
@@ -224,7 +224,7 @@ def in_sending_order(rows: Sequence[Row]) -> list[Row]:
     """
     by_device: dict[str, list[Row]] = {}
     for row in sorted(rows, key=_created):
-        by_device.setdefault(str(row["imei"]), []).append(row)
+        by_device.setdefault(device_of(row), []).append(row)
     newest_first = sorted(by_device.values(), key=lambda group: _created(group[-1]), reverse=True)
     return [row for group in newest_first for row in group]
 

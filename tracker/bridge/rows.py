@@ -9,6 +9,7 @@ from typing import Any, Final
 from tracker.bridge.schema import DEFAULT_EXPIRY, PENDING, ROUTED
 from tracker.command import BadCommand, Command, Reason, Status, StatusUpdate
 from tracker.position import iso_milliseconds
+from tracker.vendors.installed import checked_device_id
 
 #: The sender of all commands of rows.
 SENDER: Final = "Directus"
@@ -50,9 +51,13 @@ def command_from_row(row: Mapping[str, Any]) -> Command:
         if not isinstance(value, str):
             raise BadCommand(f"{name}: must be text")
     try:
+        device_id = checked_device_id(texts["imei"].strip())
+    except ValueError as error:
+        raise BadCommand(f"imei: {error}") from None
+    try:
         return Command.checked(
             str(row["id"]),
-            texts["imei"].strip(),
+            device_id,
             texts["text"],
             str(row.get("expires_at") or _default_expiry(row.get("date_created"))),
             codec=texts["codec"].strip(),
@@ -61,6 +66,15 @@ def command_from_row(row: Mapping[str, Any]) -> Command:
         )
     except BadCommand as error:
         raise BadCommand(_with_row_field_names(str(error))) from None
+
+
+def device_of(row: Mapping[str, Any]) -> str:
+    """Return the device ID of a row; the text as it is if no vendor has such IDs."""
+    text = str(row.get("imei") or "").strip()
+    try:
+        return checked_device_id(text)
+    except ValueError:
+        return text
 
 
 def malformed(error: Exception) -> StatusUpdate:

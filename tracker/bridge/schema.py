@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from attrs import frozen
 
-from tracker.command import DEFAULT_TIMEOUT, MAX_TIMEOUT, Status
+from tracker.command import DEFAULT_TIMEOUT, MAX_DEVICE_ID_LENGTH, MAX_TIMEOUT, Status
 
 COMMANDS: Final = "commands"
 DEVICES: Final = "devices"
@@ -80,12 +80,6 @@ class Policy:
     permissions: Sequence[Mapping[str, Any]]
     exact: bool
     """True if other permissions of the policy are deleted."""
-
-
-_IMEI_RULE: Final[Mapping[str, Any]] = {
-    "validation": {"_and": [{"imei": {"_regex": "^[0-9]{15}$"}}]},
-    "validation_message": "An IMEI has 15 digits.",
-}
 
 
 def _field(
@@ -163,11 +157,10 @@ _COMMAND_FIELDS: Final = (
         "string",
         "input",
         options={"iconLeft": "router", "placeholder": "356307042441013"},
-        schema={"max_length": 15, "is_nullable": False, "is_indexed": True},
+        schema={"max_length": MAX_DEVICE_ID_LENGTH, "is_nullable": False, "is_indexed": True},
         label="IMEI",
         required=True,
-        note="The IMEI of the device: 15 digits, as on its label and in Devices.",
-        **_IMEI_RULE,
+        note="The ID of the device, as on its label and in Devices.",
     ),
     _field(
         "status",
@@ -301,11 +294,10 @@ _DEVICE_FIELDS: Final = (
         "string",
         "input",
         options={"iconLeft": "router", "placeholder": "356307042441013"},
-        schema={"is_primary_key": True, "max_length": 15, "is_nullable": False},
+        schema={"is_primary_key": True, "max_length": MAX_DEVICE_ID_LENGTH, "is_nullable": False},
         label="IMEI",
         required=True,
-        note="The IMEI of the device: 15 digits, as on its label.",
-        **_IMEI_RULE,
+        note="The ID of the device, as on its label.",
     ),
     _field(
         "enabled",
@@ -355,7 +347,7 @@ _DEVICE_FIELDS: Final = (
     _time("date_updated", "The time of the last change of this row.", special=["date-updated"]),
 )
 
-#: Without the choices that depend on the installed vendors, see :mod:`tracker.bridge.choices`.
+#: Without what depends on the installed vendors, see :mod:`tracker.bridge.choices`.
 COLLECTIONS: Final = (
     Collection(
         COMMANDS,

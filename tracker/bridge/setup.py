@@ -196,8 +196,10 @@ def _field_difference(
     if missing:
         options = meta["options"] or {}
         changed["options"] = {**options, "choices": [*options.get("choices", []), *missing]}
-    body: dict[str, Any] = {"meta": changed} if changed else {}
     differing = ["choices" if key == "options" else key for key in changed]
+    if "validation" in changed:
+        changed["validation_message"] = wanted["meta"]["validation_message"]
+    body: dict[str, Any] = {"meta": changed} if changed else {}
     schema = _schema_difference(wanted["schema"], found["schema"] or {})
     if schema:
         body["schema"] = schema

@@ -25,7 +25,7 @@ from twisted.web.http import (
 from twisted.web.server import Request
 
 from tracker import __version__
-from tracker.command import MAX_TEXT_BYTES, is_device_id
+from tracker.command import MAX_DEVICE_ID_LENGTH, MAX_TEXT_BYTES
 from tracker.console.access import Access, Denied, Visitor
 from tracker.console.commands import CommandLog
 from tracker.console.devices import BadRequest, Devices
@@ -48,6 +48,7 @@ from tracker.net.reports import HTTPReports
 from tracker.net.routes import Handler, Routes, respond
 from tracker.storage.reader import QueryFailed
 from tracker.untrusted import is_unicode, parse_json
+from tracker.vendors.installed import checked_device_id
 from tracker.wording import counted
 
 #: Maximum number of commands on a device's page.
@@ -182,7 +183,8 @@ class ConsoleSite:
     async def _device(self, request: Request, device_id: str) -> Data:
         """Return the data of a device, with its latest commands."""
         self._parts.access.authorize(request)
-        found = await self._parts.devices.one(_checked(device_id))
+        device_id = _checked(device_id)
+        found = await self._parts.devices.one(device_id)
         await self._parts.commands.read_waiting(device_id)
         found["commands"] = self._parts.commands.latest(MAX_COMMANDS, device_id)
         found["commands_error"] = self._parts.sampler.commands_error
@@ -208,7 +210,7 @@ class ConsoleSite:
         if not self._parts.may_send:
             raise Denied(FORBIDDEN, "this console does not send commands (--no-commands)")
         body = _body(request)
-        device_id = _checked(_text(body, "device_id", 15))
+        device_id = _checked(_text(body, "device_id", MAX_DEVICE_ID_LENGTH))
         text = _text(body, "text", MAX_TEXT_BYTES)
         sender = visitor.session.operator or "local user"
         instance_id = await self._parts.devices.owner(device_id)
@@ -348,9 +350,10 @@ def _text(body: Data, name: str, max_length: int) -> str:
 
 
 def _checked(text: str) -> str:
-    if not is_device_id(text):
-        raise BadRequest("device_id: must be an IMEI of 15 digits")
-    return text
+    try:
+        return checked_device_id(text)
+    except ValueError as error:
+        raise BadRequest(f"device_id: {error}") from None
 
 
 def _number(text: str) -> float:

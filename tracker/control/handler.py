@@ -189,11 +189,10 @@ class ClientHandler(Locator):
         return await self._operations.send_command(sender=sender or caller.sender, **arguments)
 
     def _watch(self, device_id: str) -> dict[str, Any]:
+        device_id = self._operations.device_id(device_id)
         if device_id not in self._watched:
             if len(self._watched) >= MAX_WATCHED:
                 raise BadArgument(f"at most {MAX_WATCHED} devices can be watched at a time")
-            if not 0 < len(device_id) <= MAX_NAME:
-                raise BadArgument(f"device_id must have 1 to {MAX_NAME} characters")
             watched = _Watched(
                 device_id=device_id,
                 instance=self._instance,
@@ -206,6 +205,7 @@ class ClientHandler(Locator):
         return {"here": self._instance.connection(device_id) is not None}
 
     def _unwatch(self, device_id: str) -> dict[str, Any]:
+        device_id = self._operations.device_id(device_id)
         if device_id not in self._watched:
             raise NoSuchDevice(f"{brief(device_id, MAX_NAME)} is not watched")
         self._watched.pop(device_id).stop()

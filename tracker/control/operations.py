@@ -53,6 +53,7 @@ from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import shown
+from tracker.vendors.installed import checked_device_id, installed_vendors
 
 #: Default for the seconds until a command expires.
 DEFAULT_EXPIRY: Final = 300.0
@@ -88,6 +89,17 @@ class Operations:
         self._levels = levels
         self._ledger = CommandLedger(clock, redis, instance.instance_id)
         self._next_look = 0.0  # for expired commands
+        self._vendors = installed_vendors()
+
+    def device_id(self, text: str) -> str:
+        """Return a device ID that a client has given, in the form of the entries.
+
+        :raises BadArgument: if no installed vendor has such IDs.
+        """
+        try:
+            return checked_device_id(text, self._vendors)
+        except ValueError as error:
+            raise BadArgument(f"device_id: {error}") from None
 
     def info(self) -> dict[str, Any]:
         """See the command Info."""
@@ -175,6 +187,7 @@ class Operations:
 
     async def get_device(self, device_id: str) -> dict[str, Any]:
         """See the command GetDevice."""
+        device_id = self.device_id(device_id)
         here = self._instance.connection(device_id)
         (registered,) = await self._from_redis(owners(self._redis, [device_id]))
         waiting = await self._from_redis(waiting_count(self._redis, device_id))
@@ -201,6 +214,8 @@ class Operations:
         :param facts: see :meth:`_command`.
         """
         command = self._command(**facts)
+        if command.codec:
+            await self._check_codec(command)
         if offline not in (None, "wait", "fail"):
             raise BadArgument("offline must be wait or fail")
         effect, instance_id = await self._from_redis(
@@ -222,6 +237,8 @@ class Operations:
         self, command_id: str, device_id: str | None, seconds: float | None = None
     ) -> dict[str, Any]:
         """See the command CommandStatus."""
+        if device_id is not None:
+            device_id = self.device_id(device_id)
         status = await self._status(command_id, device_id)
         if not seconds or not seconds > 0:
             return status
@@ -271,6 +288,7 @@ class Operations:
 
     def drop_connection(self, device_id: str) -> dict[str, Any]:
         """See the command DropConnection."""
+        device_id = self.device_id(device_id)
         address = self._instance.drop(device_id)
         if address is None:
             raise NoSuchDevice(f"{brief(device_id, MAX_NAME)} is not connected to this instance")
@@ -370,7 +388,7 @@ class Operations:
         try:
             return Command.checked(
                 command_id=command_id or str(uuid4()),
-                device_id=device_id,
+                device_id=self.device_id(device_id),
                 text=text or "",
                 expires_at=expires_at,
                 codec=codec or "",
@@ -381,6 +399,15 @@ class Operations:
             )
         except BadCommand as error:
             raise BadArgument(str(error)) from None
+
+    async def _check_codec(self, command: Command) -> None:
+        """Check that the device's vendor, if it is known, has the codec of a command."""
+        (name,) = await self._from_redis(vendors(self._redis, [command.device_id]))
+        if name in self._vendors and command.codec not in (
+            codecs := self._vendors[name].command_codecs
+        ):
+            choices = f"must be {' or '.join(codecs)}" if codecs else "must be empty"
+            raise BadArgument(f"codec: {choices} for a device of vendor {name}")
 
     async def _wait_for_final_status(self, command: Command) -> dict[str, Any]:
         """Return the status of a command when it is final, or when it is overdue."""

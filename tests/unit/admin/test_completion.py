@@ -14,7 +14,7 @@ import pytest
 from tests.unit.admin.test_group import all_commands
 from tracker.admin.asking import BlockingControl, BlockingRedis
 from tracker.admin.cli import main
-from tracker.admin.options import Imei, Options
+from tracker.admin.options import DeviceId, Options
 from tracker.admin.suggestions import ARGUMENTS, OPTIONS, Kind, suggestions, wanted_kind
 from tracker.redis.address import RedisAddress
 
@@ -33,7 +33,7 @@ def _command(path: tuple[str, ...]) -> click.Command:
 
 
 def _kind(parameter: click.Parameter) -> Kind | None:
-    if isinstance(parameter.type, Imei) or parameter.name == "prefix":
+    if isinstance(parameter.type, DeviceId) or parameter.name == "prefix":
         return Kind.DEVICE
     if parameter.metavar == "STREAM" or "--stream" in parameter.opts:
         return Kind.STREAM

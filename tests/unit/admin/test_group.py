@@ -19,6 +19,7 @@ from tracker.admin.exitcodes import ExitCode
 from tracker.admin.group import AdminGroup
 from tracker.control.sockets import SocketFolders
 from tracker.errors import RunFailed
+from tracker.vendors.installed import device_id_forms, installed_vendors
 
 
 def admin(*arguments: str) -> Result:
@@ -101,7 +102,8 @@ def test_usage_error_is_one_line_that_refers_to_the_help() -> None:
     assert result.exit_code == ExitCode.BAD_USAGE
     assert result.stdout == ""
     assert result.stderr == (
-        "tracker-admin: Invalid value for 'IMEI': '12' is not an IMEI: an IMEI has 15 digits. "
+        "tracker-admin: Invalid value for 'DEVICE': '12' is not a device ID: it must be "
+        f"{device_id_forms(installed_vendors())}. "
         "See main device --help.\n"
     )
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
+from tests.unit import plainvendor
 from tracker.admin import options as module
 from tracker.admin.control import control_ports
-from tracker.admin.options import Duration, Imei, Options, Origin, read_file
+from tracker.admin.options import DeviceId, Duration, Options, Origin, read_file
+from tracker.admin.send import send
 from tracker.control.sockets import SocketFolders
 
 
@@ -130,12 +133,25 @@ def test_malformed_duration_is_a_usage_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "35630704244101", "3563070424410130", "35630704244101a", "٣" * 15]
+    "text", ["", "3563070424410", "3563070424410130", "35630704244101x", "٣" * 15]
 )
-def test_malformed_imei_is_a_usage_error(text: str) -> None:
+def test_malformed_device_id_is_a_usage_error(text: str) -> None:
     with pytest.raises(click.UsageError):
-        Imei().convert(text, None, None)
+        DeviceId().convert(text, None, None)
 
 
-def test_imei_of_15_digits_is_accepted() -> None:
-    assert Imei().convert("356307042441013", None, None) == "356307042441013"
+def test_device_id_of_any_vendor_is_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
+    plainvendor.install(monkeypatch)
+    assert DeviceId().convert("00af", None, None) == "00AF"
+    assert DeviceId().convert("356307042441013", None, None) == "356307042441013"
+
+
+def test_codecs_of_commands_are_those_of_the_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
+    plainvendor.install(monkeypatch).command_codecs = ("plain",)
+    codec: Any = next(one for one in send.params if one.name == "codec")
+    context = click.Context(send)
+    assert {"12", "14", "plain"} <= set(codec.make_metavar(context).strip("[]").split("|"))
+    assert codec.type.convert("plain", codec, context) == "plain"
+    assert [one.value for one in codec.shell_complete(context, "pl")] == ["plain"]
+    with pytest.raises(click.UsageError):
+        codec.type.convert("none", codec, context)

@@ -95,7 +95,7 @@ async def test_operator_creates_commands_and_cannot_change_their_status(
     [
         {"text": "getinfo"},
         {"imei": None, "text": "getinfo"},
-        {"imei": IMEI[1:], "text": "getinfo"},
+        {"imei": IMEI[2:], "text": "getinfo"},
         {"imei": "not-a-number-00", "text": "getinfo"},
     ],
     ids=str,

@@ -9,6 +9,7 @@ import pytest
 from attrs import evolve
 from twisted.logger import capturedLogs
 
+from tests.unit import plainvendor
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.double import BRIDGE_TOKEN, CannedResponse
 from tests.unit.bridge.items import create
@@ -134,7 +135,21 @@ def test_enabled_devices_are_copied_with_their_models(syncing: Syncing) -> None:
     assert syncing.allowed == {imei(1), imei(2), imei(4)}
     assert syncing.redis.models == {imei(1).encode(): b"FMB120"}
     assert syncing.reports == [None]
-    assert [event["count"] for event in events if "IMEI" in event["log_format"]] == [1]
+    assert [event["count"] for event in events if "ignored" in event["log_format"]] == [1]
+
+
+def test_device_ids_in_directus_are_normalised(
+    syncing: Syncing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plainvendor.install(monkeypatch)
+    syncing.double.rows("devices")["00af"] = {
+        "imei": "00af",
+        "model": None,
+        "vendor": None,
+        "enabled": True,
+    }
+    syncing.sync.startService()
+    assert syncing.allowed == {"00AF"}
 
 
 def test_vendor_that_a_device_is_bound_to_is_copied(syncing: Syncing) -> None:

@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent
 
+from tests.unit import plainvendor
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.dispatching import NOW, STAMP, Bench, device, stamp
 from tests.unit.control.wire import no_traceback
@@ -96,10 +97,23 @@ def test_finished_command_gets_its_final_status(bench: Bench, status: str) -> No
     assert (row["instance"], row["finished_at"]) == ("one", STAMP)
 
 
+def test_commands_of_a_device_are_sent_in_order_whatever_the_case_of_its_id(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plainvendor.install(monkeypatch)
+    keys = [
+        bench.row(imei=imei, date_created=stamp(number))
+        for number, imei in enumerate(("00AF", "00af", "00aF"))
+    ]
+    bench.start()
+    assert [one["command_id"] for one in bench.instances.sent] == keys
+    assert {one["device_id"] for one in bench.instances.sent} == {"00AF"}
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"imei": "35630704244101"}, "imei"),
+        ({"imei": "3563070424410"}, "imei: must be "),
         ({"imei": "35630704244101x"}, "imei"),
         ({"imei": None}, "imei"),
         ({"text": ""}, "text"),

@@ -24,7 +24,7 @@ def one() -> DeliveryBench:
 
 MALFORMED: Final[dict[str, dict[str, Any]]] = {
     "no device": {"device_id": ""},
-    "a bad device": {"device_id": "12345"},
+    "a bad device": {"device_id": "a12345"},
     "no text": {"payload": ""},
     "a long text": {"payload": "x" * 4097},
     "no UTF-8": {"payload": b"\xff"},

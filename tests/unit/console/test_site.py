@@ -7,6 +7,7 @@ from importlib.resources import files
 import pytest
 from twisted.logger import capturedLogs, eventAsText
 
+from tests.unit import plainvendor
 from tests.unit.console.browsing import DEVICE, Browser, Server
 from tracker.console.files import static_files
 from tracker.console.ports import NoInstance
@@ -121,6 +122,14 @@ def test_command_is_sent_through_a_control_port(browser: Browser, server: Server
     assert server.ports.sent == [(DEVICE, "getinfo")]
     (known,) = server.commands.latest(1)
     assert (known["text"], known["by"]) == ("getinfo", "local user")
+
+
+def test_device_id_in_a_request_is_normalised(
+    browser: Browser, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plainvendor.install(monkeypatch)
+    assert browser.post("/api/commands", {"device_id": "00af", "text": "x"}).status == 200
+    assert server.ports.sent == [("00AF", "x")]
 
 
 @pytest.mark.parametrize(

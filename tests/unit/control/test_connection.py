@@ -262,7 +262,7 @@ def test_refused_watch_does_not_prevent_a_reconnect(
     bench: Bench,
 ) -> None:
     for number in range(MAX_WATCHED):
-        bench.ask(bench.client.watch(str(number), lambda event: None))
+        bench.ask(bench.client.watch(f"{number:015}", lambda event: None))
     error = bench.ask(bench.client.watch(DEVICE, lambda event: None))
     assert isinstance(error, BadArgument)
     bench.endpoint.lose()

@@ -267,14 +267,14 @@ def test_client_without_hello_is_disconnected_when_a_new_client_needs_its_slot(
 
 def test_number_of_concurrent_commands_is_limited(port: Port, client: Client) -> None:
     waiting = delay_get_device(port)
-    asked = [client.begin(GetDevice, device_id=str(number)) for number in range(200)]
+    asked = [client.begin(GetDevice, device_id=f"{number:015}") for number in range(200)]
     client.pump()
     peak = 0
     for number in range(200):
         peak = max(peak, len(waiting) - number)
         waiting[number].callback([None])
         client.pump()
-        assert asked[number].result()["device_id"] == str(number)
+        assert asked[number].result()["device_id"] == f"{number:015}"
     assert peak == MAX_PENDING_COMMANDS
     assert client.is_open
     assert port.timers == 0
@@ -283,7 +283,7 @@ def test_number_of_concurrent_commands_is_limited(port: Port, client: Client) ->
 def test_replies_may_arrive_in_any_order(port: Port, client: Client) -> None:
     waiting = delay_get_device(port)
     asked = [
-        client.begin(GetDevice, device_id=str(number)) for number in range(MAX_PENDING_COMMANDS)
+        client.begin(GetDevice, device_id=f"{number:015}") for number in range(MAX_PENDING_COMMANDS)
     ]
     last = client.begin(Info)
     client.pump()

@@ -117,17 +117,17 @@ def test_disconnect_stops_watching(port: Port, client: Client) -> None:
 
 def test_number_of_watched_devices_is_limited(port: Port, client: Client) -> None:
     for number in range(MAX_WATCHED):
-        client.ask(Watch, device_id=str(number))
-    error = client.refusal(Watch, device_id="one more")
+        client.ask(Watch, device_id=f"{number:015}")
+    error = client.refusal(Watch, device_id=DEVICE)
     assert isinstance(error, BadArgument)
     assert str(error) == f"at most {MAX_WATCHED} devices can be watched at a time"
-    assert client.ask(Watch, device_id="0")  # already watched
-    client.ask(Unwatch, device_id="0")
-    assert client.ask(Watch, device_id="one more")
+    assert client.ask(Watch, device_id="0" * 15)  # already watched
+    client.ask(Unwatch, device_id="0" * 15)
+    assert client.ask(Watch, device_id=DEVICE)
     assert len(port.instance.watched) == MAX_WATCHED
 
 
-@pytest.mark.parametrize("device_id", ["", "1" * 65, "1" * 60_000])
+@pytest.mark.parametrize("device_id", ["", "1" * 13, "1" * 60_000])
 def test_watch_refuses_a_malformed_device_id(port: Port, client: Client, device_id: str) -> None:
     assert isinstance(client.refusal(Watch, device_id=device_id), BadArgument)
     assert not port.instance.watched

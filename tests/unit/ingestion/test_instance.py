@@ -51,6 +51,7 @@ class Vendor:
     codecs = frozenset({"8"})
     command_codecs = ("12",)
     transports = frozenset({"tcp"})
+    device_id_pattern = "[0-9]{15}"
     device_id_form = "a device ID"
 
     def device_id(self, text: str) -> str:

@@ -11,7 +11,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from tracker.imei import IMEI_FORM, checked_imei
+from tracker.imei import IMEI_FORM, IMEI_PATTERN, checked_imei
 from tracker.interfaces import IGateway, IVendor, Traffic
 from tracker.limits import Limits
 from tracker.vendors.concox.commands import COMMAND_CODECS, Flags
@@ -32,6 +32,7 @@ class Concox:
     command_codecs = COMMAND_CODECS
     transports = frozenset({"tcp"})
     device_id_form = IMEI_FORM
+    device_id_pattern = IMEI_PATTERN
 
     def device_id(self, text: str) -> str:
         """See :class:`tracker.interfaces.IVendor`."""

@@ -20,7 +20,7 @@ from tracker.vendors.queclink.datagram_dialect import QueclinkDatagramDialect
 from tracker.vendors.queclink.description import describe
 from tracker.vendors.queclink.dialect import QueclinkDialect
 from tracker.vendors.queclink.hexrecords import HEX
-from tracker.vendors.queclink.ids import DEVICE_ID_FORM, checked_device_id
+from tracker.vendors.queclink.ids import DEVICE_ID, DEVICE_ID_FORM, checked_device_id
 from tracker.vendors.queclink.settings import QueclinkSettings
 from tracker.vendors.queclink.text import ASCII
 from tracker.vendors.simulation import Simulation
@@ -37,6 +37,7 @@ class Queclink:
     command_codecs = COMMAND_CODECS
     transports = frozenset({"tcp", "udp"})
     device_id_form = DEVICE_ID_FORM
+    device_id_pattern = DEVICE_ID.pattern
 
     def device_id(self, text: str) -> str:
         """See :class:`tracker.interfaces.IVendor`."""

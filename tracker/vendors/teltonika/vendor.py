@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.plugin import IPlugin
 from zope.interface import classImplements, implementer
 
-from tracker.imei import IMEI_FORM, checked_imei
+from tracker.imei import IMEI_FORM, IMEI_PATTERN, checked_imei
 from tracker.interfaces import IGateway, INaming, IVendor, Traffic, UnknownModel
 from tracker.limits import Limits
 from tracker.vendors.connection import ConnectionFactory
@@ -40,6 +40,7 @@ class Teltonika:
     command_codecs = COMMAND_CODECS
     transports = frozenset({"tcp", "udp"})
     device_id_form = IMEI_FORM
+    device_id_pattern = IMEI_PATTERN
 
     def device_id(self, text: str) -> str:
         """See :class:`tracker.interfaces.IVendor`."""
