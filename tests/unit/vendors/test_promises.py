@@ -212,13 +212,32 @@ def test_device_with_flash_loses_nothing_while_the_log_is_down(outage: Outage) -
             plane.end()
         device.live(second)
         plane.run(1)
+    assert_nothing_lost(plane, device)
+    assert device.logins > 10
+
+
+def test_device_with_flash_loses_nothing_while_the_memory_is_used_up() -> None:
+    plane = Plane()
+    device = FlashDevice(plane)
+    kept = plane.gateway.kept
+    for second in range(600):
+        if second == 65:
+            kept.begin(kept.limit)
+        if second == 65 + 240:
+            assert len(device.flash) > 15
+            kept.end(kept.limit)
+        device.live(second)
+        plane.run(1)
+    assert_nothing_lost(plane, device)
+
+
+def assert_nothing_lost(plane: Plane, device: FlashDevice) -> None:
     assert sorted(set(plane.stored)) == sorted(f"p{number}" for number in range(60))
     assert device.flash == []
     assert plane.gateway.connections == 1
     assert plane.gateway.kept.entries == plane.gateway.kept.unread == 0
     assert plane.gateway.withheld_logins == 0
     assert plane.gateway.figures.lost == 0
-    assert device.logins > 10
 
 
 def test_reconnects_of_devices_whose_login_is_withheld_are_limited() -> None:
