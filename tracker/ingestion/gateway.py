@@ -213,7 +213,7 @@ class Gateway(Service):
             vendor=self.vendor,
             count=count,
             messages=counted(count, "message"),
-            device=peer.device_id,
+            device=peer.device_id or "an unknown device",
         )
 
     def noticed(self, peer: IPeer, notice: str) -> None:

@@ -181,6 +181,8 @@ class Exchange:
                 self.state.devices,
             )
             self._port.leftovers.publish(leftover)
+        elif unread and Hold.MEMORY in self._holds:  # the frames of a device that is not known yet
+            self._port.gateway.lost(self._connection, self._dialect.count_detached(unread))
         self._port.gateway.kept.forget(self._memory_is_free)
         self._throttle.end()
         self._replies.end()

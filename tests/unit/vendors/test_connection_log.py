@@ -213,6 +213,17 @@ def test_device_whose_first_frame_is_a_position_is_not_read_at_all(talk: LineTal
     assert talk.transport.producerState == "producing"
 
 
+def test_held_positions_of_an_unknown_device_are_counted_when_they_are_lost(
+    talk: LineTalk,
+) -> None:
+    used_up(talk).send(b"visit device-1 A\nvisit device-1 B\n")
+    talk.protocol.close()
+    assert talk.events_of("lost") == [("lost", 2)]
+    free(talk)
+    assert published(talk) == []
+    assert talk.timers == 0
+
+
 @pytest.mark.parametrize("end", ["close", "lose"])
 def test_held_positions_outlive_their_connection(online: LineTalk, end: str) -> None:
     online.send(b"place A\n")
