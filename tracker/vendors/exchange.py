@@ -227,7 +227,7 @@ class Exchange:
         now = self._clock.seconds()
         outcome = dialect.next_frame(self._buffer)
         if not isinstance(outcome, Decoded):
-            return not isinstance(outcome, Incomplete) and self._is_skipped(outcome)
+            return not isinstance(outcome, Incomplete) and self._is_skipped(outcome, now)
         frame = outcome.value
         detached = dialect.is_detached(frame)
         messages = dialect.count_messages(frame) if detached else 0
@@ -250,12 +250,18 @@ class Exchange:
             self._note_positions(steps)
         return True
 
-    def _is_skipped(self, outcome: Rejected | Fatal) -> bool:
-        """Return True if only this frame is invalid; else end the connection."""
+    def _is_skipped(self, outcome: Rejected | Fatal, began: float) -> bool:
+        """Return True if only this frame is invalid; else end the connection.
+
+        :param began: time at which its decoding began.
+        """
         kind = rejection(outcome.field)
         if isinstance(outcome, Rejected):
             del self._buffer[: outcome.used]
             self._port.gateway.rejected(self._connection, outcome.reason, kind)
+            # Invalid frames can be shorter than valid ones, and cost as much.
+            now = self._clock.seconds()
+            self._throttle.worked(now - began, now)
             return True
         self._steps.perform((ProtocolError(outcome.reason, kind),))
         return False

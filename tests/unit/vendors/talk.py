@@ -18,6 +18,16 @@ from tracker.vendors.connection import Connection, ConnectionFactory
 BuildFactory = Callable[[FakeGateway, Limits, Clock], ConnectionFactory]
 
 
+class SlowWork(Clock):
+    """A clock that advances at each reading."""
+
+    step = 0.0
+
+    def seconds(self) -> float:
+        self.rightNow += self.step
+        return self.rightNow
+
+
 class Transport(StringTransportWithDisconnection):
     """A transport that disconnects as soon as it is closed, and notes whether it was aborted."""
 

@@ -5,6 +5,8 @@ These tests check each step once for all vendors.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer
@@ -19,6 +21,7 @@ from tests.unit.vendors.lines import (
     published,
     request_slot,
 )
+from tests.unit.vendors.talk import SlowWork
 from tracker.command import Answer
 from tracker.interfaces import (
     Admission,
@@ -28,6 +31,7 @@ from tracker.interfaces import (
     Traffic,
 )
 from tracker.limits import Limits
+from tracker.vendors.budget import OWN_BURST
 from tracker.vendors.dialect import OTHER_DEVICE
 from tracker.vendors.leftovers import MAX_FRAMES_AT_END
 from tracker.vendors.state import TRANSITIONS, Event, Stage
@@ -79,6 +83,21 @@ def test_device_that_is_not_served_is_disconnected(
     assert talk.closed
     assert talk.protocol.device_id is None
     assert not talk.gateway.published
+
+
+def test_work_for_skipped_frames_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.vendors.talk.Clock", SlowWork)
+    talk = LineTalk(Limits(peer_work=0.01, spare_work=0.001))
+    talk.send(LOGIN)
+    clock: Any = talk.clock
+    clock.step = OWN_BURST * 0.4
+    talk.protocol.dataReceived(b"skip\n" * 20)
+    clock.step = 0.0
+    assert talk.gateway.tally.paused_for_work
+    assert talk.unread
+    assert not talk.closed
+    talk.clock.pump([1] * 100)
+    assert not talk.unread
 
 
 def test_repeated_login_is_accepted_in_the_next_reactor_turn(online: LineTalk) -> None:

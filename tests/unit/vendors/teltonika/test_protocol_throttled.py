@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeGateway
-from tests.unit.vendors.talk import Transport
+from tests.unit.vendors.talk import SlowWork, Transport
 from tests.unit.vendors.teltonika.conversation import (
     IMEI,
     LOGIN,
@@ -307,16 +307,6 @@ def test_message_rate_of_a_device_survives_its_connection() -> None:
     assert len(messages(second)) == 2
     port.clock.advance(1.1)
     assert len(messages(second)) == 3
-
-
-class SlowWork(Clock):
-    """A clock that advances at each reading."""
-
-    step = 0.0
-
-    def seconds(self) -> float:
-        self.rightNow += self.step
-        return self.rightNow
 
 
 @pytest.fixture
