@@ -41,6 +41,7 @@ from tracker.vendors.queclink.framing import (
 )
 from tracker.vendors.queclink.reader import EntryReader
 from tracker.vendors.queclink.settings import QueclinkSettings
+from tracker.wording import counted
 
 
 class QueclinkDialect(Dialect[Frame]):
@@ -51,7 +52,7 @@ class QueclinkDialect(Dialect[Frame]):
 
     __slots__ = (
         *("_awaited", "_device_id", "_limit", "_noticed", "_reader", "_searched", "_serials"),
-        "_settings",
+        *("_settings", "_skipped"),
     )
 
     def __init__(
@@ -64,11 +65,18 @@ class QueclinkDialect(Dialect[Frame]):
         self._device_id = ""  # of the last frame that names a device
         self._awaited = ""  # serial number of the last command; empty once it is answered
         self._searched = 0  # bytes at the start of the buffer that hold no answer
+        self._skipped = 0  # bytes since the last valid frame
         self._noticed: set[str] = set()
 
     def next_frame(self, buffer: bytearray) -> Decoded[Frame] | Incomplete | Rejected | Fatal:
         """See :class:`tracker.vendors.dialect.Dialect`."""
-        return decode_frame(buffer, self._limit)
+        outcome = decode_frame(buffer, self._limit)
+        if isinstance(outcome, Rejected):
+            self._skipped += outcome.used
+            if self._skipped > self._limit:
+                reason = f"no valid frame within {counted(self._limit, 'byte')}: {outcome.reason}"
+                return Fatal(outcome.offset, reason, field=outcome.field)
+        return outcome
 
     def is_detached(self, frame: Frame) -> bool:
         """See :class:`tracker.vendors.dialect.Dialect`."""
@@ -108,6 +116,7 @@ class QueclinkDialect(Dialect[Frame]):
         """See :class:`tracker.vendors.dialect.Dialect`."""
         if isinstance(frame, Blank):
             return ()
+        self._skipped = 0
         device_id = frame.device_id or self._device_id
         if not device_id:
             reason = "frame without a device ID on a connection whose device is not known yet"

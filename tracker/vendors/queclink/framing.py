@@ -17,7 +17,12 @@ from tracker.wording import counted
 
 _ALL_STARTS: Final = (*STARTS, *HEX_STARTS)
 _LONGEST_START: Final = max(map(len, _ALL_STARTS))
-_START: Final = re.compile(b"|".join(map(re.escape, _ALL_STARTS)))
+#: All starts have this byte, which is searched for in the fastest way.
+_PLUS: Final = b"+"
+_START: Final = re.compile(
+    re.escape(_PLUS)
+    + b"(?:%s)" % b"|".join(re.escape(start.removeprefix(_PLUS)) for start in _ALL_STARTS)
+)
 
 
 class Blank(NamedTuple):
@@ -57,7 +62,7 @@ def _skip(buffer: bytes | bytearray, limit: int) -> Incomplete | Rejected | Fata
     found = _START.search(buffer, 1, limit + _LONGEST_START)
     if found is not None:
         return Rejected(found.start(), 0, reason, field=kind)
-    end = buffer.find(b"$", 0, limit)
+    end = buffer.rfind(b"$", 0, limit)
     if end >= 0:
         return Rejected(end + 1, 0, reason, field=kind)
     if len(buffer) >= limit:

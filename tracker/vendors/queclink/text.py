@@ -15,6 +15,7 @@ reports of devices without a version field.
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Final, NamedTuple
 
 from tracker.command import Answer
@@ -51,6 +52,8 @@ _TIME: Final = re.compile(r"[0-9]{14}")
 _PLACE: Final = re.compile(
     r"(?<=,)-?[0-9]{1,3}\.[0-9]{4,8},-?[0-9]{1,3}\.[0-9]{4,8},[0-9]{14}(?=,)"
 )
+#: Most positions that are searched for; a report has at most 15.
+MAX_PLACES: Final = 256
 #: Fields before the first one that can be a longitude: header, and version or device ID.
 _HEAD: Final = 2
 _PRINTABLE: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)}
@@ -166,7 +169,12 @@ def parse_text(text: str) -> TextFrame | str:
         if first < end:
             name = fields[first]
             first += 1
-    places = tuple(text.count(",", 0, found.start()) - first for found in _PLACE.finditer(text))
+    places, index, counted_to = [], -first, 0
+    for found in islice(_PLACE.finditer(text), MAX_PLACES):
+        index += text.count(",", counted_to, found.start())
+        counted_to = found.start()
+        if 0 <= index < end - first - 2:
+            places.append(index)
     return TextFrame(
         text,
         header,
@@ -178,7 +186,7 @@ def parse_text(text: str) -> TextFrame | str:
         tuple(fields[first:end]),
         send_time,
         count,
-        tuple(index for index in places if 0 <= index < end - first - 2),
+        tuple(places),
     )
 
 

@@ -186,3 +186,16 @@ def test_long_connection_without_any_frame_is_closed_at_the_limit() -> None:
 
 def test_unread_frames_are_counted_by_their_starts() -> None:
     assert dialect().count_detached(fri() + information(1) + b"+RESP:GTF") == 3
+
+
+def test_connection_that_sends_only_invalid_frames_is_closed_at_the_limit() -> None:
+    for garbage in (b"x$", b"+RESP:GT$", b"+RESP:GTFRI,060100,unknown,,$"):
+        device = talk()
+        device.send(fri())
+        device.send(garbage * (8192 // len(garbage)))
+        assert not device.closed
+        device.send(fri(count=2))  # begins a new count
+        device.send(garbage * (8192 // len(garbage)))
+        assert not device.closed
+        device.send(garbage)
+        assert device.closed
