@@ -60,8 +60,8 @@ class FleetOptions:
             )
         if self.interval < simulation.resolution:
             raise click.UsageError(
-                f"--interval {format_duration(self.interval)}: {vendor} devices record at most "
-                f"once in {format_duration(simulation.resolution)}."
+                f"--interval {format_duration(self.interval)}: the minimum of {vendor} devices is "
+                f"{format_duration(simulation.resolution)}."
             )
         if self.answers is Answers.REFUSE and not simulation.refuses:
             raise click.UsageError(

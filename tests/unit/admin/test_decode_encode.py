@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 
+from tests.unit.vendors.concox.golden import POSITION_22
 from tests.unit.vendors.queclink.golden import FRI_GV300
 from tests.unit.vendors.teltonika import malformed
 from tests.unit.vendors.teltonika.examples import (
@@ -27,6 +28,7 @@ from tracker.vendors.tools import decoder_of
 
 #: Vendor → a frame that the device sends.
 FRAMES = {
+    "concox": POSITION_22.data,
     "queclink": FRI_GV300.data,
     "teltonika": PANIC.frame,
 }

@@ -112,6 +112,20 @@ def test_usage_error_is_one_line_that_refers_to_the_help() -> None:
     ("arguments", "text"),
     [
         (("simulate", "--target", "pigeon"), "must be like localhost:5027"),
+        (("simulate", "--vendor", "acme"), "Unknown vendor 'acme'. Known: "),
+        (
+            ("simulate", "--vendor", "concox", "--interval", "0.5"),
+            "--interval 500ms: the minimum of concox devices is 1s.",
+        ),
+        (
+            ("simulate", "--vendor", "queclink", "--records", "16"),
+            "--records 16: a frame of queclink devices has at most 15 records.",
+        ),
+        (
+            ("simulate", "--vendor", "concox", "--answers", "refuse"),
+            "--answers refuse: concox devices cannot refuse a command. Use --answers mute.",
+        ),
+        (("simulate", "--heartbeat", "1"), "--heartbeat: teltonika devices send no heartbeats."),
         (("simulate", "--codec", "9"), "--codec 9: teltonika devices have 8E, 16, 8."),
         (("simulate", "--devices", "0"), "0 is not in the range"),
         (("simulate", "--journal", "/no/such/folder/j"), "No such file"),

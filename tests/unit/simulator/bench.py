@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.task import Clock
 
 from tests.unit.simulator.fakes import FakeConnection, FakeEndpoint
@@ -19,6 +19,7 @@ from tracker.simulator.device import (
     SimulatedDevice,
 )
 from tracker.simulator.track import Track
+from tracker.vendors.simulation import Simulation
 from tracker.vendors.teltonika.avl import CODEC_8E, Codec
 from tracker.vendors.teltonika.simulation import TeltonikaSimulation
 
@@ -71,10 +72,12 @@ def switch_on(
     response_timeout: float = RESPONSE_TIMEOUT,
     answers: Answers = Answers.PROMPT,
     on_command: OnCommand | None = None,
+    simulation: Simulation | None = None,
 ) -> Bench:
     """Return a device that has just been switched on, at noon.
 
     :param on_command: called for each command; the default appends to ``Bench.commanded``.
+    :param simulation: simulation of another vendor, with its usual codec and timeouts.
     """
     clock = Clock()
     clock.advance(NOON)
@@ -89,6 +92,13 @@ def switch_on(
     behaviour = Behaviour(
         TeltonikaSimulation(), codec.name, interval, records, response_timeout, answers=answers
     )
+    if simulation is not None:
+        behaviour = evolve(
+            behaviour,
+            simulation=simulation,
+            codec=simulation.codecs[0],
+            response_timeout=None,
+        )
     device = SimulatedDevice(
         clock,
         random,

@@ -20,9 +20,12 @@ from tracker.vendors.concox.dialect import ConcoxDialect
 from tracker.vendors.concox.positions import CODEC
 from tracker.vendors.concox.settings import ConcoxSettings
 from tracker.vendors.connection import ConnectionFactory
+from tracker.vendors.inspection import Decoder, Encoder
+from tracker.vendors.simulation import Simulation
+from tracker.vendors.tools import IDecodable, IEncodable, ISimulated
 
 
-@implementer(IPlugin, IVendor)
+@implementer(IPlugin, IVendor, IDecodable, IEncodable, ISimulated)
 class Concox:
     """Devices of Concox and Jimi IoT, and others that speak the GT06 protocol."""
 
@@ -66,3 +69,21 @@ class Concox:
 
     def buildNaming(self, models: Mapping[str, Path], default_model: str | None = None) -> None:
         """See :class:`tracker.interfaces.IVendor`; the attributes have names already."""
+
+    def buildDecoder(self) -> Decoder:
+        """See :class:`tracker.vendors.tools.IDecodable`."""
+        from tracker.vendors.concox.inspection import ConcoxDecoder
+
+        return ConcoxDecoder()
+
+    def buildEncoder(self) -> Encoder:
+        """See :class:`tracker.vendors.tools.IEncodable`."""
+        from tracker.vendors.concox.inspection import ConcoxEncoder
+
+        return ConcoxEncoder()
+
+    def buildSimulation(self) -> Simulation:
+        """See :class:`tracker.vendors.tools.ISimulated`."""
+        from tracker.vendors.concox.simulation import ConcoxSimulation
+
+        return ConcoxSimulation()
