@@ -1,0 +1,1 @@
+"""The contract of vendors: one suite for all that are installed."""
