@@ -122,14 +122,15 @@ def decode_text(
         a frame that another one interrupts; ``Fatal`` without an end within the limit.
     """
     end = _END.search(buffer, start, start + limit)
-    if end is None:
-        if len(buffer) - start < limit:
-            return Incomplete(1)
-        reason = f"no $ within {counted(limit, 'byte')}"
-        return Fatal(0, reason, field=Rejection.LENGTH.value, expected="$", found="")
-    if (cut := _START.search(buffer, start + 1, end.start())) is not None:
+    if end is None and len(buffer) - start < limit:
+        return Incomplete(1)
+    cut = _START.search(buffer, start + 1, start + limit if end is None else end.start())
+    if cut is not None:
         # The rest of a frame was lost together with the end of its connection.
         return Rejected(cut.start() - start, 0, "frame without an end before the next frame")
+    if end is None:
+        reason = f"no $ within {counted(limit, 'byte')}"
+        return Fatal(0, reason, field=Rejection.LENGTH.value, expected="$", found="")
     text = buffer[start : end.start()].decode("utf-8", errors="backslashreplace")
     outcome = parse_text(text if text.isprintable() else text.translate(_PRINTABLE))
     used = end.end() - start
