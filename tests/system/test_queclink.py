@@ -14,10 +14,17 @@ from pathlib import Path
 import pytest
 
 from tests.servers import RedisServer, free_port
+from tests.system import commands
 from tests.system.processes import Daemon
 from tests.system.raw import RawDevice
 from tests.waiting import wait_for
-from tracker.vendors.queclink.encoding import Place, Sender, encode_fri, encode_heartbeat
+from tracker.vendors.queclink.encoding import (
+    Place,
+    Sender,
+    encode_answer,
+    encode_fri,
+    encode_heartbeat,
+)
 
 STREAM = "telemetry:queclink"
 DEVICE = "135790246811220"
@@ -114,6 +121,40 @@ def test_report_is_not_acknowledged_before_redis_has_it(start: Callable[..., Pla
         assert device.is_silent()
         plane.redis.resume()
         assert device.read(11) == b"+SACK:0002$"
+
+
+def texts_in(redis: RedisServer) -> str:
+    """Return all streams, hashes and strings in Redis as text."""
+    readers = {b"stream": redis.client.xrange, b"hash": redis.client.hgetall}
+    found = []
+    for key in redis.client.scan_iter():
+        kind = redis.client.type(key)
+        found.append(repr(readers[kind](key)) if kind in readers else "")
+    return "".join(found)
+
+
+def test_command_gets_its_password_only_on_the_way_to_the_device(
+    start: Callable[..., Plane], tmp_path: Path
+) -> None:
+    passwords = tmp_path / "passwords"
+    passwords.write_text("* s3cret\n")
+    plane = start("--queclink-password-file", str(passwords), "--instance-id", "one")
+    with RawDevice(plane.tcp) as device:
+        device.send(fri(1))
+        assert device.read(11) == b"+SACK:0001$"
+        commands.send(plane.redis, "one", "c-1", DEVICE, "GTRTO=,3,,,,,,", codec="")
+        heard = device.read(len(b"AT+GTRTO=s3cret,3,,,,,,0000$"))
+        assert heard.startswith(b"AT+GTRTO=s3cret,3,,,,,,")
+        sender = Sender(DEVICE, 2, START)
+        answer = encode_answer(heard, sender)
+        assert answer is not None
+        device.send(answer)
+        responses = commands.Responses(plane.redis)
+        wait_for(lambda: responses.ended() == 1, "the command has ended")
+    last = responses.read()["c-1"][-1]
+    assert (last["status"], last["response"]) == ("responded", answer.decode())
+    assert "GTRTO" in texts_in(plane.redis)
+    assert "s3cret" not in texts_in(plane.redis) + plane.ingest.text
 
 
 class Fleet:
