@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogEvent, LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
 
 from tests.unit.fakes import FakeRedis
@@ -51,15 +51,16 @@ class Listed:
 
     def reply(self, *members: str | bytes, bound: Mapping[str, str | bytes] = NONE_BOUND) -> None:
         """Reply with the members of the set, and with device → vendor."""
-        self._asked("SMEMBERS", "devices:allowed").callback([as_bytes(one) for one in members])
+        self.answer("SMEMBERS", "devices:allowed").callback([as_bytes(one) for one in members])
         fields = [as_bytes(text) for pair in bound.items() for text in pair]
-        self._asked("HGETALL", "devices:vendors").callback(fields)
+        self.answer("HGETALL", "devices:vendors").callback(fields)
 
     def fail(self, error: Exception) -> None:
         """Fail the read of the set."""
-        self._asked("SMEMBERS", "devices:allowed").errback(error)
+        self.answer("SMEMBERS", "devices:allowed").errback(error)
 
-    def _asked(self, *expected: str) -> Deferred[Any]:
+    def answer(self, *expected: str) -> Deferred[Any]:
+        """Return the Deferred of the only command that waits for a reply."""
         ((arguments, answer),) = self.redis.commands
         assert arguments == expected
         self.redis.commands.clear()
@@ -284,3 +285,75 @@ def test_next_authority_decides_about_a_right_check_digit(listed: Listed) -> Non
 )
 def test_check_digit_is_expected_of_imeis_only(device_id: str) -> None:
     assert CheckedImei(EveryDevice()).admission(device_id, VENDOR) is SERVED
+
+
+# Devices that are bound to a vendor.
+
+OTHER_VENDOR = Admission.OTHER_VENDOR
+
+
+def warnings(events: Sequence[LogEvent]) -> list[LogEvent]:
+    return [event for event in events if event["log_level"] is LogLevel.warn]
+
+
+@pytest.mark.parametrize("unknown", [REFUSED, SERVED])
+def test_device_is_served_only_under_the_vendor_to_which_it_is_bound(unknown: Admission) -> None:
+    listed = Listed(unknown)
+    listed.reply(ALLOWED, ALSO_ALLOWED, bound={ALLOWED: "other", UNKNOWN: "other"})
+    assert listed.admissions() == [OTHER_VENDOR, SERVED, OTHER_VENDOR]
+    assert listed.list.review(ALLOWED, "other") is SERVED
+    assert listed.list.admission(UNKNOWN, "other") is unknown
+    assert listed.list.unknown_devices == 1
+
+
+def test_change_of_a_binding_is_reported(listed: Listed) -> None:
+    for bound, changes in (({}, 1), ({ALLOWED: "other"}, 2), ({ALLOWED: "other"}, 2), ({}, 3)):
+        listed.reply(ALLOWED, bound=bound)
+        assert listed.changes == changes
+        listed.clock.advance(INTERVAL)
+
+
+def test_binding_is_used_while_the_set_is_empty(listed: Listed) -> None:
+    listed.reply(ALLOWED)
+    listed.clock.advance(INTERVAL)
+    listed.reply(bound={ALLOWED: "other"})
+    assert listed.list.admission(ALLOWED, VENDOR) is OTHER_VENDOR
+    assert listed.changes == 2
+
+
+@pytest.mark.parametrize("error", ["WRONGTYPE not a hash", "NOPERM no permissions"])
+def test_allow_list_is_used_although_the_bindings_cannot_be_read(
+    listed: Listed, error: str
+) -> None:
+    listed.reply(ALLOWED, ALSO_ALLOWED, bound={ALSO_ALLOWED: "other"})
+    with capturedLogs() as events:
+        for _ in range(3):
+            listed.clock.advance(INTERVAL)
+            listed.answer("SMEMBERS", "devices:allowed").callback([ALSO_ALLOWED.encode()])
+            listed.answer("HGETALL", "devices:vendors").errback(Refused(error))
+    assert listed.admissions() == [REFUSED, OTHER_VENDOR, REFUSED]
+    assert [event["key"] for event in warnings(events)] == ["devices:vendors"]
+    assert set(listed.reports) == {None}
+
+
+def test_bindings_that_are_not_text_are_tolerated(listed: Listed) -> None:
+    long = "x" * 10_000
+    listed.reply(
+        ALLOWED,
+        ALSO_ALLOWED,
+        bound={"\x00": b"\xff\xfe", long: VENDOR, "": long, ALLOWED: "", ALSO_ALLOWED: long},
+    )
+    # An empty name binds nothing; any other name that is not a vendor's refuses the device.
+    assert listed.admissions() == [SERVED, OTHER_VENDOR, REFUSED]
+
+
+def test_vendors_that_are_not_installed_are_logged_once(listed: Listed) -> None:
+    with capturedLogs() as events:
+        for _ in range(2):
+            listed.reply(ALLOWED, bound={ALLOWED: "teltonica", ALSO_ALLOWED: "other"})
+            listed.clock.advance(INTERVAL)
+        listed.reply(ALLOWED, bound={f"{n}": f"v{n}" for n in range(1000)})
+    first, second = warnings(events)
+    assert (first["devices"], "teltonica" in first["vendors"]) == ("1 device", True)
+    assert (second["devices"], len(second["vendors"]) < 100) == ("1,000 devices", True)
+    assert listed.list.admission(ALLOWED, VENDOR) is SERVED

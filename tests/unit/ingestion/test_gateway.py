@@ -63,7 +63,7 @@ def connected_devices(clock: Clock, redis: Any) -> ConnectedDevices:
 
 def connect(gateway: Gateway, connection: FakeConnection) -> None:
     """Admit and open a connection, as a factory and its protocol do."""
-    assert gateway.admits(ADDRESS)
+    assert gateway.admits(IPv4Address("TCP", connection.host, 40_000))
     gateway.opened(connection)
 
 

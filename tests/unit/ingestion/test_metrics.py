@@ -106,8 +106,8 @@ class Ingest:
     def records(self, result: str, codec: str = "8E") -> float | None:
         return self.of_vendor("records_total", codec=codec, result=result)
 
-    def connect(self, device_id: str | None = None) -> FakeConnection:
-        connection = FakeConnection(self.gateway)
+    def connect(self, device_id: str | None = None, may_stay: bool = False) -> FakeConnection:
+        connection = FakeConnection(self.gateway, may_stay=may_stay)
         assert self.gateway.admits(ADDRESS)
         self.gateway.opened(connection)
         if device_id is not None:
@@ -131,11 +131,25 @@ def test_connections_are_counted_by_state(ingest: Ingest) -> None:
     ingest.connect()
     connection = ingest.connect(IMEI)
     assert ingest.of_vendor("connections", state="logged_in") == 1
+    assert ingest.of_vendor("connections", state="waiting") == 0
     assert ingest.of_vendor("connections", state="not_logged_in") == 1
     assert ingest.of_vendor("connections_opened_total") == 2
     connection.close()
     assert ingest.of_vendor("connections", state="logged_in") == 0
     assert ingest.of_vendor("connections_opened_total") == 2
+
+
+def test_waiting_connection_is_counted() -> None:
+    class Refusing(EveryDevice):
+        def admission(self, device_id: str, vendor: str) -> Admission:
+            return Admission.REFUSED
+
+    ingest = Ingest(Refusing())
+    ingest.connect(IMEI, may_stay=True)
+    assert ingest.of_vendor("connections", state="waiting") == 1
+    assert ingest.of_vendor("connections", state="logged_in") == 0
+    assert ingest.of_vendor("connections", state="not_logged_in") == 0
+    assert ingest.of_vendor("logins_total", result="waiting") == 1
 
 
 def test_reconnected_device_counts_as_a_replaced_connection(ingest: Ingest) -> None:

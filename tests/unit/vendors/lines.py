@@ -5,6 +5,8 @@ line                meaning                                       reply
 ==================  ============================================  ==============================
 ``login ID``        login                                         ``welcome`` or ``no``
 ``greet ID``        login without a reply                         none
+``stay ID``         login of a device that may wait               ``welcome``
+``share ID``        login on a connection that others share       ``welcome``
 ``enter ID``        login of a device that records until then     ``welcome``, once the log confirms
 ``records A B``     records, repeated until they are acknowledged ``2``, once they are appended
 ``note A``          detached message                              none
@@ -58,7 +60,7 @@ LOGIN: Final = f"login {DEVICE}\n".encode()
 SETTLE_TIME: Final = 1.0
 _DETACHED: Final = ("note", "alarm", "answer", "odd", "status")
 _POSITIONS: Final = ("place", "visit")
-_LOGINS: Final = ("login", "greet", "enter", "visit")
+_LOGINS: Final = ("login", "greet", "enter", "visit", "stay", "share")
 _WORDS: Final = (*_DETACHED, *_LOGINS, "place", "records", "beat", "time", ".", "pardon", "wrong")
 
 
@@ -102,6 +104,8 @@ class LineDialect(Dialect[str]):
         made: dict[str, Callable[[], Sequence[Step]]] = {
             "login": lambda: self._log_in(text, b"welcome\n", b"no\n"),
             "greet": lambda: self._log_in(text, b"", b""),
+            "stay": lambda: self._log_in(text, b"welcome\n", b"no\n", may_stay=True),
+            "share": lambda: self._log_in(text, b"welcome\n", b"no\n", shared=True),
             "enter": lambda: self._log_in(text, b"welcome\n", b"no\n", needs_log=True),
             "records": lambda: [Append(self._entries(text), b"%d\n" % len(text.split()))],
             "note": lambda: [AppendDetached(self._entries(text))],
@@ -133,10 +137,10 @@ class LineDialect(Dialect[str]):
         self.awaits = True
 
     def _log_in(
-        self, device_id: str, accept: bytes, refuse: bytes, needs_log: bool = False
+        self, device_id: str, accept: bytes, refuse: bytes, **facts: bool
     ) -> Sequence[Step]:
         self.device_id = device_id
-        return [LogIn(device_id, accept, refuse, SETTLE_TIME, needs_log=needs_log)]
+        return [LogIn(device_id, accept, refuse, SETTLE_TIME, **facts)]
 
     def _visit(self, device_id: str, *texts: str) -> Sequence[Step]:
         login = self._log_in(device_id, b"", b"")
