@@ -1,7 +1,8 @@
-"""Devices that send lines of text to a real gateway and publisher; the test controls the log."""
+"""Devices of any vendor at a real gateway and publisher; the test controls the log."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -24,6 +25,7 @@ from tracker.limits import Limits
 from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
 from tracker.vendors.connection import Connection, ConnectionFactory
+from tracker.vendors.dialect import Dialect
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 40_000)
 
@@ -67,9 +69,11 @@ class Socket:
 
 @define(eq=False)
 class Plane:
-    """An instance for such devices, and its log."""
+    """An instance for devices, and its log."""
 
     limits: Limits = field(factory=Limits)
+    build_dialect: Callable[[], Dialect[Any]] = LineDialect
+    """Builds the dialect of the devices; by default, they send lines of text."""
     clock: Clock = field(factory=Clock)
     log: FakeRedis = field(factory=FakeRedis)
     outage: Outage | None = None
@@ -93,7 +97,7 @@ class Plane:
         )
         self.publisher.startService()
         self.gateway.startService()
-        self._factory = ConnectionFactory(self.gateway, self.limits, self.clock, LineDialect)
+        self._factory = ConnectionFactory(self.gateway, self.limits, self.clock, self.build_dialect)
 
     _factory: ConnectionFactory = field(init=False)
 

@@ -30,9 +30,11 @@ def describe(data: bytes, sent: bool) -> dict[str, Any]:
 
 def _sent(frame: Frame) -> dict[str, Any]:
     if frame.number == COMMAND:
+        content = frame.content
+        text = content[5 : 1 + content[0]] if content else b""  # a language may follow
         return {
-            "server_flag": int.from_bytes(frame.content[1:5], "big"),
-            "command": frame.content[5:].decode(errors="backslashreplace"),
+            "server_flag": int.from_bytes(content[1:5], "big"),
+            "command": text.decode(errors="backslashreplace"),
         }
     if frame.number == TIME:
         return _date(frame.content)

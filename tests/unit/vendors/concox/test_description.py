@@ -57,6 +57,11 @@ def test_what_the_server_sends_is_described() -> None:
     }
 
 
+def test_language_after_a_command_is_not_its_text() -> None:
+    golden = bytes.fromhex("787810800800000000736F7323000200019A170D0A")
+    assert describe(golden, sent=True)["command"] == "sos#"
+
+
 def test_content_without_a_layout_is_described_by_its_bytes() -> None:
     data = encode_frame(Frame(0x5E, b"\x01\x02", 1))
     assert describe(data, sent=False)["content"] == "0102"
