@@ -21,7 +21,7 @@ from tests.unit.vendors.concox.golden import (
     Golden,
 )
 from tests.unit.vendors.talk import Talk
-from tracker.interfaces import Rejection
+from tracker.interfaces import Admission, Rejection
 from tracker.limits import Limits
 from tracker.outcomes import Decoded
 from tracker.position import Entry
@@ -273,3 +273,13 @@ def test_answer_of_an_alarm_is_not_written_after_the_end(online: Talk) -> None:
     online.lose()
     online.confirm()
     assert online.received() == b""
+
+
+def test_device_that_is_not_served_hears_only_that_its_connection_lives(talk: Talk) -> None:
+    talk.gateway.admissions[IMEI] = Admission.REFUSED
+    talk.send(LOGIN.data)
+    assert talk.received() == bytes.fromhex(LOGIN.answer)
+    talk.send(POSITION_12.data + ALARM_16.data + HEARTBEAT.data)
+    assert talk.received() == bytes.fromhex(HEARTBEAT.answer)
+    assert talk.gateway.published == []
+    assert not talk.closed
