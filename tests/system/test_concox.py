@@ -1,7 +1,7 @@
 """Concox devices on the whole path, while processes are killed.
 
-A device of this protocol learns only from the answers to its heartbeats and logins. What it was
-told is compared with what is stored.
+A device of this protocol learns only from the answers to its heartbeats and logins. What they
+cover is compared with what is stored.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Tracker:
         return number
 
     def close(self) -> None:
-        """Close the connection; what it has not been told of is not promised."""
+        """Close the connection; nothing more on it is promised."""
         self._unanswered.clear()
         self._received = b""
         if self._socket is not None:

@@ -94,7 +94,7 @@ class ConcoxDialect(Dialect[Received]):
 
     __slots__ = (
         *("_awaited", "_flags", "_garbage", "_imei", "_invalid", "_limits", "_on_truncated"),
-        *("_packed_imei", "_serial", "_settings", "_zone"),
+        *("_arrival", "_packed_imei", "_serial", "_settings", "_zone"),
     )
 
     def __init__(
@@ -113,6 +113,7 @@ class ConcoxDialect(Dialect[Received]):
         self._packed_imei = b""
         self._zone = settings.zone or 0
         self._serial = 0  # of the last command
+        self._arrival = -1  # of the last message, in milliseconds since 1970 (UTC)
         self._garbage = 0  # bytes since the last valid frame
         self._invalid = 0  # frames since the last valid one
 
@@ -184,11 +185,15 @@ class ConcoxDialect(Dialect[Received]):
             if now < FIRST_DATE:
                 return ()  # the clock of this machine is not set, so that the device keeps its own
             return (Reply(encode_frame(Frame(TIME, date_bytes(now), received.serial))),)
+        arrival = int(now * 1000)
+        if reading is None or reading.gps is None:
+            # Equal messages of one millisecond, as after a delay of the network, are kept apart.
+            arrival = self._arrival = max(arrival, self._arrival + 1)
         made = entry(
             self._imei,
             received,
             reading,
-            now,
+            arrival / 1000,
             zone=self._zone,
             message_bytes=self._limits.message_bytes,
             on_truncated=self._on_truncated,

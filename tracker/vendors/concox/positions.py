@@ -194,4 +194,4 @@ def _message(
 
 
 def _arrival(now: float) -> int:
-    return int(now * 1000)
+    return round(now * 1000)

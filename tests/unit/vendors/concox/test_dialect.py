@@ -35,10 +35,10 @@ from tracker.vendors.concox.settings import ConcoxSettings
 from tracker.vendors.concox.vendor import Concox
 
 
-def entry_of(golden: Golden) -> Entry:
-    """Return the entry of a frame that arrives at the start of the clock."""
+def entry_of(golden: Golden, arrival: int = 0) -> Entry:
+    """Return the entry of a frame that arrives these milliseconds after the start of the clock."""
     frame = frame_of(golden)
-    return entry(IMEI, frame, read_content(frame), 0.0)
+    return entry(IMEI, frame, read_content(frame), arrival / 1000)
 
 
 @pytest.fixture
@@ -201,11 +201,22 @@ def test_segments_do_not_change_the_entries(online: Talk, size: int) -> None:
         online.send(data[start : start + size])
     for _ in range(len(frames)):
         online.clock.advance(0)
-    assert [entries[0] for entries, _ in online.gateway.published] == [
-        entry_of(golden) for golden in frames
-    ]
+    published = [entries[0] for entries, _ in online.gateway.published]
+    arrivals = iter(range(len(frames)))
+    for one, golden in zip(published, frames, strict=True):
+        is_message = '"message":' in one.payload
+        assert one == entry_of(golden, next(arrivals) if is_message else 0)
     answers = b"".join(bytes.fromhex(golden.answer) for golden in frames)
     assert online.received() == answers
+
+
+def test_equal_messages_of_one_millisecond_are_kept_apart(online: Talk) -> None:
+    message = encode_frame(Frame(0x9B, b"\x03OK\r\n", 1, extended=True))
+    online.send(3 * message)
+    assert len({entries[0].payload for entries, _ in online.gateway.published}) == 3
+    online.clock.advance(1)
+    online.send(message)
+    assert online.gateway.published[-1][0][0].ts == "1970-01-01T00:00:01.000Z"
 
 
 def test_positions_are_not_counted_as_messages() -> None:
