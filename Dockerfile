@@ -38,7 +38,8 @@ ENV PATH=/opt/tracker/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 WORKDIR /var/lib/tracker
-EXPOSE 5027
+# The usual ports of Queclink, Concox and Teltonika devices.
+EXPOSE 5004 5023 5027
 
 # For a role with --http tcp:9127: healthy if it is ready, else with the reasons.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \

@@ -96,9 +96,20 @@ class Devices:
         where, error = await self._instances([row["device_id"] for row in rows])
         for row, instance_id in zip(rows, where, strict=True):
             row["instance_id"] = instance_id
+        await self._add_vendors(rows)
         more = len(rows) == limit
         last = json.dumps([rows[-1]["last_contact"], rows[-1]["device_id"]]) if more else None
         return {"devices": rows, "after": last, "stored": True, "instances_error": error}
+
+    async def _add_vendors(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Add the vendors of connected devices that have no position."""
+        unknown = [row for row in rows if not row.get("vendor")]
+        try:
+            found = await vendors(self._redis, [row["device_id"] for row in unknown])
+        except (Refused, Unavailable):
+            return  # the devices are shown without their vendors
+        for row, vendor in zip(unknown, found, strict=True):
+            row["vendor"] = vendor and shown(vendor)
 
     async def _instances(
         self, device_ids: Sequence[str]
@@ -213,6 +224,7 @@ class Devices:
             ]
             if cursor == "0" or len(found) >= limit:
                 break
+        await self._add_vendors(found)
         return {
             "devices": found,
             "after": None if cursor == "0" else cursor,

@@ -329,6 +329,7 @@ async def test_connected_devices_are_listed_without_a_database(
 
     fleet = {f"35630704{number:07}": "one" for number in range(3000)}
     redis.client.hset("connections:registry", mapping=fleet)
+    redis.client.hset("connections:vendors", "356307040002999", "concox")
     ports = ControlPorts(reactor, Credentials())
     devices = Devices(reactor, connected.connection, positions=None, ports=ports, namings={})
     found: list[str] = []
@@ -345,7 +346,9 @@ async def test_connected_devices_are_listed_without_a_database(
     page = await devices.page("0002999", "id", "", 100)
     while page["after"] is not None and not page["devices"]:
         page = await devices.page("0002999", "id", page["after"], 100)
-    assert [row["device_id"] for row in page["devices"]] == ["356307040002999"]
+    assert [(row["device_id"], row["vendor"]) for row in page["devices"]] == [
+        ("356307040002999", "concox")
+    ]
     one = await devices.one("356307040002999")
     assert (one["instance_id"], one["position"], one["connection"]) == ("one", None, None)
 

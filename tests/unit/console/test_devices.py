@@ -130,6 +130,16 @@ def test_devices_are_shown_while_their_connections_are_unknown(
     assert one["instance_error"] == page["instances_error"]
 
 
+def test_list_shows_the_vendor_of_a_connected_device_without_a_position(
+    devices: Devices, positions: FakePositions
+) -> None:
+    redis: Any = devices._redis
+    positions.rows = [row({}), EMPTY | {"device_id": DEVICE}]
+    redis.replies["HMGET"] = lambda key, *ids: [b"concox" for _ in ids]
+    page = result(devices.page("", "id", "", 50))
+    assert [one["vendor"] for one in page["devices"]] == ["teltonika", "concox"]
+
+
 def test_stored_names_have_precedence_over_built_in_ones(
     devices: Devices, positions: FakePositions
 ) -> None:

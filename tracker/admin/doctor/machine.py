@@ -11,9 +11,11 @@ from typing import Any, Final
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.protocol import Factory, Protocol
 
+from tracker.admin.vendors import vendor_names
 from tracker.net.reasons import connect_error
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.reactor import Reactor
+from tracker.untrusted import listed
 
 #: Number of files that an ingest process must be able to open.
 MIN_FILES: Final = 65_536
@@ -122,8 +124,8 @@ async def port(reactor: Reactor, host: str, number: int) -> Finding:
     except Exception as error:  # noqa: BLE001 - each kind of endpoint fails in its own way
         return failure(
             f"{address} does not accept connections: {connect_error(error)}",
-            f"systemctl start tracker-ingest@1  # it listens by --listen teltonika=tcp:{number}; "
-            "or check the firewall",
+            f"systemctl start tracker-ingest@1  # it listens by --listen VENDOR=tcp:{number}, "
+            f"VENDOR: {listed(vendor_names())}; or check the firewall",
         )
     protocol.transport.abortConnection()
     return ok(f"{address} accepts connections")

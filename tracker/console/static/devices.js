@@ -16,9 +16,9 @@ export class Devices {
     this.instancesError = null; // the reason why it is unknown which devices are connected
     this.after = null;
     this.request = null;
-    this.search = h("input", { type: "search", id: "search", inputmode: "numeric", autocomplete: "off", spellcheck: "false", placeholder: "Part of an IMEI", maxlength: "32", oninput: () => this.loadSoon() });
+    this.search = h("input", { type: "search", id: "search", autocomplete: "off", spellcheck: "false", placeholder: "Part of a device ID", maxlength: "32", oninput: () => this.loadSoon() });
     this.order = h("select", { id: "order", onchange: () => this.load() },
-      h("option", { value: "contact" }, "Last contact"), h("option", { value: "id" }, "IMEI"));
+      h("option", { value: "contact" }, "Last contact"), h("option", { value: "id" }, "Device ID"));
     this.note = h("p", { class: "note", role: "status" });
     this.more = h("button", { type: "button", hidden: true, onclick: () => this.load(true) }, "Show more");
     this.table = new Table({
@@ -27,6 +27,7 @@ export class Devices {
       key: (row) => row.device_id,
       columns: [
         { title: "Device", class: "id", cell: (row) => ({ text: row.device_id, href: `#/devices/${row.device_id}` }) },
+        { title: "Vendor", cell: (row) => row.vendor ?? NOTHING },
         { title: "Last contact", class: "n", cell: (row) => ago(row.last_contact) },
         { title: "Position", class: "position", cell: coordinates },
         { title: "Speed", class: "n", cell: (row) => (row.speed === null || row.speed === undefined ? NOTHING : `${number(row.speed)} km/h`) },
