@@ -221,13 +221,18 @@ def ingest_streams(environ: Environment, vendors: Iterable[str]) -> dict[str, st
     return {vendor: _stream(pinned, vendor) for vendor in vendors}
 
 
+def telemetry_setting(environ: Environment) -> str:
+    """Return the value of ``REDIS_TELEMETRY_STREAM`` for the role process, or its default."""
+    return environ.get("REDIS_TELEMETRY_STREAM", "").strip() or TELEMETRY_TEMPLATE
+
+
 def process_streams(environ: Environment, vendors: Iterable[str]) -> dict[str, str]:
     """Return stream → vendor, for all streams that the role process reads.
 
     :raises ConfigError: if ``REDIS_TELEMETRY_STREAM`` is invalid.
     """
     vendors = list(vendors)
-    names = environ.get("REDIS_TELEMETRY_STREAM", "").split(",")
+    names = telemetry_setting(environ).split(",")
     pinned = [name.strip() for name in names if name.strip()]
     canonical = {telemetry_stream(vendor): vendor for vendor in vendors}
     result: dict[str, str] = {}

@@ -61,7 +61,9 @@ def list_(*, url: str | None, streams: tuple[str, ...], output: str) -> None:
             if not found.complete:
                 click.echo(f"{shown(stream)}: more entries not examined", err=True)
             if found.committed is None:
-                unknown.append(stream)
+                # The stream of a vendor without devices is empty, and has no checkpoint.
+                if streams or await redis.execute("XLEN", stream):
+                    unknown.append(stream)
             elif not found.ranges:
                 without.append(stream)
         for stream in unknown:

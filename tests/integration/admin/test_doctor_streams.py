@@ -85,9 +85,23 @@ async def test_streams_and_groups_are_not_checked_without_instances(redis: Redis
     finding = report.one("instances")
     assert (finding.status, finding.fix) == (WARNING, "systemctl start tracker-ingest@1")
     assert report.one("stream-names").status is SKIPPED
-    assert STREAM in words(report.one("streams"))
-    assert report.one("groups").status is SKIPPED
+    assert any(STREAM in words(one) for one in report.all("streams"))
+    assert {one.status for one in report.all("groups")} == {SKIPPED}
     assert report.one("lag").status is SKIPPED
+
+
+@ensureDeferred
+async def test_streams_of_vendors_without_devices_are_not_reported(redis: RedisServer) -> None:
+    make_healthy(redis)
+    redis.client.xgroup_create("telemetry:queclink", "processor", "0", mkstream=True)
+    assert len((await examined(redis.url)).all("groups")) == 1
+    redis.client.xadd("telemetry:queclink:dead", {"_reason": "x"})
+    report = await examined(redis.url)
+    assert "telemetry:queclink" in " ".join(one.seen for one in report.all("dead-letters"))
+    set_heartbeat(redis, "eu-2", "telemetry:concox")
+    report = await examined(redis.url)
+    bad = [one.seen for one in report.all("groups") if one.status is not OK]
+    assert "telemetry:concox: " in " ".join(bad)
 
 
 @ensureDeferred
@@ -100,8 +114,8 @@ async def test_stream_that_no_configured_processor_reads_is_a_failure(
     finding = report.worst("stream-names")
     assert finding.status is FAILURE
     assert {"eu-2", "telemetry:fleet", STREAM} <= words(finding)
-    value = f"{STREAM},telemetry:fleet"
-    assert finding.fix.startswith(f"REDIS_TELEMETRY_STREAM={value}  # ")
+    value = "telemetry:{vendor},telemetry:fleet"
+    assert finding.fix.startswith(f"REDIS_TELEMETRY_STREAM='{value}'  # ")
     assert {"telemetry:fleet", "processor"} <= words(report.worst("groups"))
     monkeypatch.setenv("REDIS_TELEMETRY_STREAM", value)
     assert {one.status for one in (await examined(redis.url)).all("stream-names")} == {OK}
@@ -126,7 +140,7 @@ async def test_stream_name_in_a_fix_is_quoted_for_a_shell(redis: RedisServer) ->
     set_heartbeat(redis, "eu-1", name)
     report = await examined(redis.url)
     (word, *_) = shlex.split(report.worst("stream-names").fix, comments=True)
-    assert word == f"REDIS_TELEMETRY_STREAM={STREAM},{name}"
+    assert word == f"REDIS_TELEMETRY_STREAM=telemetry:{{vendor}},{name}"
 
 
 @ensureDeferred
@@ -151,7 +165,7 @@ async def test_key_of_another_type_is_found_and_renamed(redis: RedisServer) -> N
     assert finding.status is FAILURE
     assert "hash" in words(finding)
     apply_fix(redis, finding.fix)
-    assert (await examined(redis.url)).one("streams").status is OK
+    assert {one.status for one in (await examined(redis.url)).all("streams")} == {OK}
     assert redis.client.hgetall(f"{STREAM}:hash") == {b"a": b"b"}
 
 

@@ -18,11 +18,14 @@ from tests.servers import RedisServer, free_port
 from tests.system.processes import BIN, environment, stored
 from tests.system.terminal import Terminal, on_terminal
 from tracker.admin.output import table
+from tracker.keys import telemetry_stream
 from tracker.position import Position, iso_milliseconds
+from tracker.vendors.installed import installed_vendors
 
 STREAM = "telemetry:teltonika"
 DEAD = "telemetry:teltonika:dead"
 WRONG = "telemtry:teltonika"
+KNOWN = ", ".join(telemetry_stream(vendor) for vendor in installed_vendors())
 
 
 def admin(redis: RedisServer, *arguments: str, code: int = 0) -> str:
@@ -117,9 +120,9 @@ def test_mistake_in_the_name_of_a_stream_or_vendor_of_dead_letters_is_an_error(
     redis: RedisServer, command: tuple[str, ...]
 ) -> None:
     output = admin(redis, "dead", *command, "--stream", "other", code=1)
-    assert f"Stream other not found. Known: {STREAM}." in output
+    assert f"Stream other not found. Known: {KNOWN}." in output
     output = admin(redis, "dead", *command, "--vendor", "other", code=2)
-    assert "Unknown vendor 'other'. Known: teltonika." in output
+    assert f"Unknown vendor 'other'. Known: {', '.join(installed_vendors())}." in output
 
 
 def test_dead_letters_are_those_of_the_stream_that_processors_read(redis: RedisServer) -> None:

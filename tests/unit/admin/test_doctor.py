@@ -161,7 +161,7 @@ def test_stream_that_no_processor_reads_is_a_failure() -> None:
     living = {"eu-1": ["a"], "eu-2": ["a", "b"]}
     found = list(streams.judge_names(living, ["a", "c"], {"b"}))
     assert [one.status for one in found] == [OK, OK, FAILURE]
-    assert found[2].fix.startswith("REDIS_TELEMETRY_STREAM=a,c,b  #")
+    assert found[2].fix.startswith("REDIS_TELEMETRY_STREAM='telemetry:{vendor},b'  #")
 
 
 def test_leftovers_of_ended_instances_are_warnings() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import click
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
+from tracker import config
 from tracker.admin.doctor import control, leftovers, machine, redis, streams
 from tracker.admin.doctor.rights import rights
 from tracker.admin.doctor.server import Server, is_here
@@ -91,7 +93,7 @@ def _checks(server: Server, clock: IReactorTime) -> list[Check]:
         configured = sorted(configured_streams())
     except click.UsageError as raised:
         configured, error = [], raised.message
-    traffic = streams.Traffic(server, configured)
+    traffic = streams.Traffic(server, configured, config.telemetry_setting(os.environ))
 
     async def by_info(judge: redis.Rule) -> Any:
         return judge(await server.info(), server.cli)

@@ -22,6 +22,7 @@ from tracker.keys import (
     DEVICE_VENDORS,
     PROCESSOR_GROUP,
     RESPONSES,
+    TELEMETRY_TEMPLATE,
     WAITING,
     checkpoint,
     dead_letters,
@@ -62,6 +63,8 @@ class Traffic:
     server: Server
     configured: Sequence[str]
     """The streams that a processor with this environment reads."""
+    setting: str = TELEMETRY_TEMPLATE
+    """The value of ``REDIS_TELEMETRY_STREAM``, or its default."""
     _living: Living | None = field(default=None, init=False)
     _lags: dict[str, StreamLag | None] = field(factory=dict, init=False)
 
@@ -72,12 +75,22 @@ class Traffic:
         return self._living
 
     async def streams(self) -> list[str]:
-        """Return at most :data:`MAX_STREAMS` streams that are read or written."""
+        """Return at most :data:`MAX_STREAMS` streams that are read or written.
+
+        A stream that is only read, such as that of a vendor without devices, is omitted if it is
+        empty; unless all are.
+        """
         living = await self.living()
-        others = sorted({one for its in living.values() for one in its}.difference(self.configured))
+        written = {one for its in living.values() for one in its}
+        others = sorted(written.difference(self.configured))
+        used = [
+            one
+            for one in self.configured
+            if one in written or await self.size(one) or await self.size(dead_letters(one))
+        ]
         if len(others) > MAX_STREAMS:
             others = [*await existing(self.server.redis, others), *others]
-        return sorted(list(dict.fromkeys([*self.configured, *others]))[:MAX_STREAMS])
+        return sorted(list(dict.fromkeys([*(used or self.configured), *others]))[:MAX_STREAMS])
 
     async def malformed(self) -> Mapping[str, str]:
         """Return key of each malformed heartbeat → reason."""
@@ -145,17 +158,21 @@ async def names(traffic: Traffic) -> list[Finding]:
         for stream in await traffic.streams()
         if stream not in traffic.configured and _readers(await _group(traffic, stream))
     }
-    return list(judge_names(living, traffic.configured, elsewhere))
+    return list(judge_names(living, traffic.configured, elsewhere, traffic.setting))
 
 
 def judge_names(
-    living: Living, configured: Sequence[str], elsewhere: Iterable[str] = ()
+    living: Living,
+    configured: Sequence[str],
+    elsewhere: Iterable[str] = (),
+    setting: str = TELEMETRY_TEMPLATE,
 ) -> Iterator[Finding]:
     """Compare the streams that are written with those that are read.
 
     :param living: running instance → the streams that it writes.
     :param configured: the streams that a processor with this environment reads.
     :param elsewhere: the streams that a processor with another environment reads.
+    :param setting: see :attr:`Traffic.setting`.
     """
     written = sorted((stream, name) for name, streams in living.items() for stream in streams)
     if not written:
@@ -170,7 +187,7 @@ def judge_names(
             continue
         reads = ", ".join(configured)
         note = " (another processor reads it)" if stream in elsewhere else ""
-        value = shlex.quote(",".join((*configured, stream)))
+        value = shlex.quote(f"{setting},{stream}")
         yield failure(
             f"{shown(name)} writes {shown(stream)}{note}, "
             f"but processors with this environment read {reads}",
