@@ -49,7 +49,8 @@ def test_adoption_of_positions_of_an_unknown_vendor_requires_a_target(
 ) -> None:
     append_plain(redis, "positions", "other")
     output = admin(redis, "streams", "adopt", "positions", code=2)
-    assert "Vendor of stream positions unknown. Add --to: telemetry:acme, " in output
+    assert "Vendor of stream positions unknown. Add --to: " in output
+    assert acme in output
     assert "moved to" in admin(redis, "streams", "adopt", "positions", "--to", acme)
 
 
@@ -77,7 +78,7 @@ def test_replayed_positions_get_the_vendor_of_their_stream(
 @pytest.mark.parametrize(
     ("codec", "arguments", "reason"),
     [
-        ("other", (), "Vendor of stream positions unknown. Add --vendor: acme, "),
+        ("other", (), "Vendor of stream positions unknown. Add --vendor: "),
         ("plain", ("--vendor", "teltonika"), "the positions in positions are of acme."),
         ("plain", ("--vendor", "unknown"), "Unknown vendor 'unknown'."),
     ],
