@@ -89,7 +89,8 @@ def test_each_command_that_the_demo_prints_works_in_any_folder(demo: Demo, tmp_p
     rows = demo.overview()
     names = ["devices", "console", "health", "stream", "database", "control", "log", "data"]
     assert list(rows) == names
-    assert f"127.0.0.1:{demo.port} " in rows["devices"]
+    assert rows["devices"] == f"1 simulated, on 127.0.0.1:{demo.port} (teltonika)"
+    assert " 1 simulated, on 127.0.0.1:" in demo.output().partition("(teltonika)\n")[2]
     assert urlopen(rows["console"], timeout=10).status == 200
     program, option, url = rows["health"].split()
     assert (program, option) == ("curl", "-s")
@@ -142,7 +143,11 @@ def test_demo_runs_if_the_ports_of_its_pages_are_in_use(tmp_path: Path) -> None:
         try:
             demo.wait_until_stored()
             rows = demo.overview()
-            notes = demo.output().partition("\n\n")[0].splitlines()[1:]
+            notes = [
+                note
+                for note in demo.output().partition("\n\n")[0].splitlines()[1:]
+                if "console uses" in note or "health uses" in note
+            ]
             for port, note, url in zip(
                 (CONSOLE_PORT, HEALTH_PORT),
                 notes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +21,7 @@ from tracker.errors import RunFailed
 from tracker.net.endpoints import connecting_endpoint
 from tracker.reactor import Reactor
 from tracker.runtime.run import run
-from tracker.simulator.demo import Demo
+from tracker.simulator.demo import Demo, Share
 from tracker.simulator.device import ANSWER_DELAY, Answers, Behaviour
 from tracker.simulator.fleet import IMEI_COUNT, CommandJournal, Fleet, Journal
 from tracker.simulator.run import NoConnection, run_fleet
@@ -29,6 +29,9 @@ from tracker.untrusted import listed
 from tracker.vendors.simulation import Simulation
 from tracker.vendors.tools import simulation_of
 from tracker.wording import counted
+
+#: The vendor of devices if none is given, and of most devices of the demo.
+_USUAL = "teltonika"
 
 
 @frozen
@@ -42,14 +45,37 @@ class FleetOptions:
     answer_delay: float
     heartbeat: float | None
 
+    def suited_to(self, simulation: Simulation) -> FleetOptions:
+        """Return the options without those that the devices of a vendor do not have."""
+        has_codec = self.codec is not None and self.codec.upper() in _upper(simulation.codecs)
+        has_refusal = simulation.refuses or self.answers is not Answers.REFUSE
+        return FleetOptions(
+            max(self.interval, simulation.resolution),
+            min(self.records, simulation.max_records),
+            self.codec if has_codec else None,
+            self.answers if has_refusal else Answers.MUTE,
+            self.answer_delay,
+            self.heartbeat if simulation.heartbeat_interval else None,
+        )
+
+    def check_codec(self, simulations: Mapping[str, Simulation]) -> None:
+        """Check that a vendor's devices have the codec.
+
+        :param simulations: vendor → simulation of its devices.
+        :raises click.UsageError: if none has it.
+        """
+        codecs = [codec for simulation in simulations.values() for codec in simulation.codecs]
+        if self.codec is not None and self.codec.upper() not in _upper(codecs):
+            raise click.UsageError(f"--codec {self.codec}: the devices have {listed(codecs)}.")
+
     def behaviour(self, vendor: str, simulation: Simulation) -> Behaviour:
         """Return the behaviour of a vendor's devices.
 
         :raises click.UsageError: if the devices of the vendor do not have an option.
         """
-        codec = simulation.codecs[0] if self.codec is None else self.codec.upper()
-        names = {name.upper(): name for name in simulation.codecs}
-        if codec.upper() not in names:
+        codec = (self.codec or simulation.codecs[0]).upper()
+        names = _upper(simulation.codecs)
+        if codec not in names:
             raise click.UsageError(
                 f"--codec {self.codec}: {vendor} devices have {listed(simulation.codecs)}."
             )
@@ -71,13 +97,18 @@ class FleetOptions:
             raise click.UsageError(f"--heartbeat: {vendor} devices send no heartbeats.")
         return Behaviour(
             simulation,
-            names[codec.upper()],
+            names[codec],
             self.interval,
             self.records,
             answers=self.answers,
             answer_delay=self.answer_delay,
             heartbeat_interval=self.heartbeat,
         )
+
+
+def _upper(codecs: Iterable[str]) -> dict[str, str]:
+    """Return upper-case name → name of codecs."""
+    return {codec.upper(): codec for codec in codecs}
 
 
 def _complete_codec(
@@ -175,7 +206,7 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--vendor",
     type=VendorName(),
     is_eager=True,
-    default="teltonika",
+    default=_USUAL,
     show_default=True,
     help="Vendor of the devices.",
 )
@@ -279,21 +310,37 @@ def simulate(
     type=click.IntRange(1, 65_535),
     default=5027,
     show_default=True,
-    help="Port on 127.0.0.1 that the devices connect to.",
+    help="Port on 127.0.0.1 that the Teltonika devices connect to. Those of other vendors have the "
+    "usual port of the vendor, or another if it is in use.",
 )
 @_fleet_options
 def demo(
     *, data: Path | None, port: int, count: int, options: FleetOptions, seconds: float | None
 ) -> None:
-    """Run the whole stack with a simulated fleet.
+    """Run the whole stack with simulated devices of each vendor.
 
-    While it runs, it shows how many positions were received and stored, also of other devices that
-    report to its port. At the end it waits until those of its fleet are stored; a second Ctrl-C
-    does not wait for that. The exit code is 1 if some are missing.
+    While it runs, it shows how many records were received and stored, also of other devices that
+    report to its ports. At the end it waits until the positions of its own devices are stored; a
+    second Ctrl-C does not wait for that. The exit code is 1 if some are missing. Options that the
+    devices of a vendor do not have do not apply to them.
     """
-    simulation = tools(simulation_of, "teltonika")["teltonika"]
-    behaviour = options.behaviour("teltonika", simulation)
-    run(Demo(data, port, devices=count, behaviour=behaviour, seconds=seconds).run)
+    run(Demo(data, _shares(port, count, options), seconds=seconds).run)
+
+
+def _shares(port: int, count: int, options: FleetOptions) -> list[Share]:
+    """Return the devices of each vendor; Teltonika has the remainder, and the given port."""
+    simulations = tools(simulation_of)
+    vendors = sorted(simulations, key=lambda vendor: (vendor != _USUAL, vendor))[:count]
+    options.check_codec({vendor: simulations[vendor] for vendor in vendors})
+    shares = []
+    for number, vendor in enumerate(vendors):
+        simulation = simulations[vendor]
+        devices = (count + len(vendors) - 1 - number) // len(vendors)
+        behaviour = options.suited_to(simulation).behaviour(vendor, simulation)
+        is_usual = vendor == _USUAL
+        used_port = port if is_usual else simulation.port
+        shares.append(Share(vendor, devices, behaviour, used_port, is_fixed=is_usual))
+    return shares
 
 
 def _opened(option: str, journal: Path) -> IO[str]:

@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ProcessExitedAlready
@@ -60,30 +61,35 @@ _TWISTD: Final = (
     "from twisted.scripts.twistd import run; run()"
 )
 
-_STREAM: Final = telemetry_stream("teltonika")
+
+@frozen
+class Share:
+    """The devices of one vendor."""
+
+    vendor: str
+    devices: int
+    behaviour: Behaviour
+    port: int
+    """TCP port on 127.0.0.1 that they connect to."""
+    is_fixed: bool = False
+    """True if the demo fails where the port is in use; else it takes another one."""
 
 
 class Demo:
-    """A run of the stack with a fleet, which checks that all acknowledged positions are stored.
+    """A run of the stack with fleets, which checks that all acknowledged positions are stored.
 
     :param data: folder for the stack's data; None for a temporary one.
-    :param port: TCP port on 127.0.0.1 that the devices connect to.
+    :param shares: the devices of each vendor.
     :param seconds: duration; None to run until Ctrl-C or SIGTERM.
     """
 
     def __init__(
-        self,
-        data: Path | None,
-        port: int,
-        *,
-        devices: int,
-        behaviour: Behaviour,
-        seconds: float | None,
+        self, data: Path | None, shares: Sequence[Share], *, seconds: float | None
     ) -> None:
         self._data = data
-        self._port = port
-        self._devices = devices
-        self._behaviour = behaviour
+        self._shares = shares
+        self._devices = sum(share.devices for share in shares)
+        self._streams = [telemetry_stream(share.vendor) for share in shares]
         self._seconds = seconds
 
     async def run(self, reactor: Reactor) -> int:
@@ -110,22 +116,36 @@ class Demo:
         except ValueError as error:
             raise RunFailed(str(error)) from None
         waits = until_interrupted(reactor)
-        stack = _Stack(reactor, folder, self._port)
+        stack = _Stack(reactor, folder, self._shares)
         redis = RedisConnection(reactor, address, Condition())
         redis.startService()
         try:
             await self._wait_for_start(reactor, waits, stack, redis)
             if waits.stopped:
                 return 0
-            endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self._port}")
-            fleet = Fleet(reactor, endpoint, self._devices, self._behaviour, first=FIRST_DEVICE)
             print(self._overview(stack, address, folder), flush=True)
             return await self._drive(
-                reactor=reactor, waits=waits, stack=stack, redis=redis, fleet=fleet
+                reactor=reactor,
+                waits=waits,
+                stack=stack,
+                redis=redis,
+                fleets=self._fleets(reactor, stack),
             )
         finally:
             await redis.stopService()
             await stack.stop()
+
+    def _fleets(self, reactor: Reactor, stack: _Stack) -> dict[str, Fleet]:
+        """Return vendor → its fleet."""
+        fleets: dict[str, Fleet] = {}
+        first = FIRST_DEVICE
+        for share in self._shares:
+            endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{stack.ports[share.vendor]}")
+            fleets[share.vendor] = Fleet(
+                reactor, endpoint, share.devices, share.behaviour, first=first
+            )
+            first += share.devices
+        return fleets
 
     async def _wait_for_start(
         self, reactor: Reactor, waits: Waits, stack: _Stack, redis: RedisConnection
@@ -133,7 +153,7 @@ class Demo:
         deadline = reactor.seconds() + START_TIMEOUT
         while not waits.stopped:
             stack.check()
-            if (await _read(redis))[1] is not None:
+            if (await self._read(redis))[1] is not None:
                 return
             if reactor.seconds() > deadline:
                 raise RunFailed(
@@ -147,8 +167,13 @@ class Demo:
         # Another terminal may have neither this one's folder nor its PATH.
         admin = shlex.quote(str(Path(sys.executable).absolute().with_name("tracker-admin")))
         control = shlex.quote(f"unix:{folder / 'control.sock'}")
+        devices = [
+            f"{share.devices:,} simulated, on 127.0.0.1:{stack.ports[share.vendor]} "
+            f"({share.vendor})"
+            for share in self._shares
+        ]
         rows = (
-            ("devices", f"{self._devices:,} simulated, on 127.0.0.1:{self._port} (Teltonika)"),
+            ("devices", f"\n{'':{_INDENT}}".join(devices)),
             ("console", stack.console),
             ("health", f"curl -s {stack.health}"),
             ("stream", admin, "lag", f"--redis {shlex.quote(str(address))}"),
@@ -168,28 +193,35 @@ class Demo:
         waits: Waits,
         stack: _Stack,
         redis: RedisConnection,
-        fleet: Fleet,
+        fleets: Mapping[str, Fleet],
     ) -> int:
         progress = Progress(reactor)
-        own = {device.device_id for device in fleet.devices}
-        received_before, _ = await _read(redis)
+        own = {
+            device.device_id: vendor for vendor, fleet in fleets.items() for device in fleet.devices
+        }
+        received_before, _ = await self._read(redis)
         stored_before = _stored(stack.database)
-        all_before = sum(stored_before.values())
+        all_before = _count(stack.database)
         end = None if self._seconds is None else reactor.seconds() + self._seconds
 
         async def figures() -> tuple[int, int, int | None]:
             stack.check()
-            received, lag = await _read(redis)
+            received, lag = await self._read(redis)
             return received - received_before, _count(stack.database) - all_before, lag
 
         async def show() -> None:
             received, stored, lag = await figures()
+            connected = sum(fleet.counters.connected for fleet in fleets.values())
             progress.show(
-                f"{counted(fleet.counters.connected, 'device')} connected · "
-                f"{counted(received, 'position')} received · {stored:,} stored · {_lag(lag)}"
+                f"{counted(connected, 'device')} connected · "
+                f"{counted(received, 'record')} received · {stored:,} stored · {_lag(lag)}"
             )
 
-        fleet.startService()
+        def unacknowledged() -> int:
+            return sum(fleet.unacknowledged for fleet in fleets.values())
+
+        for fleet in fleets.values():
+            fleet.startService()
         while not waits.stopped and (end is None or reactor.seconds() < end):
             left = 0.5 if end is None else min(0.5, max(0.0, end - reactor.seconds()))
             await waits.sleep(left)
@@ -198,18 +230,23 @@ class Demo:
         await drain(
             reactor,
             waits,
-            fleet,
+            list(fleets.values()),
             lambda: progress.show(
-                f"stopping · {counted(fleet.unacknowledged, 'position')} not acknowledged yet"
+                f"stopping · {counted(unacknowledged(), 'position')} not acknowledged yet"
             ),
         )
-        acknowledged = fleet.counters.acknowledged
+        acknowledged = Counter(
+            {vendor: fleet.counters.acknowledged for vendor, fleet in fleets.items()}
+        )
         deadline = reactor.seconds() + STORE_TIMEOUT
         while True:
             _, _, lag = await figures()
             new = _stored(stack.database) - stored_before
-            stored = sum(count for device, count in new.items() if device in own)
-            others = new.keys() - own
+            stored: Counter[str] = Counter()
+            for device, count in new.items():
+                if device in own:
+                    stored[own[device]] += count
+            others = new.keys() - own.keys()
             # The entries of other devices may keep the lag above zero forever.
             if stored >= acknowledged and (lag == 0 or others):
                 break
@@ -218,23 +255,48 @@ class Demo:
             await waits.sleep(0.05)
         await show()
         progress.end()
-        await fleet.stopService()
+        for vendor, fleet in fleets.items():
+            await fleet.stopService()
+            print(
+                f"{counted(len(fleet.devices), f'{vendor} device')}: "
+                f"{counted(acknowledged[vendor], 'position')} acknowledged, "
+                f"{stored[vendor]:,} stored"
+            )
         if others:
             print(
                 f"{counted(len(others), 'other device')} reported, too: "
                 f"{counted(sum(new[device] for device in others), 'position')} stored"
             )
         print(
-            f"demo: {counted(acknowledged, 'position')} from {counted(self._devices, 'device')} "
-            f"acknowledged, {stored:,} stored, {_lag(lag)}"
+            f"demo: {counted(acknowledged.total(), 'position')} from "
+            f"{counted(self._devices, 'device')} acknowledged, {stored.total():,} stored, "
+            f"{_lag(lag)}"
         )
-        return 0 if stored == acknowledged and (lag == 0 or others) else 1
+        complete = all(
+            0 <= stored[vendor] - acknowledged[vendor] <= fleet.counters.unconfirmed
+            for vendor, fleet in fleets.items()
+        )
+        return 0 if complete and (lag == 0 or others) else 1
+
+    async def _read(self, redis: RedisConnection) -> tuple[int, int | None]:
+        """Return the number of entries received, and the lag (None if unknown)."""
+        received, lags = 0, []
+        for stream in self._streams:
+            try:
+                read = await stream_lag(redis, stream)
+            except (Refused, Unavailable):
+                return 0, None
+            group = None if read is None else read.group(PROCESSOR_GROUP)
+            received += 0 if read is None else read.added
+            lags.append(None if group is None else group.total)
+        known = [lag for lag in lags if lag is not None]
+        return received, sum(known) if len(known) == len(lags) else None
 
 
 class _Stack(ProcessProtocol):
     """``twistd tracker standalone`` as a child process."""
 
-    def __init__(self, reactor: Reactor, folder: Path, port: int) -> None:
+    def __init__(self, reactor: Reactor, folder: Path, shares: Sequence[Share]) -> None:
         self._reactor = reactor
         self._ended: Deferred[None] = Deferred()
         self._exit_reason: str | None = None
@@ -243,29 +305,44 @@ class _Stack(ProcessProtocol):
         self.database = folder / "positions.sqlite"
         self.notes: list[str] = []
         with ExitStack() as sockets:
-            devices = sockets.enter_context(_device_socket(port))
-            console = sockets.enter_context(self._web_socket("console", CONSOLE_PORT))
-            health = sockets.enter_context(self._web_socket("health", HEALTH_PORT))
+            devices = {
+                share.vendor: sockets.enter_context(self._device_socket(share)) for share in shares
+            }
+            console = sockets.enter_context(self._socket("console", CONSOLE_PORT))
+            health = sockets.enter_context(self._socket("health", HEALTH_PORT))
+            self.ports = {vendor: one.getsockname()[1] for vendor, one in devices.items()}
             self.console = f"http://127.0.0.1:{console.getsockname()[1]}/"
             self.health = f"http://127.0.0.1:{health.getsockname()[1]}/readyz"
-            self._start(folder, {"devices": devices, "console": console, "health": health})
+            self._start(folder, list(devices), {**devices, "console": console, "health": health})
 
-    def _web_socket(self, name: str, port: int) -> socket.socket:
-        found, note = web_socket(name, port)
+    def _socket(self, name: str, port: int) -> socket.socket:
+        found, note = free_socket(name, port)
         self.notes += note
         return found
 
-    def _start(self, folder: Path, sockets: Mapping[str, socket.socket]) -> None:
+    def _device_socket(self, share: Share) -> socket.socket:
+        if share.is_fixed:
+            return _fixed_socket(share.port)
+        return self._socket(share.vendor, share.port)
+
+    def _start(
+        self, folder: Path, vendors: Sequence[str], sockets: Mapping[str, socket.socket]
+    ) -> None:
         """Start the process, which inherits the sockets."""
         child = (sys.executable, "-P", "-m", "tracker.runtime.childprocess", str(os.getpid()))
         twistd = (sys.executable, "-P", "-c", _TWISTD)
+        listening = [
+            word
+            for vendor in vendors
+            for word in ("--listen", f"{vendor}=systemd:domain=INET:name={vendor}")
+        ]
         command = (
             *child,
             str(folder / "demo.lock"),
             *twistd,
             *("--nodaemon", "--pidfile=", f"--logfile={self.log}"),
             *("tracker", "standalone", "--data", str(folder)),
-            *("--listen", "teltonika=systemd:domain=INET:name=devices"),
+            *listening,
             *("--console", "systemd:domain=INET:name=console"),
             *("--http", "systemd:domain=INET:name=health"),
         )
@@ -321,20 +398,13 @@ class _Stack(ProcessProtocol):
         self._ended.callback(None)
 
 
-async def _read(redis: RedisConnection) -> tuple[int, int | None]:
-    """Return the number of positions received, and the lag (None if unknown)."""
-    try:
-        read = await stream_lag(redis, _STREAM)
-    except (Refused, Unavailable):
-        return 0, None
-    group = None if read is None else read.group(PROCESSOR_GROUP)
-    return (0 if read is None else read.added), (None if group is None else group.total)
-
-
 def _count(database: Path) -> int:
-    """Return the number of positions in the database."""
-    rows = _select(database, "SELECT count(*) FROM positions")
-    return sum(count for (count,) in rows)
+    """Return the number of positions and messages in the database."""
+    return sum(
+        count
+        for table in ("positions", "messages")
+        for (count,) in _select(database, f"SELECT count(*) FROM {table}")  # noqa: S608 - own names
+    )
 
 
 def _stored(database: Path) -> Counter[str]:
@@ -372,7 +442,7 @@ def folded(parts: Sequence[str]) -> str:
     return f" \\\n{'':{_INDENT + 2}}".join(lines)
 
 
-def _device_socket(port: int) -> socket.socket:
+def _fixed_socket(port: int) -> socket.socket:
     try:
         return listening_socket(port)
     except OSError as error:
@@ -382,7 +452,7 @@ def _device_socket(port: int) -> socket.socket:
         ) from None
 
 
-def web_socket(name: str, port: int) -> tuple[socket.socket, list[str]]:
+def free_socket(name: str, port: int) -> tuple[socket.socket, list[str]]:
     """Return a socket on a port, or on another one with a note, in one line, that says so.
 
     :param name: name of what it serves.

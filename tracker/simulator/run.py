@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tracker.net.reasons import connect_error
@@ -42,7 +42,9 @@ async def run_fleet(reactor: Reactor, fleet: Fleet, seconds: float | None) -> in
         progress.show(_state(fleet))
     await _check_port(fleet, progress)
     waits = until_interrupted(reactor)
-    await drain(reactor, waits, fleet, lambda: progress.show(f"{_state(fleet)}, waiting for ACKs"))
+    await drain(
+        reactor, waits, [fleet], lambda: progress.show(f"{_state(fleet)}, waiting for ACKs")
+    )
     progress.end()
     commands = f", {counted(fleet.counters.commands, 'command')}" if fleet.counters.commands else ""
     unacknowledged = fleet.unacknowledged + fleet.counters.unconfirmed
@@ -51,16 +53,23 @@ async def run_fleet(reactor: Reactor, fleet: Fleet, seconds: float | None) -> in
     return 1 if unacknowledged else 0
 
 
-async def drain(reactor: Reactor, waits: Waits, fleet: Fleet, show: Callable[[], None]) -> None:
+async def drain(
+    reactor: Reactor, waits: Waits, fleets: Sequence[Fleet], show: Callable[[], None]
+) -> None:
     """Stop recording, and wait for the ACKs of all records.
 
     The wait ends after :data:`DRAIN_TIMEOUT`, or when ``waits`` are stopped.
 
     :param show: called repeatedly meanwhile.
     """
-    fleet.stop_recording()
+    for fleet in fleets:
+        fleet.stop_recording()
     deadline = reactor.seconds() + DRAIN_TIMEOUT
-    while fleet.unacknowledged and reactor.seconds() < deadline and not waits.stopped:
+    while (
+        any(fleet.unacknowledged for fleet in fleets)
+        and reactor.seconds() < deadline
+        and not waits.stopped
+    ):
         show()
         await waits.sleep(0.05)
 

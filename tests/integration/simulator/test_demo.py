@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tracker.simulator.demo import folded, listening_socket, web_socket
+from tracker.simulator.demo import folded, free_socket, listening_socket
 
 LONG = "x" * 50
 
@@ -14,7 +14,7 @@ LONG = "x" * 50
 def test_demo_uses_another_port_for_a_page_if_its_port_is_in_use() -> None:
     with listening_socket() as first:
         port = first.getsockname()[1]
-        second, (note,) = web_socket("console", port)
+        second, (note,) = free_socket("console", port)
         with second:
             other = second.getsockname()[1]
             assert other not in (0, port)
@@ -25,7 +25,7 @@ def test_demo_uses_another_port_for_a_page_if_its_port_is_in_use() -> None:
 def test_demo_listens_on_the_given_free_port() -> None:
     with listening_socket() as probe:
         port = probe.getsockname()[1]
-    listening, notes = web_socket("console", port)
+    listening, notes = free_socket("console", port)
     with listening:
         assert (listening.getsockname(), notes) == (("127.0.0.1", port), [])
         socket.create_connection(("127.0.0.1", port), timeout=5).close()

@@ -14,8 +14,7 @@ from tracker.simulator.demo import Demo
 def test_data_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    nothing: Any = None
-    demo = Demo(file / "data", 5027, devices=1, behaviour=nothing, seconds=None)
+    demo = Demo(file / "data", (), seconds=None)
     with pytest.raises(RunFailed) as raised:
         demo.run(cast("Any", None)).send(None)
     assert str(raised.value) == f"cannot create the folder {file / 'data'}: Not a directory"
