@@ -28,6 +28,7 @@ from tracker.vendors.queclink.encoding import (
 
 STREAM = "telemetry:queclink"
 DEVICE = "135790246811220"
+OTHER = "A1000043D20139"
 #: Time of the first report; later ones follow each second.
 START = 1_710_504_600
 SACK = re.compile(rb"\+SACK:([0-9A-F]{4})\$")
@@ -108,6 +109,16 @@ def test_short_connection_delivers_its_report(start: Callable[..., Plane]) -> No
         with RawDevice(plane.tcp) as device:
             device.send(fri(number))  # closed without waiting for the SACK
     wait_for(lambda: len(plane.entries()) == 5, "all reports are appended")
+
+
+def test_gateway_sends_the_reports_of_several_devices(start: Callable[..., Plane]) -> None:
+    plane = start()
+    with RawDevice(plane.tcp) as gateway:
+        reports = [(DEVICE, 1), (OTHER, 2), (OTHER, 3), (DEVICE, 4)]
+        gateway.send(b"".join(fri(number, device_id) for device_id, number in reports))
+        heard = gateway.read(4 * len(b"+SACK:0001$"))
+        assert sorted(SACK.findall(heard)) == [b"0001", b"0002", b"0003", b"0004"]
+    assert {entry["device_id"] for entry in plane.entries()} == {DEVICE, OTHER}
 
 
 def test_report_is_not_acknowledged_before_redis_has_it(start: Callable[..., Plane]) -> None:
