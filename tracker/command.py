@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
 from tracker.untrusted import shown
@@ -223,7 +223,7 @@ class CommandFrame:
 
     codec: str
     """The vendor's name of its codec; the answer has the same."""
-    data: bytes
+    data: bytes = field(repr=False)
     token: str = ""
     """What the device repeats in its answer, so that the answer is matched by it; empty if the
     protocol has nothing of the kind."""

@@ -246,12 +246,13 @@ class IConnection(IPeer):
             cancelled.
         """
 
-    def write_command(data: bytes) -> None:  # noqa: N805
+    def write_command(data: bytes, shown: bytes | None = None) -> None:  # noqa: N805
         """Write a command, in the callback of :meth:`when_free`.
 
         The next message that may be its answer is exempt from the device's rate limit of messages.
 
         :param data: the bytes that :meth:`command_frame` has returned.
+        :param shown: the bytes that observers are called with instead; None: ``data``.
         """
 
 
@@ -362,6 +363,12 @@ class IGateway(Interface):
 
     def admission(device_id: str) -> Admission:  # noqa: N805
         """Decide on a device that sends a datagram, and therefore does not log in."""
+
+    def session_opened(connection: IConnection) -> None:  # noqa: N805
+        """Note the session of a device that sends datagrams, before its login.
+
+        It needs no slot. It ends with :meth:`closed`, like a connection.
+        """
 
     def login(connection: IConnection, device_id: str) -> Admission:  # noqa: N805
         """Decide on a device that logs in; if it is served, log it out on its older connection.

@@ -61,6 +61,9 @@ class FakeGateway:
     def opened(self, connection: IConnection) -> None:
         self.events.append(("opened",))
 
+    def session_opened(self, connection: IConnection) -> None:
+        self.events.append(("session opened", connection))
+
     def admission(self, device_id: str) -> Admission:
         return self.admissions.get(device_id, Admission.SERVED)
 
@@ -137,6 +140,10 @@ class FakeConnection:
     may_stay: bool = False
     served: list[str] = field(factory=list)
     """The devices that were served after they had waited."""
+    tokens: bool = False
+    """True if commands have a token, which is their text."""
+    shown: bytes | None = None
+    """The bytes that people see of a command."""
 
     @property
     def device_ids(self) -> list[str]:
@@ -179,7 +186,8 @@ class FakeConnection:
     def command_frame(self, device_id: str, content: bytes, codec: str) -> CommandFrame:
         if codec not in ("", "12", "14"):
             raise ValueError(f"unknown codec {codec}")
-        return CommandFrame(codec or "12", content)
+        token = content.decode() if self.tokens else ""
+        return CommandFrame(codec or "12", content, token, self.shown)
 
     def when_free(self, silence_limit: float = 0) -> Deferred[None]:
         self.silence_limit = silence_limit
@@ -201,10 +209,12 @@ class FakeConnection:
             waiting, self.waiting = self.waiting, None
             waiting.callback(None)
 
-    def write_command(self, data: bytes) -> None:
+    def write_command(self, data: bytes, shown: bytes | None = None) -> None:
         assert not self.closed
         assert not self.busy
         self.written.append(data.decode())
+        if self.observer is not None:
+            self.observer(Traffic.SENT, data if shown is None else shown)
 
 
 @implementer(IInstance)

@@ -1,10 +1,10 @@
 """Send commands to a device on one connection, one after another.
 
 :data:`TRANSITIONS` defines the states of a command. A command is written when the connection is
-free and no answer to an earlier command is due. An answer does not identify its command.
-Therefore, after a timeout, the next command in the same codec is held back until the late answer
-has arrived or its deadline has passed. Only an answer in the same codec counts as the command's
-answer.
+free and no answer to an earlier command is due. Only an answer in the same codec, and with the same
+token if it has one, counts as the command's answer. An answer without a token does not identify its
+command. Therefore, after a timeout, the next command in the same codec may be held back until the
+late answer has arrived or its deadline has passed, see :mod:`tracker.commands.lateanswers`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from tracker.command import Answer, Reason, Status, StatusUpdate
 from tracker.commands.entries import HeldCommand
+from tracker.commands.lateanswers import LateAnswers
 from tracker.commands.ledger import Effect
 from tracker.commands.shared import QueueContext
 from tracker.interfaces import ConnectionEnded, IConnection
@@ -126,7 +127,7 @@ class CommandSender:
         self.ended = False
         self._shared = shared
         self._held: HeldCommand
-        self._late: dict[str, float] = {}  # codec → time until which a late answer may arrive
+        self._late = LateAnswers(shared.clock, shared.timing.late_answer)
         self._awaited: Deferred[Any] | None = None  # ends the current wait
 
     async def send(self, held: HeldCommand) -> State:
@@ -140,15 +141,20 @@ class CommandSender:
 
     def answered(self, answer: Answer) -> None:
         """Process text that the device has sent, which may be an answer."""
-        if self.state is State.WRITTEN and self._held.frame.codec == answer.codec:
+        written = self._held.frame if self.state is State.WRITTEN else None
+        if self._late.take(answer, written):
+            self._log.info("late answer from {device} discarded", device=self.connection.device_id)
+            if self.state is State.HELD_BACK:
+                self._resume()
+        elif (
+            written is not None
+            and written.codec == answer.codec
+            and answer.token in ("", written.token)
+        ):
             status = Status.REJECTED if answer.refused else Status.RESPONDED
             reason = Reason.UNKNOWN_COMMAND.value if answer.unknown else ""
             self._held.update = StatusUpdate(status, reason, answer.text)
             self._resume()
-        elif self._late.pop(answer.codec, None) is not None:
-            self._log.info("late answer from {device} discarded", device=self.connection.device_id)
-            if self.state is State.HELD_BACK and self._held.frame.codec == answer.codec:
-                self._resume()
 
     def end(self) -> None:
         """Stop writing and waiting, because the connection has ended or will be closed."""
@@ -165,7 +171,7 @@ class CommandSender:
         return Event.OPEN
 
     async def _wait_for_late_answer(self) -> Event:
-        held, clock = self._held, self._shared.clock
+        held = self._held
         if self.ended:  # the connection may have ended while the command was recovered
             return Event.LOST
         try:
@@ -177,11 +183,10 @@ class CommandSender:
             held.update = StatusUpdate.failed(Reason.MALFORMED, str(error))
             return Event.MALFORMED
         while (left := self._shared.seconds_left(held)) > 0:
-            due = self._late.get(held.frame.codec, 0.0) - clock.seconds()
-            if due <= 0:
-                self._late.pop(held.frame.codec, None)
+            delay = self._late.delay(held.frame)
+            if delay <= 0:
                 return Event.CLEAR
-            if await self._wait(Deferred(), min(due, left), Event.CLEAR) is Event.LOST:
+            if await self._wait(Deferred(), min(delay, left), Event.CLEAR) is Event.LOST:
                 return Event.LOST
         return Event.TIME_UP
 
@@ -200,7 +205,7 @@ class CommandSender:
         awaited = Deferred.fromCoroutine(
             self._wait(Deferred(), held.command.timeout, Event.ANSWERED)
         )
-        self.connection.write_command(held.frame.data)
+        self.connection.write_command(held.frame.data, held.frame.shown)
         written_at = clock.seconds()
         held.delivered = Deferred.fromCoroutine(self._shared.ledger.delivered(held))
         event = await awaited
@@ -210,7 +215,7 @@ class CommandSender:
             held.update = StatusUpdate.failed(Reason.DISCONNECTED)
         else:
             held.update = StatusUpdate.failed(Reason.TIMEOUT)
-            self._late[held.frame.codec] = clock.seconds() + self._shared.timing.late_answer
+            self._late.timed_out(held.frame)
         return event
 
     async def _give_response(self) -> Event:

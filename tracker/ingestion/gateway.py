@@ -74,6 +74,7 @@ class Gateway(Service):
         self._limiter = limiter
         self._connected = connected
         self._connections: set[IConnection] = set()
+        self._sessions: set[IConnection] = set()  # those of the connections that have no slot
         self._rejections = LimitedLog(clock, self._log)
         self._notices = LimitedLog(clock, self._log)
         self._losses = LimitedLog(clock, self._log)
@@ -152,6 +153,11 @@ class Gateway(Service):
         self._connections.add(connection)
         self.figures.opened += 1
         self.logins.opened(connection)
+
+    def session_opened(self, connection: IConnection) -> None:
+        """See IGateway."""
+        self._connections.add(connection)
+        self._sessions.add(connection)
 
     def admission(self, device_id: str) -> Admission:
         """See IGateway."""
@@ -240,7 +246,11 @@ class Gateway(Service):
     def closed(self, connection: IConnection) -> None:
         """See IGateway."""
         self._connections.remove(connection)
-        self.logins.closed(connection)
+        if connection in self._sessions:
+            self._sessions.remove(connection)
+            self.logins.leave(connection)
+        else:
+            self.logins.closed(connection)
         if self._all_closed is not None and not self._connections and not self._all_closed.called:
             self._all_closed.callback(None)
 

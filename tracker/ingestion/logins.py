@@ -44,8 +44,12 @@ class Logins:
         self._limiter.opened(connection, give_up)
 
     def closed(self, connection: IConnection) -> None:
-        """Note that a connection has ended."""
+        """Note that a connection has ended, and free its slot."""
         self._limiter.closed(connection)
+        self.leave(connection)
+
+    def leave(self, connection: IConnection) -> None:
+        """Stop serving the devices of a connection that has ended."""
         for device_id in list(connection.device_ids):
             self._connected.leave(device_id, self, connection)
 

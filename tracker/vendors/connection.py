@@ -134,9 +134,9 @@ class Connection(Protocol):
         """See IConnection."""
         return self._exchange.when_free(silence_limit)
 
-    def write_command(self, data: bytes) -> None:
+    def write_command(self, data: bytes, shown: bytes | None = None) -> None:
         """See IConnection."""
-        self._exchange.write_command(data)
+        self._exchange.write_command(data, shown)
 
     # The transport calls these methods when the peer does not read what is written to it.
 

@@ -2,12 +2,14 @@
 
 A device repeats a datagram whose ACK it has not received. The repetition is acknowledged again, and
 not appended again. Datagrams have no login: only the device ID in the datagram names the sender,
-and it may be forged.
+and it may be forged. If the vendor's devices take commands as datagrams, they have sessions; see
+:mod:`tracker.vendors.sessions` for the consequences of a forged datagram.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Final
@@ -19,12 +21,14 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tracker.interfaces import Admission, IGateway, IPeer, NotAppended, Rejection
+from tracker.interfaces import Admission, IGateway, IPeer, NotAppended, Rejection, Traffic
 from tracker.limits import Limits
 from tracker.outcomes import Rejected
+from tracker.position import Entry
 from tracker.vendors.budget import Source
 from tracker.vendors.dialect import (
     Append,
+    CommandAnswer,
     DatagramDialect,
     Notice,
     OpenedDatagram,
@@ -33,6 +37,7 @@ from tracker.vendors.dialect import (
 )
 from tracker.vendors.gate import DatagramGate
 from tracker.vendors.rejections import rejection
+from tracker.vendors.sessions import Sessions
 
 #: Seconds for which a repeated datagram is recognised.
 REPEAT_WINDOW: Final = 60.0
@@ -119,6 +124,9 @@ class DatagramPort(DatagramProtocol):
         self._dialect = dialect
         self._recent = _Recent(clock)
         self._gate = DatagramGate(clock, limits, gateway.tally)
+        self.sessions = Sessions(
+            gateway, clock, dialect, idle_timeout=limits.idle_timeout, send=self._write
+        )
 
     def startProtocol(self) -> None:
         """Start receiving."""
@@ -127,6 +135,7 @@ class DatagramPort(DatagramProtocol):
     def stopProtocol(self) -> None:
         """Stop receiving."""
         self._gate.transport = None
+        self.sessions.close()
 
     def datagramReceived(self, datagram: bytes, addr: Source) -> None:
         """Handle one datagram, unless its source is over its budget."""
@@ -163,28 +172,34 @@ class DatagramPort(DatagramProtocol):
         if seen is not None:
             self._gateway.tally.repeated += 1
             if seen.ack is not None:  # else the ACK follows the append
-                self._acknowledge(seen.ack, addr)
+                self._answer(opened, seen.ack, addr)
             return
         if self._recent.under_way >= self._limits.datagrams_under_way:
             self._gateway.tally.dropped += 1
             return  # the device repeats it
+        self.sessions.notify(opened.device_id, Traffic.RECEIVED, opened.data)
         for step in self._dialect.handle(opened, self._clock.seconds()):
             if isinstance(step, Append):
-                self._append(step, key, addr)
+                self._append(step, opened, key, addr)
             elif isinstance(step, Reply):
-                self._acknowledge(step.data, addr)
+                if step.data:
+                    self._answer(opened, step.data, addr)
+            elif isinstance(step, CommandAnswer):
+                if not self.sessions.answered(opened.device_id, addr, step.answer):
+                    text = "answer from another address than that of the command ignored"
+                    self._gateway.noticed(sender, text)
             elif isinstance(step, Notice):
                 self._gateway.noticed(sender, step.text)
             elif isinstance(step, ProtocolError):
                 self._gateway.rejected(sender, step.reason, step.kind)
 
-    def _append(self, step: Append, key: _Key, addr: Source) -> None:
+    def _append(self, step: Append, opened: OpenedDatagram, key: _Key, addr: Source) -> None:
         self._recent.begin(key)
 
         def appended(_: None) -> None:
             self._recent.finish(key, step.ack)
-            self._gate.remember_source(addr, key[0])
-            self._acknowledge(step.ack, addr)
+            self._gate.remember_source(addr, opened.device_id)
+            self._answer(opened, step.ack, addr, step.entries)
 
         def not_appended(failure: Failure) -> None:
             self._recent.give_up(key)
@@ -192,8 +207,19 @@ class DatagramPort(DatagramProtocol):
 
         self._gateway.publish(step.entries).addCallbacks(appended, not_appended)
 
-    def _acknowledge(self, ack: bytes, addr: Source) -> None:
-        if ack and self.transport is not None:
-            self._gateway.tally.bytes_sent += len(ack)
+    def _answer(
+        self, opened: OpenedDatagram, reply: bytes, addr: Source, entries: Sequence[Entry] = ()
+    ) -> None:
+        """Reply to a datagram, if the reply is not empty, and continue its device's session."""
+        if self.transport is None:
+            return
+        if reply:
+            self._write(reply, addr)
+            self.sessions.notify(opened.device_id, Traffic.SENT, reply)
+        self.sessions.heard(opened.device_id, addr, len(opened.data), entries)
+
+    def _write(self, data: bytes, addr: Source) -> None:
+        if self.transport is not None:
+            self._gateway.tally.bytes_sent += len(data)
             with suppress(OSError):  # a forged address, or a full queue
-                self.transport.write(ack, addr)
+                self.transport.write(data, addr)

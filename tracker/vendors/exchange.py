@@ -152,10 +152,10 @@ class Exchange:
         self._offer_command_slot()
         return waiter
 
-    def write_command(self, data: bytes) -> None:
+    def write_command(self, data: bytes, shown: bytes | None = None) -> None:
         """See IConnection."""
         self._dialect.command_written(data)
-        self._wire.write(data)
+        self._wire.write(data, shown)
 
     def retire(self) -> None:
         """See IConnection."""

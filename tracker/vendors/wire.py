@@ -33,10 +33,13 @@ class Wire:
         if type(transport) is Server and not transport.TLS:
             self._write_directly = transport.writeSomeData
 
-    def write(self, data: bytes) -> None:
-        """Write now, or as soon as the socket accepts it."""
+    def write(self, data: bytes, shown: bytes | None = None) -> None:
+        """Write now, or as soon as the socket accepts it.
+
+        :param shown: the bytes that the observer is called with instead; None: ``data``.
+        """
         if self.observer is not None:
-            self.observer(Traffic.SENT, data)
+            self.observer(Traffic.SENT, data if shown is None else shown)
         self._tally.bytes_sent += len(data)
         if self._write_directly is not None:
             written = self._write_directly(data)

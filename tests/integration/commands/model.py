@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any, Final
 
 from attrs import define, evolve, field
@@ -72,11 +73,22 @@ class Wire:
         return reply
 
 
+class Tokens(Enum):
+    """Tokens of the commands and answers of a device."""
+
+    NONE = "none"
+    REPEATED = "repeated"
+    """Commands have tokens, and the device repeats them."""
+    IGNORED = "ignored"
+    """Commands have tokens, which the device does not repeat."""
+
+
 @define
 class Device:
     """A device, and the commands that it has received."""
 
     device_id: str
+    tokens: Tokens
     executed: list[tuple[str, float]] = field(factory=list)
     """Text (which is the command ID) and time of each command."""
     connection: ModelConnection | None = None
@@ -138,7 +150,8 @@ class ModelConnection:
         """Do nothing; the test does not observe traffic."""
 
     def command_frame(self, device_id: str, content: bytes, codec: str) -> CommandFrame:
-        return CommandFrame(codec or "12", content)
+        token = content.decode() if self.device.tokens is not Tokens.NONE else ""
+        return CommandFrame(codec or "12", content, token)
 
     def when_free(self, silence_limit: float = 0) -> Deferred[None]:
         if self.closed:
@@ -152,7 +165,7 @@ class ModelConnection:
         self.waiting = Deferred(forget)
         return self.waiting
 
-    def write_command(self, data: bytes) -> None:
+    def write_command(self, data: bytes, shown: bytes | None = None) -> None:
         assert not self.closed
         assert not self.busy
         now = self.instance.world.clock.seconds()
@@ -169,13 +182,17 @@ class ModelConnection:
     def answer(self, refuse: bool) -> None:
         """Answer the oldest unanswered command."""
         now = self.instance.world.clock.seconds()
-        # A later answer would count as the answer to the next command, as documented.
-        self.unanswered = [one for one in self.unanswered if now < one[2] + TIMEOUT + LATE - 1]
+        repeats = self.device.tokens is Tokens.REPEATED
+        if not repeats:
+            # A later answer would count as the answer to the next command, as documented.
+            self.unanswered = [one for one in self.unanswered if now < one[2] + TIMEOUT + LATE - 1]
         if not self.unanswered or self.closed:
             return
         text, codec, _ = self.unanswered.pop(0)
         (self.device.refused if refuse else self.device.answered).add(text)
-        self.instance.delivery.answered(self, Answer(codec, text, refuse))
+        self.instance.delivery.answered(
+            self, Answer(codec, text, refuse, token=text if repeats else "")
+        )
 
 
 class Instance:
@@ -276,7 +293,8 @@ class World:
         self.clock = Clock()
         self.clock.advance(1_790_000_000)
         self.connection = connection
-        self.devices = {name: Device(name) for name in DEVICES}
+        kinds = zip(DEVICES, Tokens, strict=True)
+        self.devices = {name: Device(name, tokens) for name, tokens in kinds}
         self.instances: dict[str, Instance] = {}
         self.commands: dict[str, Command] = {}
         self.ledger = CommandLedger(self.clock, connection, "bridge")

@@ -242,9 +242,9 @@ class DeliveryBench:
         self.delivery.begin()
         return self
 
-    def login(self, device_id: str = DEVICE, busy: bool = False) -> Device:
+    def login(self, device_id: str = DEVICE, busy: bool = False, tokens: bool = False) -> Device:
         """Connect a device, or reconnect it."""
-        connection = Device(cast(IGateway, self), device_id, busy=busy)
+        connection = Device(cast(IGateway, self), device_id, busy=busy, tokens=tokens)
         self.delivery.connected(connection, device_id)
         return connection
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.commands.doubles import DEVICE, DeliveryBench, Device
+from tracker.commands.lateanswers import MAX_DUE
 from tracker.commands.ledger import Effect
 from tracker.commands.sender import TRANSITIONS, CommandSender, State
 from tracker.commands.shared import Timing
+from tracker.interfaces import Traffic
 
 
 @pytest.fixture
@@ -25,9 +27,9 @@ def claimed(one: DeliveryBench, expires_in: float = 86_400.0) -> Device:
     return device
 
 
-def timed_out(one: DeliveryBench) -> Device:
+def timed_out(one: DeliveryBench, tokens: bool = False) -> Device:
     """Return a device that has not answered its first command in time."""
-    device = one.login()
+    device = one.login(tokens=tokens)
     one.send("c1", timeout=10)
     assert device.written == ["c1"]
     one.clock.advance(10)
@@ -304,3 +306,102 @@ def test_new_connection_does_not_wait_for_a_late_answer(held: str, one: Delivery
     newer.answer("an answer")
     assert one.ended["c2"] == "responded"
     assert device.written == ["c1"]
+
+
+# Tokens.
+
+
+def test_answer_with_another_token_answers_no_command(one: DeliveryBench) -> None:
+    device = one.login(tokens=True)
+    one.send("c1")
+    device.answer("an answer of long ago", token="c0")
+    assert one.ended == {}
+    device.answer("the answer to c1", token="c1")
+    assert one.ended == {"c1": "responded"}
+
+
+def test_answer_without_a_token_answers_the_command_that_was_written(one: DeliveryBench) -> None:
+    device = one.login(tokens=True)
+    one.send("c1")
+    device.answer("the answer to c1")
+    assert one.ended == {"c1": "responded"}
+
+
+def test_answer_with_a_token_does_not_answer_a_command_without_one(one: DeliveryBench) -> None:
+    device = one.login()
+    one.send("c1")
+    device.answer("unsolicited", token="c1")
+    assert one.ended == {}
+
+
+def test_command_with_a_token_does_not_wait_for_a_late_answer(one: DeliveryBench) -> None:
+    device = timed_out(one, tokens=True)
+    one.send("c2")
+    assert device.written == ["c1", "c2"]
+    device.answer("the answer to c1", token="c1")
+    assert one.ended == {"c1": "failed/timeout"}
+    device.answer("the answer to c2", token="c2")
+    assert one.ledger.texts["c2"] == "the answer to c2"
+
+
+def test_late_answer_without_a_token_is_not_taken_for_that_to_the_next_command(
+    one: DeliveryBench,
+) -> None:
+    device = timed_out(one, tokens=True)
+    one.send("c2")
+    assert device.written == ["c1", "c2"]
+    device.answer("the answer to c1")
+    assert one.ended == {"c1": "failed/timeout"}
+    device.answer("the answer to c2")
+    assert one.ledger.texts["c2"] == "the answer to c2"
+
+
+def test_device_that_repeats_no_token_is_not_sent_a_command_before_its_late_answer(
+    one: DeliveryBench,
+) -> None:
+    device = one.login(tokens=True)
+    one.send("c0")
+    device.answer("the answer to c0")
+    one.send("c1", timeout=10)
+    one.clock.advance(10)
+    one.send("c2")
+    assert device.written == ["c0", "c1"]
+    device.answer("the answer to c1")
+    assert device.written == ["c0", "c1", "c2"]
+    device.answer("the answer to c2")
+    assert one.ledger.texts["c2"] == "the answer to c2"
+
+
+def test_device_that_repeats_tokens_again_is_sent_commands_at_once(one: DeliveryBench) -> None:
+    device = one.login(tokens=True)
+    one.send("c0")
+    device.answer("the answer to c0")
+    one.send("c1", timeout=10)
+    one.clock.advance(10)
+    one.send("c2")
+    device.answer("unsolicited", codec="14", token="x")
+    assert device.written == ["c0", "c1"]
+    device.answer("the answer to c1", token="c1")
+    assert device.written == ["c0", "c1", "c2"]
+    one.clock.advance(10)
+    one.send("c3")
+    assert device.written == ["c0", "c1", "c2", "c3"]
+
+
+def test_number_of_late_answers_that_may_be_due_is_limited(one: DeliveryBench) -> None:
+    device = one.login(tokens=True)
+    for number in range(MAX_DUE + 1):
+        one.send(f"c{number}", timeout=0.5)
+        one.clock.advance(0.5)
+    assert len(device.written) == MAX_DUE
+    one.clock.advance(60 - MAX_DUE * 0.5)
+    assert len(device.written) == MAX_DUE + 1
+
+
+def test_observer_sees_what_people_may_see_of_a_command(one: DeliveryBench) -> None:
+    seen: list[tuple[Traffic, bytes]] = []
+    device = one.login()
+    device.observe(lambda *what: seen.append(what))
+    device.shown = b"***"
+    one.send("c1")
+    assert seen == [(Traffic.SENT, b"***")]

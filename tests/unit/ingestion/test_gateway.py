@@ -99,7 +99,7 @@ class Publishing:
             clock, RedisWriter(redis, "telemetry:teltonika"), Condition()
         )
         self.publisher.startService()
-        limiter = ConnectionLimiter(clock, Limits())
+        self.limiter = ConnectionLimiter(clock, Limits())
         self.authority = Changing()
         self.connected = connected_devices(clock, redis)
         self.gateway = Gateway(
@@ -107,7 +107,7 @@ class Publishing:
             "teltonika",
             self.publisher,
             authority=self.authority,
-            limiter=limiter,
+            limiter=self.limiter,
             connected=self.connected,
         )
         self.gateway.startService()
@@ -357,3 +357,38 @@ def test_notice_gives_the_number_of_suppressed_notices(gateway: Gateway, clock: 
         gateway.noticed(connection, "odd")
     assert len(events) == MAX_LINES + 1
     assert "3 more" in events[-1]["more"]
+
+
+# Sessions of devices that send datagrams.
+
+
+def open_session(gateway: Gateway, device_id: str) -> FakeConnection:
+    """Open a session, as a datagram port does."""
+    session = FakeConnection(gateway, device_id)
+    gateway.session_opened(session)
+    assert gateway.login(session, device_id) is Admission.SERVED
+    return session
+
+
+def test_session_takes_no_slot(publishing: Publishing) -> None:
+    gateway = publishing.gateway
+    session = open_session(gateway, "a")
+    assert (gateway.connections, publishing.limiter.used) == (1, 0)
+    session.close()
+    assert (gateway.connections, publishing.limiter.used) == (0, 0)
+
+
+def test_session_and_connection_of_a_device_replace_each_other(gateway: Gateway) -> None:
+    session = open_session(gateway, "a")
+    connection = FakeConnection(gateway)
+    assert log_in(gateway, connection, "a") is Admission.SERVED
+    assert (session.closed, connection.closed) == (True, False)
+    newer = open_session(gateway, "a")
+    assert (connection.closed, newer.closed) == (True, False)
+    assert gateway.connections == 1
+
+
+def test_stop_closes_sessions(gateway: Gateway) -> None:
+    session = open_session(gateway, "a")
+    stopped = gateway.stopService()
+    assert (session.closed, stopped.called) == (True, True)

@@ -110,6 +110,14 @@ def test_request_to_write_a_command_fails_when_the_connection_ends(
 # Observers and figures.
 
 
+def test_observer_does_not_receive_the_secrets_of_a_command(online: LineTalk) -> None:
+    events: list[tuple[Traffic, bytes]] = []
+    online.protocol.observe(lambda *what: events.append(what))
+    online.protocol.write_command(b"secret\n", b"***\n")
+    assert events == [(Traffic.SENT, b"***\n")]
+    assert online.received() == b"secret\n"
+
+
 def test_observer_receives_frames_and_replies(online: LineTalk) -> None:
     events: list[tuple[Traffic, bytes]] = []
     online.protocol.observe(lambda *what: events.append(what))
