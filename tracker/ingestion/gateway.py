@@ -32,7 +32,6 @@ from tracker.interfaces import (
     Traffic,
 )
 from tracker.kept import KeptMemory
-from tracker.limits import Limits
 from tracker.net.endpoints import readable
 from tracker.observe.ratelimit import LimitedLog
 from tracker.position import Entry
@@ -63,10 +62,10 @@ class Gateway(Service):
         authority: IDeviceAuthority,
         limiter: ConnectionLimiter,
         connected: ConnectedDevices,
-        kept: KeptMemory | None = None,
+        kept: KeptMemory,
     ) -> None:
         self.vendor = vendor
-        self.kept = KeptMemory(Limits().kept_memory) if kept is None else kept
+        self.kept = kept
         self.figures = GatewayFigures()
         self.tally = self.figures.tally
         self._clock = clock

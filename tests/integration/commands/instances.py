@@ -34,6 +34,7 @@ from tracker.ingestion.connected import ConnectedDevices
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import Admission
+from tracker.kept import KeptMemory
 from tracker.keys import INGEST_GROUP
 from tracker.limits import Limits
 from tracker.log.redis.reader import RedisReader
@@ -121,6 +122,7 @@ class Instance:
             authority=EveryDevice(),
             limiter=ConnectionLimiter(self.clock, Limits()),
             connected=self.devices,
+            kept=KeptMemory(Limits().kept_memory),
         )
 
     async def ready(self) -> None:

@@ -20,6 +20,7 @@ from tracker.ingestion.connected import ConnectedDevices
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import Admission, IConnection, IDeviceAuthority, Rejection, Traffic
+from tracker.kept import KeptMemory
 from tracker.limits import Limits
 from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
@@ -75,6 +76,7 @@ class Vendors:
             authority=self.authority,
             limiter=self.limiter,
             connected=self.connected,
+            kept=KeptMemory(Limits().kept_memory),
         )
         gateway.startService()
         return gateway

@@ -31,6 +31,7 @@ from tracker.interfaces import (
     NotAppended,
     Rejection,
 )
+from tracker.kept import KeptMemory
 from tracker.limits import Limits
 from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
@@ -109,6 +110,7 @@ class Publishing:
             authority=self.authority,
             limiter=self.limiter,
             connected=self.connected,
+            kept=KeptMemory(Limits().kept_memory),
         )
         self.gateway.startService()
 
@@ -214,6 +216,7 @@ def gateway_for(clock: Clock, limits: Limits) -> Gateway:
         authority=EveryDevice(),
         limiter=ConnectionLimiter(clock, limits),
         connected=connected_devices(clock, redis),
+        kept=KeptMemory(Limits().kept_memory),
     )
     gateway.startService()
     return gateway

@@ -33,6 +33,7 @@ from tracker.interfaces import (
     IVendor,
     Traffic,
 )
+from tracker.kept import KeptMemory
 from tracker.limits import Limits
 from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
@@ -147,6 +148,7 @@ class Bench:
                 authority=self.authority,
                 limiter=self.limiter,
                 connected=self.connected,
+                kept=KeptMemory(Limits().kept_memory),
             )
             for name in ("teltonika", "other")
         }

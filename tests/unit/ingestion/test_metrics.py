@@ -24,6 +24,7 @@ from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.metrics import IngestMetrics
 from tracker.ingestion.publisher import RETRY_DELAY, StreamPublisher
 from tracker.interfaces import Admission, IDeviceAuthority, Rejection
+from tracker.kept import KeptMemory
 from tracker.limits import Limits
 from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
@@ -71,6 +72,7 @@ class Ingest:
                 DeviceRegistration(self.clock, redis, "one", lambda device_id, owner: None),
                 self.delivery,
             ),
+            kept=KeptMemory(Limits().kept_memory),
         )
         self.gateway.startService()
         self.heartbeat = Heartbeat(
