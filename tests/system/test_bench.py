@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.system.processes import run
+from tracker.vendors.installed import installed_vendors
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -88,6 +89,12 @@ def test_bench_prints_a_table_and_writes_a_document(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split()[0] == "decoder"
     assert json.loads(file.read_text())["results"][0]["decoder"] == "general"
+
+
+def test_bench_dialects_measures_each_vendor() -> None:
+    results = quick("dialects")["results"]
+    assert {each["vendor"] for each in results} == set(installed_vendors())
+    assert all(each["microseconds"] > 0 < each["limit_microseconds"] for each in results)
 
 
 @pytest.mark.parametrize(
