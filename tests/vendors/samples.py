@@ -2,7 +2,7 @@
 
 The suite takes them from the module ``samples_NAME`` of a vendor NAME: in this folder, or, for a
 vendor with a repository of its own, anywhere on ``PYTHONPATH``. The module has a constant
-``SAMPLES``.
+``SAMPLES``, and may have ``OTHERS``, by a name, for a second encoding of the protocol.
 """
 
 from __future__ import annotations
@@ -61,17 +61,18 @@ class NoSamples(Exception):
     """A vendor is installed, but the suite has no samples of its protocol."""
 
 
-def load_samples(vendor: IVendor) -> Samples:
-    """Return the samples of a vendor.
+def load_samples(vendor: IVendor) -> dict[str, Samples]:
+    """Return the samples of a vendor: name of the encoding, empty for the usual one → samples.
 
     :raises NoSamples: if they are missing. The message says what to write.
     """
     name = f"samples_{vendor.name}"
     for module in (f"tests.vendors.{name}", name):
         if find_spec(module) is not None:
-            samples = getattr(import_module(module), "SAMPLES", None)
+            found = import_module(module)
+            samples = getattr(found, "SAMPLES", None)
             if isinstance(samples, Samples):
-                return samples
+                return {"": samples, **getattr(found, "OTHERS", {})}
             raise NoSamples(f"{module} has no SAMPLES = Samples(…); see tests/vendors/samples.py")
     raise NoSamples(
         f"the vendor {vendor.name!r} is installed, but has no samples: write {name}.py with "

@@ -1,10 +1,11 @@
-"""Samples of the @Track protocol, in its ASCII encoding."""
+"""Samples of the @Track protocol, in both of its encodings."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from tests.vendors.samples import Samples
+from tracker.vendors.queclink.commands import written_serial
 from tracker.vendors.queclink.encoding import (
     Place,
     Sender,
@@ -12,6 +13,7 @@ from tracker.vendors.queclink.encoding import (
     encode_fri,
     encode_report,
 )
+from tracker.vendors.queclink.hexencoding import encode_hex_answer, encode_hex_fri
 
 _DEVICE: Final = "A10000499AEF9B"
 _TIME: Final = 1_710_504_600
@@ -41,3 +43,25 @@ SAMPLES: Final = Samples(
     same_ids=(_DEVICE.lower(),),
     wrong_ids=("", "x", "1" * 13, "1" * 16, "A10000499AEF9B\n", "G10000499AEF9B"),
 )
+
+_HEX_SENDER: Final = Sender("865084030003675", 0x19E1, _TIME, version="450102")
+_HEX_RECORD: Final = encode_hex_fri(_HEX_SENDER, _PLACES)
+#: Number of GTRTO among the commands.
+_RTO: Final = 16
+
+OTHERS: Final = {
+    "hex": Samples(
+        device_id=_HEX_SENDER.device_id,
+        record=_HEX_RECORD,
+        entries=3,
+        ack=b"+SACK:19E1$",
+        repetition=encode_hex_fri(_HEX_SENDER, _PLACES, buffered=True),
+        never_repeated=encode_hex_fri(_HEX_SENDER._replace(count_number=7), _PLACES[:1]),
+        bad=_HEX_RECORD[:40] + bytes((_HEX_RECORD[40] ^ 1,)) + _HEX_RECORD[41:],
+        command=b"GTRTO=gb100,1,,,,,,",
+        answer=lambda command: encode_hex_answer(_HEX_SENDER, _RTO, written_serial(command)),
+        datagram=_HEX_RECORD,
+        datagram_ack=b"+SACK:19E1$",
+        wrong_ids=("", "x", "1" * 13, "1" * 16),
+    )
+}

@@ -34,13 +34,25 @@ from tracker.vendors.installed import checked_device_id, installed_vendors
 VENDORS = installed_vendors()
 NAME = re.compile(r"[a-z][a-z0-9]{0,31}")
 DEVICE_ID = re.compile(r"[0-9A-Z]{1,32}")
-EVERY_VENDOR = pytest.mark.parametrize("name", VENDORS)
-COMMANDING = pytest.mark.parametrize(
-    "name", [name for name, vendor in VENDORS.items() if vendor.command_codecs]
-)
-DATAGRAMS = pytest.mark.parametrize(
-    "name", [n for n, v in VENDORS.items() if "udp" in v.transports]
-)
+
+
+def encodings(vendor: IVendor) -> list[str]:
+    """Return the name of a vendor, and with a hyphen those of its other encodings."""
+    try:
+        names = list(load_samples(vendor))
+    except NoSamples:
+        names = [""]  # for which each test fails
+    return [f"{vendor.name}-{name}".removesuffix("-") for name in names]
+
+
+def each(vendors: Iterable[IVendor]) -> pytest.MarkDecorator:
+    """Run a test for each encoding of some vendors."""
+    return pytest.mark.parametrize("name", [name for one in vendors for name in encodings(one)])
+
+
+EVERY_VENDOR = each(VENDORS.values())
+COMMANDING = each(one for one in VENDORS.values() if one.command_codecs)
+DATAGRAMS = each(one for one in VENDORS.values() if "udp" in one.transports)
 
 
 @frozen
@@ -77,9 +89,10 @@ class Subject:
 
 
 def subject(name: str) -> Subject:
-    vendor = VENDORS[name]
+    vendor_name, _, encoding = name.partition("-")
+    vendor = VENDORS[vendor_name]
     try:
-        return Subject(vendor, load_samples(vendor))
+        return Subject(vendor, load_samples(vendor)[encoding])
     except NoSamples as error:
         pytest.fail(str(error), pytrace=False)
 
@@ -103,7 +116,7 @@ def refuse_all(talk: Talk) -> None:
     talk.clock.advance(0)
 
 
-@EVERY_VENDOR
+@pytest.mark.parametrize("name", VENDORS)
 def test_vendor_declares_what_its_users_rely_on(name: str) -> None:
     vendor = VENDORS[name]
     assert verifyObject(IVendor, vendor)
@@ -116,7 +129,7 @@ def test_vendor_declares_what_its_users_rely_on(name: str) -> None:
     assert vendor.device_id_form.isprintable()
 
 
-@EVERY_VENDOR
+@pytest.mark.parametrize("name", VENDORS)
 def test_settings_are_options_with_valid_defaults(name: str) -> None:
     cls = VENDORS[name].settings
     if cls is None:
