@@ -157,15 +157,37 @@ def test_command_gets_its_password_only_on_the_way_to_the_device(
         heard = device.read(len(b"AT+GTRTO=s3cret,3,,,,,,0000$"))
         assert heard.startswith(b"AT+GTRTO=s3cret,3,,,,,,")
         sender = Sender(DEVICE, 2, START)
+        other = encode_answer(b"AT+GTRTO=,3,,,,,,FFFF$", sender)
         answer = encode_answer(heard, sender)
+        assert other is not None
         assert answer is not None
-        device.send(answer)
+        device.send(other + answer)
         responses = commands.Responses(plane.redis)
         wait_for(lambda: responses.ended() == 1, "the command has ended")
     last = responses.read()["c-1"][-1]
     assert (last["status"], last["response"]) == ("responded", answer.decode())
     assert "GTRTO" in texts_in(plane.redis)
     assert "s3cret" not in texts_in(plane.redis) + plane.ingest.text
+
+
+def test_command_over_udp_is_answered(start: Callable[..., Plane], tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    passwords.write_text("* s3cret\n")
+    plane = start("--queclink-password-file", str(passwords), "--instance-id", "one")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
+        device.connect(("127.0.0.1", plane.udp))
+        device.settimeout(10)
+        device.send(fri(1))
+        assert device.recv(100) == b"+SACK:0001$"
+        commands.send(plane.redis, "one", "c-1", DEVICE, "GTRTO=,3,,,,,,", codec="")
+        answer = encode_answer(device.recv(100), Sender(DEVICE, 2, START))
+        assert answer is not None
+        device.send(answer)
+        assert device.recv(100) == b"+SACK:0002$"
+        responses = commands.Responses(plane.redis)
+        wait_for(lambda: responses.ended() == 1, "the command has ended")
+    last = responses.read()["c-1"][-1]
+    assert (last["status"], last["response"]) == ("responded", answer.decode())
 
 
 class Fleet:
