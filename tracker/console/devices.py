@@ -25,6 +25,7 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.replies import mapping
 from tracker.storage.reader import DOCUMENTS, MAX_DEVICES, PositionReader, QueryFailed, Search
 from tracker.untrusted import is_unicode, parse_json, shown
+from tracker.vendors.installed import installed_vendors
 
 #: Maximum length of a track, in hours.
 MAX_HOURS: Final = 24 * 7
@@ -147,6 +148,7 @@ class Devices:
             "instance_id": instance_id,
             "instance_error": instance_error,
             "vendor": vendor,
+            "command_codecs": _command_codecs(vendor),
             "model": model,
             "connection": connection,
             "position_error": position_error,
@@ -231,6 +233,12 @@ class Devices:
             "stored": False,
             "instances_error": None,
         }
+
+
+def _command_codecs(vendor: str | None) -> list[str]:
+    """Return the codecs of commands to a vendor's devices, the usual one first."""
+    installed = installed_vendors().get(vendor or "")
+    return [] if installed is None else list(installed.command_codecs)
 
 
 def _widths(extra: Any) -> Mapping[int, int] | None:

@@ -204,7 +204,7 @@ class ConsoleSite:
     async def _send(self, request: Request) -> Data:
         """Send a command; return the reply of the control port.
 
-        The body is ``{"device_id": …, "text": …}``.
+        The body is ``{"device_id": …, "text": …}``, with ``codec`` if it is not the usual one.
         """
         visitor = self._parts.access.authorize_change(request)
         if not self._parts.may_send:
@@ -212,9 +212,12 @@ class ConsoleSite:
         body = _body(request)
         device_id = _checked(_text(body, "device_id", MAX_DEVICE_ID_LENGTH))
         text = _text(body, "text", MAX_TEXT_BYTES)
+        codec = _text(body, "codec", MAX_DEVICE_ID_LENGTH) if body.get("codec") else None
         sender = visitor.session.operator or "local user"
         instance_id = await self._parts.devices.owner(device_id)
-        reply = await self._parts.ports.send_command(device_id, text, instance_id, sender=sender)
+        reply = await self._parts.ports.send_command(
+            device_id, text, instance_id, sender=sender, codec=codec
+        )
         command_id = reply["command_id"]
         self._parts.commands.sent(reply, device_id=device_id, text=text, by=sender)
         # The text may contain a secret, therefore it is not logged.

@@ -58,6 +58,7 @@ class FakePorts(ControlPorts):
     def __init__(self) -> None:
         super().__init__(Clock(), Credentials())
         self.sent: list[tuple[str, str]] = []
+        self.codecs: list[str | None] = []
         self.refusal: Exception | None = None
 
     async def send_command(
@@ -66,6 +67,7 @@ class FakePorts(ControlPorts):
         if self.refusal is not None:
             raise self.refusal
         self.sent.append((device_id, text))
+        self.codecs.append(options["codec"])
         return {"command_id": f"c{len(self.sent)}", "status": "queued"}
 
     async def device(self, device_id: str, instance_id: str | None) -> dict[str, Any]:

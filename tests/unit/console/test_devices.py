@@ -126,6 +126,7 @@ def test_devices_are_shown_while_their_connections_are_unknown(
     assert [one["device_id"] for one in page["devices"]] == [DEVICE]
     one = result(devices.one(DEVICE))
     assert (one["position"]["latitude"], one["vendor"]) == (41.3, "teltonika")
+    assert one["command_codecs"] == ["12", "14"]
     assert page["instances_error"]
     assert one["instance_error"] == page["instances_error"]
 

@@ -212,6 +212,14 @@ def test_body_that_is_too_long_is_refused(browser: Browser, server: Server) -> N
     assert response.header("x-content-type-options") == "nosniff"
 
 
+def test_command_is_sent_in_the_codec_that_was_chosen(browser: Browser) -> None:
+    for codec in ("14", "", None):
+        assert browser.post("/api/commands", {**SEND, "codec": codec}).status == 200
+    assert browser.post("/api/commands", SEND).status == 200
+    assert browser.server.ports.codecs == ["14", None, None, None]
+    assert browser.post("/api/commands", {**SEND, "codec": 14}).status == 400
+
+
 def test_console_that_may_not_send_refuses_commands() -> None:
     server = Server(may_send=False)
     browser = Browser(server)

@@ -108,6 +108,7 @@ export class Device {
     else if (device.instance_id) this.showState("good", `connected to ${device.instance_id}`);
     else this.showState("dim", "not connected");
     this.filledAt = Date.now();
+    this.send.offer(device.command_codecs);
     const rows = factsOf(device);
     const shown = JSON.stringify(rows);
     if (this.facts.dataset.shown !== shown) {

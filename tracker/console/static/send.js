@@ -9,11 +9,13 @@ export class Send {
     this.deviceId = deviceId;
     this.onSent = onSent;
     this.input = h("input", { id: "command", maxlength: "4096", autocomplete: "off", autocapitalize: "none", spellcheck: "false", required: true, placeholder: "for example getinfo" });
+    this.codec = h("select", { id: "codec" });
+    this.codecLabel = h("label", { for: "codec", hidden: true }, "Codec", this.codec);
     this.button = h("button", { type: "submit" }, "Send …");
     this.reason = h("p", { class: "note" });
     this.result = h("p", { class: "note", role: "status" });
     this.form = h("form", { class: "send", onsubmit: (event) => this.askConfirmation(event) },
-      h("label", { for: "command" }, "Command", this.input), this.button);
+      h("label", { for: "command" }, "Command", this.input), this.codecLabel, this.button);
     this.exact = h("pre", { class: "exact" });
     this.error = h("p", { class: "error", role: "alert" });
     this.confirm = h("button", { type: "button", class: "main danger", onclick: () => this.send() }, "Send this command");
@@ -36,6 +38,14 @@ export class Send {
     this.reason.hidden = session.can_send;
   }
 
+  // Offers the codecs of the device's vendor, the usual one first.
+  offer(codecs) {
+    this.codecLabel.hidden = codecs.length < 2;
+    if (this.codecs === codecs.join()) return;
+    this.codecs = codecs.join();
+    this.codec.replaceChildren(...codecs.map((codec) => h("option", { value: codec }, codec)));
+  }
+
   askConfirmation(event) {
     event.preventDefault();
     if (!this.input.value.trim()) return;
@@ -48,7 +58,7 @@ export class Send {
   async send() {
     this.confirm.disabled = true;
     try {
-      const command = await post("/api/commands", { device_id: this.deviceId, text: this.input.value });
+      const command = await post("/api/commands", { device_id: this.deviceId, text: this.input.value, codec: this.codec.value });
       this.dialog.close();
       this.input.value = "";
       setText(this.result, command.status === "waiting" ? waitingText(command) : "Command queued. The answer appears below.");
