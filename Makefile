@@ -125,6 +125,7 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.test
 	$(BIN)/python bench/decode.py $(BENCH_OPTIONS)
+	$(BIN)/python bench/dialects.py $(BENCH_OPTIONS)
 	$(BIN)/python bench/connections.py $(BENCH_OPTIONS)
 	$(BIN)/python bench/ingest.py $(BENCH_OPTIONS)
 	$(BIN)/python bench/neighbours.py $(BENCH_OPTIONS)
