@@ -118,10 +118,11 @@ class Operations:
     ) -> dict[str, Any]:
         """See the command ListConnections."""
         count = _limit(limit)
+        beginning = (prefix or "").upper()
         wanted = (
             device_id
             for device_id in self._instance.devices(vendor)
-            if device_id > (after or "") and device_id.startswith(prefix or "")
+            if device_id > (after or "") and device_id.startswith(beginning)
         )
         first = heapq.nsmallest(count + 1, wanted)
         facts = filter(None, map(self._instance.connection, first[:count]))
@@ -143,7 +144,7 @@ class Operations:
         def wanted(device_id: str, owner: str) -> bool:
             return (
                 device_id > (after or "")
-                and device_id.startswith(prefix or "")
+                and device_id.startswith((prefix or "").upper())
                 and instance_id in (None, owner)
                 # Longer ones are not device IDs; another program has written them.
                 and len(device_id) <= MAX_NAME

@@ -207,7 +207,7 @@ async def status(bench: ControlBench, device_id: str | None = None) -> tuple[Any
 async def test_command_status_of_a_command_that_was_never_sent_is_an_error(
     bench: ControlBench,
 ) -> None:
-    for about in ({}, {"device_id": DEVICE}, {"device_id": "unknown"}):
+    for about in ({}, {"device_id": DEVICE}, {"device_id": "356307042441039"}):
         error = await bench.refusal(CommandStatus, command_id="c1", **about)
         assert isinstance(error, NoSuchCommand)
         assert "unknown command ID" in str(error)

@@ -99,6 +99,11 @@ def test_connections_are_paged_by_id(port: Port, client: Client) -> None:
     assert listed(client, after=disconnected) == devices[3:]
 
 
+def test_prefix_of_device_ids_may_be_in_lower_case(port: Port, client: Client) -> None:
+    port.instance.connect("A00AF")
+    assert listed(client, prefix="a0") == ["A00AF"]
+
+
 def test_connections_are_filtered_by_prefix_and_vendor(port: Port, client: Client) -> None:
     for device_id, vendor in (("11", "teltonika"), ("12", "other"), ("21", "other")):
         port.instance.connect(device_id, vendor)
