@@ -40,7 +40,8 @@ def demo(tmp_path: Path) -> Iterator[str]:
 def test_console_of_the_demo_shows_its_fleet(demo: str, visit: Callable[..., Visit]) -> None:
     tab = visit(demo)
     page = tab.open()
-    expect(page.locator(STATE)).to_have_text("up to date", timeout=TIMEOUT)
+    # One for the stream of each vendor.
+    expect(page.locator(STATE)).to_have_text(["up to date"] * 3, timeout=TIMEOUT)
     connected = page.locator(".figures > div", has_text="devices connected").locator("dd")
     expect(connected).to_have_text("25", timeout=TIMEOUT)
     page.goto(f"{demo}#/devices")

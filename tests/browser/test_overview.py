@@ -90,7 +90,7 @@ def test_streams_that_are_not_shown_are_counted(plane: Plane, visit: Open) -> No
     many = [f"telemetry:none{number}" for number in range(40)]
     plane.redis.client.set("instance:heartbeat:many", json.dumps({"streams": many}), ex=90)
     try:
-        expect(note).to_contain_text("11 more", timeout=TIMEOUT)
+        expect(note).to_contain_text("13 more", timeout=TIMEOUT)
         tab.check()
     finally:
         plane.redis.client.delete("instance:heartbeat:many")

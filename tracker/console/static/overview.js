@@ -89,7 +89,7 @@ export class Overview {
       dead: overview.dead.total,
     }, { dead: overview.dead.total ? "warn" : "", instances: overview.instance_count === 0 ? "bad" : "" }, unknown);
     this.instances.show(overview.instances, unknown.instances);
-    this.consumers.show(overview.lag.flatMap((lag) => lag.consumers.map((one) => ({ ...one, stream: lag.stream, group: lag.group }))), unknown.lag);
+    this.consumers.show(usedOf(overview).flatMap((lag) => lag.consumers.map((one) => ({ ...one, stream: lag.stream, group: lag.group }))), unknown.lag);
     this.commands.show(overview.commands.latest, unknown.commands ?? unknown.queued);
     this.dead.show(overview.dead.latest, unknown.dead);
     this.showCounts(overview.commands, unknown);
@@ -110,7 +110,7 @@ export class Overview {
       setText(this.malformed, `Malformed keys in Redis are ignored: ${keys}${more}. Rename or delete them.`);
     }
     const seen = new Set();
-    for (const lag of overview.lag) {
+    for (const lag of usedOf(overview)) {
       const key = `${lag.stream} ${lag.group}`;
       seen.add(key);
       if (!this.cards.has(key)) {
@@ -199,6 +199,13 @@ class LagCard {
 function outageText(reason, live) {
   const data = live.known ? `Showing data of ${clock(live.knownAt)}, ${duration((Date.now() - live.knownAt) / 1000)} old.` : "Nothing is known yet.";
   return `${sentence(reason)} ${data}`;
+}
+
+// The streams of vendors without devices are empty, and no instance writes them.
+function usedOf(overview) {
+  const written = new Set(overview.instances.flatMap((one) => one.streams));
+  const used = overview.lag.filter((lag) => lag.stream_entries !== 0 || written.has(lag.stream));
+  return used.length ? used : overview.lag;
 }
 
 function detail(lag) {
