@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,25 @@ def test_changelog_has_a_section_for_this_version_or_for_the_next() -> None:
     # What is released has its section, and its number is not used again.
     if latest == "Unreleased":
         assert __version__ not in {section.partition(" ")[0] for section in SECTIONS}
+
+
+def test_changelog_has_each_entry_once() -> None:
+    entries = re.findall(r"^- .*(?:\n  .*)*", CHANGELOG, re.MULTILINE)
+    assert entries
+    assert [entry for entry, times in Counter(entries).items() if times > 1] == []
+
+
+def test_documents_have_no_rest_of_a_conflict() -> None:
+    found = []
+    for path in [*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst")]:
+        lines = path.read_text().split("\n")
+        for at, line in enumerate(lines):
+            is_middle = line == "=======" and (not lines[at - 1] or len(lines[at - 1]) > len(line))
+            # The line above a title has the same line below it.
+            is_above = is_middle and lines[at + 2] == line
+            if line.startswith(("<<<<<<<", ">>>>>>>")) or (is_middle and not is_above):
+                found.append(f"{path.name}:{at + 1}")
+    assert found == []
 
 
 def test_version_is_one_that_the_release_recipe_knows() -> None:
