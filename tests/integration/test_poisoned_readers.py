@@ -120,7 +120,8 @@ async def test_console_shows_devices_despite_malformed_keys(
     ports = ControlPorts(reactor, Credentials())
     devices = Devices(reactor, connected.connection, positions=None, ports=ports, namings={})
     page = await devices.page("", "id", "", 50)
-    assert {"device_id": DEVICE, "instance_id": GOOD_INSTANCE} in page["devices"]
+    expected = {"device_id": DEVICE, "instance_id": GOOD_INSTANCE, "vendor": "teltonika"}
+    assert expected in page["devices"]
     assert len(json.dumps(page)) < 10_000
     one = await devices.one(DEVICE)
     facts = (one["instance_id"], one["vendor"], one["model"])
