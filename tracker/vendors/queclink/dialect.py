@@ -95,15 +95,16 @@ class QueclinkDialect(Dialect[Frame]):
         """See :class:`tracker.vendors.dialect.Dialect`."""
         if not self._awaited:
             return None
-        unread = bytes(buffer[self._searched :])
-        at = 0
-        while at < len(unread):
-            outcome = decode_frame(unread[at:], self._limit)
+        # Deleting from the start of a bytearray moves no bytes; a slice for each frame would.
+        unread, at = buffer[self._searched :], 0
+        while unread:
+            outcome = decode_frame(unread, self._limit)
             if isinstance(outcome, Incomplete | Fatal):
                 break
             if isinstance(outcome, Decoded) and self._answers(outcome.value):
                 return self._searched + at, outcome
             at += outcome.used
+            del unread[: outcome.used]
         self._searched += at
         return None
 

@@ -23,6 +23,8 @@ _START: Final = re.compile(
     re.escape(_PLUS)
     + b"(?:%s)" % b"|".join(re.escape(start.removeprefix(_PLUS)) for start in _ALL_STARTS)
 )
+#: The first byte that is not blank; searched for, because stripping would copy the whole buffer.
+_TEXT: Final = re.compile(b"[^%s]" % re.escape(BLANK))
 
 
 class Blank(NamedTuple):
@@ -45,7 +47,8 @@ def decode_frame(
         one begins or ends.
     """
     if buffer[0] in BLANK:
-        count = len(buffer) - len(buffer.lstrip(BLANK))
+        found = _TEXT.search(buffer)
+        count = len(buffer) if found is None else found.start()
         return Decoded(Blank(count), count)
     if buffer.startswith(STARTS):
         return decode_text(buffer, limit)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.vendors.queclink.conversation import (
     DEVICE,
     OTHER,
@@ -16,7 +18,9 @@ from tracker.interfaces import Admission, Rejection
 from tracker.limits import Limits
 from tracker.outcomes import Decoded
 from tracker.vendors.dialect import AppendDetached, CommandAnswer, LogIn, Notice, Reply
+from tracker.vendors.queclink import dialect as module
 from tracker.vendors.queclink.dialect import QueclinkDialect
+from tracker.vendors.queclink.framing import decode_frame
 from tracker.vendors.queclink.settings import QueclinkSettings
 
 NOW = 1_700_000_000.0
@@ -128,6 +132,21 @@ def test_awaited_answer_is_found_behind_messages() -> None:
     assert found is not None
     start, outcome = found
     assert (start, outcome.used) == (len(before), len(answer("000B")))
+
+
+def test_search_for_an_answer_copies_the_buffer_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[object] = []
+
+    def spy(buffer: bytes | bytearray, limit: int) -> object:
+        searched.append(buffer)
+        return decode_frame(buffer, limit)
+
+    one = dialect()
+    one.command_written(b"AT+GTRTO=x,1,,,,,,000B$")
+    monkeypatch.setattr(module, "decode_frame", spy)
+    assert one.find_awaited(bytearray(information(1) * 10)) is None
+    assert len(searched) == 10
+    assert len({id(buffer) for buffer in searched}) == 1
 
 
 def test_positions_are_exempt_from_the_rate_of_messages() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from tests.unit.vendors.queclink.golden import FRI_GV300, GOLDEN, HEARTBEAT, IDS, Golden
@@ -165,3 +167,19 @@ def test_ack_repeats_the_count_number() -> None:
 def test_control_characters_and_bytes_that_are_no_text_are_escaped() -> None:
     frame = decoded(b"+RESP:GTPNA,060100,135790246811220,\x01\xff,20160101000000,0001$")
     assert frame.name == "\\x01\\xff"
+
+
+def test_blank_bytes_are_skipped_without_a_copy_of_what_follows() -> None:
+    buffer = bytearray(b"\r\n" + b"x" * 1_000_000)
+    tracemalloc.start()
+    try:
+        outcome = decode_frame(buffer, LIMIT)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert outcome == Decoded(Blank(2), 2)
+    assert peak < 100_000
+
+
+def test_blank_bytes_may_be_all_there_is() -> None:
+    assert decode_frame(bytearray(b"\r\n\0 "), LIMIT) == Decoded(Blank(4), 4)
