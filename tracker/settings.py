@@ -13,6 +13,9 @@ from attrs import Attribute, field, fields, validators
 from tracker.durations import check_bounds, format_duration, parse_duration
 
 _SIZE: Final = re.compile(r"([0-9]{1,12})([kMG]?)")
+_ZONE: Final = re.compile(r"([+-])([0-9]{2}):([0-5][0-9])")
+#: Maximum distance of a time zone from UTC in minutes.
+_MAX_ZONE: Final = 14 * 60
 _SHIFT: Final = {"G": 30, "M": 20, "k": 10, "": 0}
 
 
@@ -31,6 +34,19 @@ def format_size(value: int) -> str:
     """Return a number of bytes as :func:`parse_size` reads it."""
     unit = next(unit for unit, shift in _SHIFT.items() if value >> shift << shift == value)
     return f"{value >> _SHIFT[unit]}{unit}" if value else "0"
+
+
+def parse_zone(text: str) -> int:
+    """Parse a time zone such as ``+08:00``.
+
+    :return: minutes east of UTC.
+    :raises ValueError: if the text is malformed, or the zone is more than 14 hours from UTC.
+    """
+    found = _ZONE.fullmatch(text)
+    east = int(found[2]) * 60 + int(found[3]) if found else 0
+    if found is None or east > _MAX_ZONE:
+        raise ValueError(f"must be a time zone between -14:00 and +14:00, not {text!r}")
+    return -east if found[1] == "-" else east
 
 
 def setting(default: float, low: float, high: float, help: str) -> Any:  # noqa: A002

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
 from attrs import frozen
 
-from tracker.settings import file, parsed
+from tracker.settings import file, parse_zone, parsed
 from tracker.vendors.queclink.passwords import parse_passwords
-
-_ZONE: Final = re.compile(r"([+-])([0-9]{2}):([0-9]{2})")
-#: Most hours between a time zone and UTC.
-_MAX_HOURS: Final = 14
 
 _SACK: Final[Mapping[str, bool]] = {"always": True, "never": False}
 
@@ -27,11 +22,7 @@ def _sack(text: str) -> bool:
 
 def _zone(text: str) -> int:
     """Return an offset from UTC in seconds."""
-    found = _ZONE.fullmatch(text)
-    if found is None or int(found[2]) > _MAX_HOURS or int(found[3]) > 59:
-        raise ValueError(f"must be an offset from UTC such as +02:00, not {text!r}")
-    seconds = int(found[2]) * 3600 + int(found[3]) * 60
-    return -seconds if found[1] == "-" else seconds
+    return parse_zone(text) * 60
 
 
 @frozen

@@ -21,21 +21,10 @@ def test_zone_is_read(text: str, minutes: int | None) -> None:
     assert ConcoxSettings(read_zone(text)).zone == minutes
 
 
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("", "must be login, or a time zone such as +08:00, not ''"),
-        ("8", "must be login, or a time zone such as +08:00, not '8'"),
-        ("+8:00", "must be login, or a time zone such as +08:00, not '+8:00'"),
-        ("+08:60", "must have minutes of 00 to 59, not '+08:60'"),
-        ("+14:01", "must be between -14:00 and +14:00"),
-        ("-23:00", "must be between -14:00 and +14:00"),
-    ],
-)
-def test_other_zone_is_refused(text: str, error: str) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared
-        ConcoxSettings(read_zone(text))
-    assert str(caught.value) == error
+@pytest.mark.parametrize("text", ["", "8", "+8:00", "+08:60", "+14:01", "-23:00"])
+def test_other_zone_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^must be a time zone .*; or login$"):
+        read_zone(text)
 
 
 def test_zone_is_an_option_with_the_zone_of_the_login_as_default() -> None:

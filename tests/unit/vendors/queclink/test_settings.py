@@ -29,7 +29,12 @@ def test_zone_is_an_offset_from_utc(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("sack", "yes"), ("zone", "8"), ("zone", "+15:00"), ("zone", "+01:60")]
+    ("option", "value"),
+    [
+        *[("sack", "yes"), ("zone", "8"), ("zone", "+15:00"), ("zone", "+01:60")],
+        # No zone is more than 14 hours from UTC.
+        *[("zone", "+14:01"), ("zone", "-14:59")],
+    ],
 )
 def test_invalid_setting_is_refused(option: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"^--{option}: must be "):
