@@ -58,3 +58,18 @@ class Fatal:
     """Description of a valid value of the field."""
     found: str = attrs.field(default="", kw_only=True, eq=False)
     """The invalid value, in printable ASCII."""
+
+
+def as_fatal(error: Rejected | Fatal, shift: int = 0, reason: str = "") -> Fatal:
+    """Return an error after which nothing more is decoded.
+
+    :param shift: number of bytes before those that the error is about.
+    :param reason: replaces the reason, unless it is empty.
+    """
+    return Fatal(
+        error.offset + shift,
+        reason or error.reason,
+        field=error.field,
+        expected=error.expected,
+        found=error.found,
+    )

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 from tracker.command import CommandFrame
 from tracker.interfaces import Rejection
 from tracker.limits import Limits
-from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected, as_fatal
 from tracker.vendors.concox.commands import AwaitedAnswer, Flags, encode_command, possible_answer
 from tracker.vendors.concox.content import (
     HEARTBEATS,
@@ -140,13 +140,7 @@ class ConcoxDialect(Dialect[Received]):
             if self._garbage <= MAX_GARBAGE_BYTES:
                 return outcome
             reason = f"{outcome.reason}, and more than {MAX_GARBAGE_BYTES} bytes are no frame"
-        return Fatal(
-            outcome.offset,
-            reason,
-            field=outcome.field,
-            expected=outcome.expected,
-            found=outcome.found,
-        )
+        return as_fatal(outcome, reason=reason)
 
     def is_detached(self, frame: Received) -> bool:
         """See :class:`tracker.vendors.dialect.Dialect`."""

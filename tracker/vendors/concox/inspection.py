@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected, as_fatal
 from tracker.position import iso_milliseconds
 from tracker.vendors.concox.commands import MAX_FLAG, command_frame
 from tracker.vendors.concox.content import COMMAND, HEARTBEATS, TIME, read_content
@@ -72,7 +72,7 @@ class ConcoxDecoder:
             if isinstance(outcome, Incomplete):
                 return _truncated(len(data), at, outcome)
             if isinstance(outcome, Rejected):
-                return _shifted(outcome, at)
+                return as_fatal(outcome, at)
             end = at + outcome.used
             documents.append(_document(data[at:end], outcome.value))
             at = end
@@ -243,14 +243,4 @@ def _truncated(size: int, at: int, outcome: Incomplete) -> Fatal:
         field="frame",
         expected=f"{counted(left + outcome.missing, 'byte')} or more",
         found=f"{counted(left, 'byte')} up to the end",
-    )
-
-
-def _shifted(error: Rejected, by: int) -> Fatal:
-    return Fatal(
-        error.offset + by,
-        error.reason,
-        field=error.field,
-        expected=error.expected,
-        found=error.found,
     )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected, as_fatal
 from tracker.vendors.documents import BadDocument, Node
 from tracker.vendors.queclink.description import describe
 from tracker.vendors.queclink.framing import Blank, decode_frame
@@ -64,7 +64,7 @@ class QueclinkDecoder:
             if isinstance(outcome, Incomplete):
                 return _truncated(data, at)
             if isinstance(outcome, Rejected | Fatal):
-                return _shifted(outcome, at)
+                return as_fatal(outcome, at)
             frame = data[at : at + outcome.used]
             if not isinstance(outcome.value, Blank):
                 documents.append(_document(frame, outcome.value))
@@ -169,14 +169,4 @@ def _truncated(data: bytes, at: int) -> Fatal:
         field="frame",
         expected="$" if data[at : at + 1] in (b"+", b"A") else "+",
         found=f"{counted(len(data) - at, 'byte')} up to the end",
-    )
-
-
-def _shifted(error: Rejected | Fatal, by: int) -> Fatal:
-    return Fatal(
-        error.offset + by,
-        error.reason,
-        field=error.field,
-        expected=error.expected,
-        found=error.found,
     )

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from attrs import evolve, field, frozen
 
-from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected, as_fatal
 from tracker.vendors.teltonika.content import Content, decode_data, encode_data
 from tracker.vendors.teltonika.datagram import (
     Datagram,
@@ -96,7 +96,7 @@ def decode_frames(data: bytes, kind: Kind | None = None) -> Decoded[tuple[Frame,
         found_kind = kind or _kind_of(rest, alone=offset == 0)
         outcome = found_kind if isinstance(found_kind, Fatal) else _DECODERS[found_kind](rest)
         if isinstance(outcome, Fatal):
-            return _shifted(outcome, offset)
+            return as_fatal(outcome, offset)
         frames.append(outcome.value)
         del rest[: outcome.used]
     return Decoded(tuple(frames), len(data))
@@ -158,7 +158,7 @@ def _decode_login(data: bytearray) -> Decoded[Frame] | Fatal:
         return _truncated(data, (("length", 2), ("imei", IMEI_DIGITS)))
     if isinstance(outcome, Decoded):
         return Decoded(Login(outcome.value), outcome.used)
-    return _shifted(outcome, 0)
+    return as_fatal(outcome)
 
 
 def _decode_frame(data: bytearray) -> Decoded[Frame] | Fatal:
@@ -170,17 +170,17 @@ def _decode_frame(data: bytearray) -> Decoded[Frame] | Fatal:
         return outcome
     content = decode_data(outcome.value)
     if isinstance(content, Rejected):
-        return _shifted(content, _FRAME_HEADER)
+        return as_fatal(content, _FRAME_HEADER)
     return Decoded(TcpFrame(content.value, outcome.value), outcome.used)
 
 
 def _decode_datagram(data: bytearray) -> Decoded[Frame] | Fatal:
     outcome = decode_datagram(bytes(data))
     if isinstance(outcome, Rejected):
-        return _shifted(outcome, 0)
+        return as_fatal(outcome)
     content = decode_data(outcome.value.data)
     if isinstance(content, Rejected):
-        return _shifted(content, _DATAGRAM_HEADER)
+        return as_fatal(content, _DATAGRAM_HEADER)
     return Decoded(UdpFrame(content.value, outcome.value), outcome.used)
 
 
@@ -205,14 +205,4 @@ def _truncated(data: bytearray, fields: tuple[tuple[str, int], ...]) -> Fatal:
         field=name,
         expected=counted(size, "byte"),
         found=f"{counted(len(data) - offset, 'byte')} up to the end",
-    )
-
-
-def _shifted(error: Rejected | Fatal, by: int) -> Fatal:
-    return Fatal(
-        error.offset + by,
-        error.reason,
-        field=error.field,
-        expected=error.expected,
-        found=error.found,
     )
