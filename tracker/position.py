@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import Any, Final, NamedTuple
 
 from attrs import frozen
@@ -150,6 +150,14 @@ def attribute(value: int | bytes) -> Any:
     return value
 
 
+def truncation(content: bytes) -> dict[str, Any]:
+    """Return the attributes of a truncated message: size in bytes and SHA-256 of the whole message.
+
+    They keep messages with the same beginning apart, and allow each to be compared with its source.
+    """
+    return {"message_length": len(content), "message_sha256": sha256(content).hexdigest()}
+
+
 def digest(payload: str) -> bytes:
     """Return 16 bytes of BLAKE2b, which distinguish records of one device and millisecond."""
     return blake2b(payload.encode("utf-8"), digest_size=16).digest()
@@ -180,8 +188,9 @@ class Position:
 
     ``latitude`` and ``longitude`` are in degrees (WGS 84), ``altitude`` in metres above sea
     level, ``angle`` in degrees clockwise from north, ``speed`` in km/h. ``priority`` is 0 (low),
-    1 (high) or 2 (panic). ``event`` is the ID of the IO element that caused the record, or 0 for a
-    periodic record. ``attributes`` maps the IO ID as text to :func:`attribute` of the raw value.
+    1 (high) or 2 (panic). ``event`` is the vendor's number of what caused the record, or 0 for a
+    periodic record. ``attributes`` maps names, or the ID of an IO element as text, to values in
+    the form of :func:`attribute`.
     """
 
     device_id: str
@@ -197,6 +206,34 @@ class Position:
     attributes: Mapping[str, Any]
     generation_type: int | None = None
     """Generation type of a Codec 16 record; the payloads of other codecs do not have this key."""
+
+    @classmethod
+    def without_place(
+        cls,
+        device_id: str,
+        timestamp_ms: int,
+        attributes: Mapping[str, Any],
+        *,
+        priority: int = 0,
+        event: int = 0,
+    ) -> Position:
+        """Return a record that reports no place, such as a message.
+
+        :param timestamp_ms: see :func:`iso_milliseconds`.
+        """
+        return cls(
+            device_id=device_id,
+            timestamp=iso_milliseconds(timestamp_ms),
+            latitude=None,
+            longitude=None,
+            altitude=None,
+            angle=None,
+            speed=None,
+            satellites=None,
+            priority=priority,
+            event=event,
+            attributes=attributes,
+        )
 
     @property
     def is_message(self) -> bool:

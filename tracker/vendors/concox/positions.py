@@ -8,11 +8,10 @@ re-upload are in ``extra``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Any, Final
 
 from tracker.limits import MESSAGE_BYTES
-from tracker.position import MESSAGE, Entry, Position, attribute, iso_milliseconds
+from tracker.position import MESSAGE, Entry, Position, attribute, iso_milliseconds, truncation
 from tracker.vendors.concox.content import HEARTBEATS
 from tracker.vendors.concox.fields import (
     ACC_ON,
@@ -31,9 +30,6 @@ CODEC: Final = "gt06"
 #: Attribute with the protocol number, which is also the type of a message.
 PROTOCOL: Final = "protocol"
 MESSAGE_TYPE: Final = "message_type"
-#: Attributes of a truncated message: the size in bytes and the SHA-256 of the whole message.
-MESSAGE_LENGTH: Final = "message_length"
-MESSAGE_SHA256: Final = "message_sha256"
 #: Attribute with the six bytes of a date that does not exist.
 DATE: Final = "date"
 
@@ -168,26 +164,18 @@ def _message(
     attributes |= {MESSAGE_TYPE: frame.number, PROTOCOL: frame.number}
     if len(content) > message_bytes:
         on_truncated()
-        attributes[MESSAGE_LENGTH] = len(content)
-        attributes[MESSAGE_SHA256] = sha256(content).hexdigest()
+        attributes |= truncation(content)
     time = milliseconds(reading.date) if reading.date else None
     if reading.date and time is None:
         attributes[DATE] = attribute(reading.date)
     attributes |= reading.attributes
     if reading.alarm in EVENT_NAMES:
         attributes["event_name"] = EVENT_NAMES[reading.alarm]
-    position = Position(
-        device_id=device_id,
-        timestamp=iso_milliseconds(_arrival(now) if time is None else time - offset),
-        latitude=None,
-        longitude=None,
-        altitude=None,
-        angle=None,
-        speed=None,
-        satellites=None,
-        priority=0,
+    position = Position.without_place(
+        device_id,
+        _arrival(now) if time is None else time - offset,
+        attributes,
         event=reading.alarm or 0,
-        attributes=attributes,
     )
     kind = "status" if frame.number in HEARTBEATS else "message"
     return position.to_entry(CODEC, f'{{"kind":"{kind}","serial":{frame.serial}}}')

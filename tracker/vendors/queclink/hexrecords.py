@@ -7,7 +7,6 @@ however often, the device sends it.
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from tracker.position import (
@@ -17,6 +16,7 @@ from tracker.position import (
     Position,
     has_fix,
     iso_milliseconds,
+    truncation,
 )
 from tracker.vendors.queclink.groups import milliseconds
 from tracker.vendors.queclink.hexfields import Groups, HexGroup, read_head, read_insert, read_tail
@@ -157,22 +157,9 @@ def _message(frame: HexFrame, device_id: str, timestamp_ms: int, message_bytes: 
     text = frame.content.hex().upper()
     is_truncated = len(text) > message_bytes
     if is_truncated:
-        attributes["message_length"] = len(text)
-        attributes["message_sha256"] = sha256(text.encode("ascii")).hexdigest()
+        attributes |= truncation(text.encode("ascii"))
     attributes[MESSAGE] = text[:message_bytes]
-    made = Position(
-        device_id=device_id,
-        timestamp=iso_milliseconds(timestamp_ms),
-        latitude=None,
-        longitude=None,
-        altitude=None,
-        angle=None,
-        speed=None,
-        satellites=None,
-        priority=_priority(frame),
-        event=0,
-        attributes=attributes,
-    )
+    made = Position.without_place(device_id, timestamp_ms, attributes, priority=_priority(frame))
     return Records([made.to_entry(HEX, _extra(frame, None))], is_truncated=is_truncated)
 
 

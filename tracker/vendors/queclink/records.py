@@ -8,7 +8,6 @@ however often, and under whichever header, the device sends it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +18,7 @@ from tracker.position import (
     Position,
     has_fix,
     iso_milliseconds,
+    truncation,
 )
 from tracker.vendors.queclink.extended import extended_attributes
 from tracker.vendors.queclink.groups import (
@@ -200,22 +200,11 @@ def _message(frame: TextFrame, timestamp_ms: int, message_bytes: int) -> Records
     content = text.encode("utf-8", errors="replace")
     is_truncated = len(content) > message_bytes
     if is_truncated:
-        attributes["message_length"] = len(content)
-        attributes["message_sha256"] = sha256(content).hexdigest()
+        attributes |= truncation(content)
         text = content[:message_bytes].decode("utf-8", errors="ignore")
     attributes[MESSAGE] = text
-    made = Position(
-        device_id=frame.device_id,
-        timestamp=iso_milliseconds(timestamp_ms),
-        latitude=None,
-        longitude=None,
-        altitude=None,
-        angle=None,
-        speed=None,
-        satellites=None,
-        priority=_PANIC if frame.report == _SOS else 0,
-        event=0,
-        attributes=attributes,
+    made = Position.without_place(
+        frame.device_id, timestamp_ms, attributes, priority=_PANIC if frame.report == _SOS else 0
     )
     entry = made.to_entry(ASCII, _EXTRAS[frame.header, None])
     return Records([entry], is_truncated=is_truncated)

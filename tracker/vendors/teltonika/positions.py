@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from hashlib import sha256
 from operator import itemgetter
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from tracker.position import (
     Position,
     attribute,
     iso_milliseconds,
+    truncation,
 )
 from tracker.vendors.teltonika import codec7
 from tracker.vendors.teltonika.avl import Element, Packet, Record
@@ -30,10 +30,6 @@ MESSAGE_TYPE: Final = "message_type"
 #: Attribute with the number of a message in its frame, if the frame has several. It keeps equal
 #: messages of one frame apart.
 MESSAGE_PART: Final = "message_part"
-#: Attributes of a truncated message: the size in bytes and the SHA-256 of the whole message. They
-#: keep messages with the same beginning apart, and allow each to be compared with its source.
-MESSAGE_LENGTH: Final = "message_length"
-MESSAGE_SHA256: Final = "message_sha256"
 
 #: Notice about a record in which an IO ID occurs more than once.
 REPEATED_ID: Final = "IO ID occurs more than once in a record: the last value is kept"
@@ -204,19 +200,6 @@ def message_position(
     if message.imei is not None and message.imei != device_id:
         attributes["imei"] = message.imei
     if is_long:
-        attributes[MESSAGE_LENGTH] = len(message.content)
-        attributes[MESSAGE_SHA256] = sha256(message.content).hexdigest()
+        attributes |= truncation(message.content)
     milliseconds = int(now * 1000) if message.milliseconds is None else message.milliseconds
-    return Position(
-        device_id=device_id,
-        timestamp=iso_milliseconds(milliseconds),
-        latitude=None,
-        longitude=None,
-        altitude=None,
-        angle=None,
-        speed=None,
-        satellites=None,
-        priority=0,
-        event=0,
-        attributes=attributes,
-    )
+    return Position.without_place(device_id, milliseconds, attributes)
