@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.unit.vendors.queclink.hexencoding import encode_hex_answer, encode_hex_fri
 from tests.vendors.samples import Samples
 from tracker.vendors.queclink.commands import written_serial
 from tracker.vendors.queclink.encoding import (
@@ -13,7 +14,6 @@ from tracker.vendors.queclink.encoding import (
     encode_fri,
     encode_report,
 )
-from tracker.vendors.queclink.hexencoding import encode_hex_answer, encode_hex_fri
 
 _DEVICE: Final = "A10000499AEF9B"
 _TIME: Final = 1_710_504_600

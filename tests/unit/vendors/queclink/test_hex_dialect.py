@@ -16,11 +16,11 @@ from tests.unit.vendors.queclink.golden_hex import (
     HBD_GV300CAN,
     INF_NAMED,
 )
+from tests.unit.vendors.queclink.hexencoding import encode_hex_answer, encode_hex_fri
 from tests.unit.vendors.queclink.test_hex_frames import SENDER
 from tracker.interfaces import Rejection, Traffic
 from tracker.limits import Limits
 from tracker.vendors.queclink.encoding import Place
-from tracker.vendors.queclink.hexencoding import encode_hex_answer, encode_hex_fri
 from tracker.vendors.queclink.settings import QueclinkSettings
 from tracker.vendors.queclink.vendor import Queclink
 

@@ -16,16 +16,16 @@ from tests.unit.vendors.queclink.golden_hex import (
     INF_NAMED,
     HexGolden,
 )
-from tests.unit.vendors.queclink.test_framing import frames_of
-from tracker.outcomes import Decoded, Incomplete, Rejected
-from tracker.vendors.queclink.encoding import Place, Sender
-from tracker.vendors.queclink.framing import decode_frame
-from tracker.vendors.queclink.hexencoding import (
+from tests.unit.vendors.queclink.hexencoding import (
     encode_hex_answer,
     encode_hex_fri,
     encode_hex_heartbeat,
     seal,
 )
+from tests.unit.vendors.queclink.test_framing import frames_of
+from tracker.outcomes import Decoded, Incomplete, Rejected
+from tracker.vendors.queclink.encoding import Place, Sender
+from tracker.vendors.queclink.framing import decode_frame
 from tracker.vendors.queclink.hexframes import HexFrame
 from tracker.vendors.queclink.hexrecords import hex_records
 from tracker.vendors.queclink.text import ASCII

@@ -10,10 +10,10 @@ from typing import Final
 import pytest
 
 from tests.unit.vendors.queclink.golden_hex import HEX_GOLDEN
+from tests.unit.vendors.queclink.hexencoding import seal
 from tests.unit.vendors.queclink.test_hex_frames import LIMIT
 from tracker.outcomes import Decoded, Incomplete, Rejected
 from tracker.vendors.queclink.framing import decode_frame
-from tracker.vendors.queclink.hexencoding import seal
 from tracker.vendors.queclink.hexframes import HEX_STARTS, HexFrame
 from tracker.vendors.queclink.hexrecords import hex_records
 

@@ -15,11 +15,11 @@ from tests.unit.vendors.queclink.golden_hex import (
     TOW_GV75W,
     HexGolden,
 )
+from tests.unit.vendors.queclink.hexencoding import encode_hex_fri, seal
 from tests.unit.vendors.queclink.test_hex_frames import SENDER, decoded
 from tracker.extra import read_extra
 from tracker.position import Entry, Position, digest
 from tracker.vendors.queclink.encoding import Place
-from tracker.vendors.queclink.hexencoding import encode_hex_fri, seal
 from tracker.vendors.queclink.hexrecords import HEX, hex_records
 from tracker.vendors.queclink.records import TOO_MANY, Records
 

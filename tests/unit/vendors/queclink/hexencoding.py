@@ -1,4 +1,4 @@
-"""Frames that a device sends in the HEX encoding, for simulated devices and tests."""
+"""Frames that a device sends in the HEX encoding."""
 
 from __future__ import annotations
 
