@@ -20,13 +20,16 @@ class Limits:
     """
 
     frame_bytes: int = setting(
-        8192, 64, 1 << 20, "Maximum length of an AVL frame (its data length), in bytes."
+        8192,
+        64,
+        1 << 20,
+        "Maximum length of a frame of records, in bytes; of a Teltonika device, its data length.",
     )
     command_frame_bytes: int = setting(
         65536,
         64,
         1 << 20,
-        "Maximum length of a command or message frame (its data length), in bytes.",
+        "Maximum data length of a command or message frame of a Teltonika device, in bytes.",
     )
     records: int = setting(255, 1, 255, "Maximum number of records in a frame.")
     buffer_bytes: int = setting(

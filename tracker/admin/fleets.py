@@ -317,12 +317,13 @@ def simulate(
 def demo(
     *, data: Path | None, port: int, count: int, options: FleetOptions, seconds: float | None
 ) -> None:
-    """Run the whole stack with simulated devices of each vendor.
+    """Run the whole stack with simulated devices.
 
-    While it runs, it shows how many records were received and stored, also of other devices that
-    report to its ports. At the end it waits until the positions of its own devices are stored; a
-    second Ctrl-C does not wait for that. The exit code is 1 if some are missing. Options that the
-    devices of a vendor do not have do not apply to them.
+    The devices are of each installed vendor. While it runs, it shows how many records were
+    received and stored, also of other devices that report to its ports. At the end it waits until
+    the positions of its own devices are stored; a second Ctrl-C does not wait for that. The exit
+    code is 1 if some are missing. Options that the devices of a vendor do not have do not apply to
+    them.
     """
     run(Demo(data, _shares(port, count, options), seconds=seconds).run)
 

@@ -69,7 +69,7 @@ REGISTRATION: Final = (
 )
 
 _prefix_option = click.option(
-    "--prefix", default="", help="Only IMEIs that begin with these digits."
+    "--prefix", default="", help="Only device IDs that begin with this text."
 )
 _vendor_option = click.option("--vendor", metavar="NAME", help="Only devices of this vendor.")
 
@@ -104,7 +104,7 @@ def info(output: str) -> None:
 @limit_option
 @output_option
 def connections(prefix: str, vendor: str | None, limit: int | None, output: str) -> None:
-    r"""List the devices connected to the instance, by IMEI.
+    r"""List the devices connected to the instance, by ID.
 
     \b
     Examples:
@@ -165,7 +165,7 @@ def device(device_id: str, output: str) -> None:
 def device_registry(
     *, prefix: str, vendor: str | None, instance_id: str | None, limit: int | None, output: str
 ) -> None:
-    r"""List the devices connected to any instance, by IMEI.
+    r"""List the devices connected to any instance, by ID.
 
     \b
     Examples:

@@ -59,7 +59,7 @@ def repair(
     url: str | None,
     clocks: ClockRule,
 ) -> None:
-    r"""Repair rows that earlier versions of Tracker have stored.
+    r"""Repair rows stored by earlier versions of Tracker.
 
     Records that are not places (without a fix, or with a wrong time) are marked. Last positions
     that are not places are replaced by the latest place of the device, and last contacts in the

@@ -43,7 +43,7 @@ STREAM: Final = (
 
 @click.group()
 def streams() -> None:
-    """List the streams of positions, or adopt the entries of a stranded one.
+    """List the streams of positions, or adopt a stranded one.
 
     A stream is stranded if no processor reads it, for example after a wrong
     REDIS_TELEMETRY_STREAM was corrected.

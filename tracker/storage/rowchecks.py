@@ -43,7 +43,7 @@ def judge_clocks(rows: Sequence[tuple[int, str, str]]) -> Finding:
     first = shlex.quote(shown(rows[0][1]))
     return warning(
         f"{counted(count, 'device')} sent a wrong time within the last day: {names}",
-        f"tracker-admin send {first} getinfo  # RTC is its clock; rollover: update its firmware",
+        f"tracker-admin watch {first}  # shows its times; rollover: update its firmware",
     )
 
 

@@ -270,3 +270,8 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
 @pytest.mark.parametrize(("finding", "seen"), FINDINGS, ids=[seen for _, seen in FINDINGS])
 def test_finding_has_the_catalogued_wording(finding: Finding, seen: str) -> None:
     assert finding.seen == seen
+
+
+def test_fix_of_a_wrong_clock_is_a_command_for_devices_of_all_vendors() -> None:
+    fix = rowchecks.judge_clocks([(1, "A10000499AEF9B", "old")]).fix
+    assert fix.startswith("tracker-admin watch A10000499AEF9B ")

@@ -84,6 +84,16 @@ def test_help_is_laid_out_for_80_columns(path: tuple[str, ...]) -> None:
     assert not [line for line in shown.splitlines() if len(line) > 80 and line[:4] != " " * 4]
 
 
+@pytest.mark.parametrize("name", ["connections", "device-registry"])
+def test_help_of_a_list_of_all_vendors_names_device_ids(name: str) -> None:
+    assert "IMEI" not in admin(name, "--help").stdout
+
+
+def test_summary_of_each_command_is_shown_whole() -> None:
+    shown = CliRunner().invoke(main, ["--help"], terminal_width=80).stdout
+    assert not re.findall(r"^  .*\.\.\.$", shown, re.MULTILINE)
+
+
 def test_command_does_not_import_modules_of_other_commands() -> None:
     program = (
         "import sys; from tracker.admin.cli import main\n"
