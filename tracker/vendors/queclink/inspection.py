@@ -130,6 +130,7 @@ def _encoded(node: Node) -> bytes:
     fields = node.object()
     if "bytes" in fields:
         fields.take("header")
+        fields.take("report", "")  # of this encoding, it only helps the reader
         encoded = fields.take("bytes").hex()
         fields.done()
         return encoded

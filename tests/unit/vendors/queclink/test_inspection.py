@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.vendors.queclink.golden import COMMAND_ANSWER, FRI_GV300, GOLDEN, HEARTBEAT, IDS
+from tests.unit.vendors.queclink.golden_hex import HEX_GOLDEN, HEX_IDS
 from tracker.outcomes import Decoded, Fatal
 from tracker.vendors.documents import BadDocument, read_json
 from tracker.vendors.queclink.description import describe
@@ -37,6 +38,11 @@ def test_document_of_a_report_has_its_fields_and_records(golden: Any) -> None:
     assert document["device_id"] == golden.device_id
     assert len(document.get("records", [])) == len(golden.entries)
     assert encode(document) == golden.data
+
+
+@pytest.mark.parametrize("golden", HEX_GOLDEN, ids=HEX_IDS)
+def test_document_of_a_report_in_hex_restores_its_bytes(golden: Any) -> None:
+    assert encode(documents(golden.data)) == golden.data
 
 
 @pytest.mark.parametrize("data", [SACK, HEARTBEAT_SACK, COMMAND, OLD])
