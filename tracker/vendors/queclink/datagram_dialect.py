@@ -31,7 +31,7 @@ from tracker.vendors.queclink.settings import QueclinkSettings
 from tracker.vendors.queclink.text import BLANK
 from tracker.vendors.rejections import rejection
 
-#: Most frames in a datagram.
+#: Maximum number of frames in a datagram.
 MAX_FRAMES: int = 32
 
 

@@ -25,7 +25,7 @@ from tracker.vendors.queclink.text import TextFrame
 _BEFORE: Final = 4
 #: Fields of a place: accuracy to time.
 _PLACE_FIELDS: Final = 7
-#: Most Wi-Fi access points in a group.
+#: Maximum number of Wi-Fi access points in a group.
 _MAX_WIFI: Final = 16
 _WIFI_FIELDS: Final = 5
 #: Bits of the append mask whose field is known: number of satellites, trigger, jamming state.

@@ -26,7 +26,7 @@ from tracker.vendors.queclink.layouts import named_field
 TIME_BYTES: Final = 7
 #: Bytes of a unique ID: an IMEI, or a device name.
 ID_BYTES: Final = 8
-#: Highest number of positions in a report.
+#: Maximum number of positions in a report.
 MAX_PLACES: Final = 255
 
 _EPOCH: Final = datetime(1970, 1, 1)  # naive on purpose: all times in this module are UTC
@@ -61,7 +61,7 @@ _RFID: Final = 24
 _CAN_DATA: Final = 25
 #: Bytes of the data of the CAN bus, and of what it may displace, at most.
 _MAX_CAN_BYTES: Final = 99
-#: Highest number of positions in a report with such data, whose length is not known.
+#: Maximum number of positions in a report with such data, whose length is not known.
 _MAX_CAN_PLACES: Final = 15
 
 #: Bits of the mask for the fields of a group, and their bytes.

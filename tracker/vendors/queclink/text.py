@@ -52,7 +52,7 @@ _TIME: Final = re.compile(r"[0-9]{14}")
 _PLACE: Final = re.compile(
     r"(?<=,)-?[0-9]{1,3}\.[0-9]{4,8},-?[0-9]{1,3}\.[0-9]{4,8},[0-9]{14}(?=,)"
 )
-#: Most positions that are searched for; a report has at most 15.
+#: Maximum number of positions that are searched for; a report has at most 15.
 MAX_PLACES: Final = 256
 #: Fields before the first one that can be a longitude: header, and version or device ID.
 _HEAD: Final = 2
