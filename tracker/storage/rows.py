@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from json import JSONEncoder
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tracker.position import MESSAGE, EncodedAttributes
 
 #: Name of the attribute with the type of a message.
 _MESSAGE_TYPE: Final = "message_type"
+#: Name of the attribute with the name of a message, from vendors that have no types.
+_MESSAGE_NAME: Final = "report"
 #: Maximum number of rows in a piece, and number of characters after which a piece is complete.
 _PIECE_ROWS: Final = 100
 _PIECE_LENGTH: Final = 1 << 18
@@ -44,14 +46,23 @@ def plain(value: Mapping[str, Any]) -> dict[str, Any]:
     return value.decode() if isinstance(value, EncodedAttributes) else dict(value)
 
 
-def message_columns(attributes: Mapping[str, Any]) -> tuple[int | None, str | None]:
-    """Return the columns ``type`` and ``message``; None for a value of another type.
+class MessageColumns(NamedTuple):
+    """The columns that only messages have; None for an attribute that is missing or not valid."""
+
+    type: int | None
+    name: str | None
+    message: str | None
+
+
+def message_columns(attributes: Mapping[str, Any]) -> MessageColumns:
+    """Return the columns of a message.
 
     The content of a message may be bytes, which are stored in the attributes only.
     """
     attributes = plain(attributes)
-    type_, text = attributes.get(_MESSAGE_TYPE), attributes.get(MESSAGE)
-    return (
+    type_, name, text = map(attributes.get, (_MESSAGE_TYPE, _MESSAGE_NAME, MESSAGE))
+    return MessageColumns(
         type_ if isinstance(type_, int) and type_ is not True and type_ in _INT32 else None,
+        name if isinstance(name, str) else None,
         text if isinstance(text, str) else None,
     )

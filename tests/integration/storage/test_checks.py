@@ -257,7 +257,7 @@ async def test_open_database_file_stays_unchanged(tmp_path: Path) -> None:
     await sink.open()
     try:
         files = sorted(tmp_path.iterdir())
-        assert (await examine(url)).one("sink-schema").seen.endswith("schema version 3")
+        assert (await examine(url)).one("sink-schema").seen.endswith("schema version 4")
         assert sorted(tmp_path.iterdir()) == files
     finally:
         await sink.close()

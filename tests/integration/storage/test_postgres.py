@@ -129,13 +129,13 @@ async def test_different_records_of_one_millisecond_are_both_stored(sink: Postgr
 async def test_messages_are_stored_in_their_own_table(sink: PostgreSQLSink, database: str) -> None:
     text_message = message(1)
     binary = message(2, message={"__buffer_b64": "AP8="}, message_type=6, imei="1")
-    odd = message(3, message="x", message_type=2**40)
+    odd = message(3, message="x", message_type=2**40, report="GT\tINF")
     assert await sink.store(Batch([text_message, binary, odd], CHECKPOINT)) == 3
     assert rows(database, "SELECT count(*) FROM positions") == [(0,)]
-    assert rows(database, "SELECT type, message, attributes FROM messages ORDER BY ts") == [
-        (6, "RV:07 GPS:1", text_message.position.attributes),
-        (6, None, binary.position.attributes),
-        (None, "x", odd.position.attributes),
+    assert rows(database, "SELECT type, name, message, attributes FROM messages ORDER BY ts") == [
+        (6, None, "RV:07 GPS:1", text_message.position.attributes),
+        (6, None, None, binary.position.attributes),
+        (None, "GT\tINF", "x", odd.position.attributes),
     ]
     assert rows(database, LAST.format("last_contact::text, ts")) == [
         ("2026-11-22 10:00:03+00", None)

@@ -228,14 +228,17 @@ async def test_sqlite_refuses_a_batch_with_invalid_data(
 
 @ensureDeferred
 async def test_sqlite_stores_messages_in_their_own_table(sink: SQLiteSink, path: Path) -> None:
-    binary = message(2, message={"__buffer_b64": "AP8="}, message_type="x")
+    binary = message(2, message={"__buffer_b64": "AP8="}, message_type="x", report="GTINF")
     with_names = evolve(stored(3, generation_type=5), named={"Ignition": {"value": 1}})
     batch = Batch([message(1), binary, with_names], CHECKPOINT)
     assert await sink.store(batch) == 3
     assert await sink.store(batch) == 0
-    assert rows(path, "SELECT type, message, attributes FROM messages ORDER BY ts") == [
-        (6, "RV:07 GPS:1", '{"message":"RV:07 GPS:1","message_type":6}'),
-        (None, None, '{"message":{"__buffer_b64":"AP8="},"message_type":"x"}'),
+    assert rows(path, "SELECT type, name, message, attributes FROM messages ORDER BY ts") == [
+        (6, None, "RV:07 GPS:1", '{"message":"RV:07 GPS:1","message_type":6}'),
+        (
+            *(None, "GTINF", None),
+            '{"message":{"__buffer_b64":"AP8="},"message_type":"x","report":"GTINF"}',
+        ),
     ]
     assert rows(path, "SELECT generation_type, named FROM positions") == [
         (5, '{"Ignition":{"value":1}}')

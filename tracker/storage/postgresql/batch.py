@@ -42,6 +42,7 @@ CREATE TEMPORARY TABLE tracker_batch (
     is_place        boolean,
     is_message      boolean,
     type            integer,
+    name            text,
     message         text
 ) ON COMMIT DELETE ROWS
 """
@@ -64,9 +65,9 @@ ON CONFLICT DO NOTHING
 
 _INSERT_MESSAGES: Final = """
 INSERT INTO messages (
-    device_id, ts, digest, vendor, codec, type, message, attributes, received_at, extra
+    device_id, ts, digest, vendor, codec, type, name, message, attributes, received_at, extra
 )
-SELECT device_id, ts, digest, vendor, codec, type, message, attributes, received_at, extra
+SELECT device_id, ts, digest, vendor, codec, type, name, message, attributes, received_at, extra
 FROM pg_temp.tracker_batch WHERE is_message
 ORDER BY device_id, ts, digest
 ON CONFLICT DO NOTHING
@@ -200,11 +201,11 @@ def _copy_row(stored: StoredPosition) -> str:
     named = "\\N" if stored.named is None else _json(stored.named)
     # As it stands in the entry, perhaps with line ends between its parts.
     extra = _escaped(stored.extra.text) if stored.extra.text else "\\N"
-    rest = f"{'t' if stored.is_place else 'f'}\tf\t\\N\t\\N"
+    rest = f"{'t' if stored.is_place else 'f'}\tf\t\\N\t\\N\t\\N"
     if position.is_message:
-        type_, message = message_columns(position.attributes)
-        text = "\\N" if message is None else _escaped(message)
-        rest = f"f\tt\t{_null(type_)}\t{text}"
+        columns = message_columns(position.attributes)
+        name, text = map(_text_or_null, (columns.name, columns.message))
+        rest = f"f\tt\t{_null(columns.type)}\t{name}\t{text}"
     return (
         f"{_escaped(position.device_id)}\t{position.timestamp}\t\\\\x{stored.digest.hex()}\t"
         f"{_escaped(stored.vendor)}\t{_escaped(stored.codec)}\t"
@@ -222,6 +223,10 @@ def _json(value: Mapping[str, Any]) -> str:
 
 def _null(value: float | None) -> Any:
     return "\\N" if value is None else value
+
+
+def _text_or_null(text: str | None) -> str:
+    return "\\N" if text is None else _escaped(text)
 
 
 def _escaped(text: str) -> str:

@@ -24,8 +24,8 @@ ON CONFLICT (device_id, ts, digest) DO NOTHING
 
 _INSERT_MESSAGE: Final = """
 INSERT INTO messages (
-    device_id, ts, digest, vendor, codec, type, message, attributes, received_at, extra
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    device_id, ts, digest, vendor, codec, type, name, message, attributes, received_at, extra
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (device_id, ts, digest) DO NOTHING
 """
 
