@@ -16,6 +16,7 @@ from tracker.vendors.queclink.encoding import (
 )
 
 _DEVICE: Final = "A10000499AEF9B"
+_SETTINGS: Final = {"password_file": {"*": "gv300"}}
 _TIME: Final = 1_710_504_600
 _SENDER: Final = Sender(_DEVICE, 0x11F0, _TIME)
 _PLACES: Final = [Place(_TIME + second, 2.35, 48.85, speed=36.5) for second in range(3)]
@@ -36,11 +37,12 @@ SAMPLES: Final = Samples(
     repetition=encode_fri(_SENDER, _PLACES, buffered=True),
     never_repeated=encode_report("GTCSQ", _SENDER._replace(count_number=7), ("21", "0")),
     bad=_RECORD.replace(_DEVICE.encode(), b"A10000499AEF9x"),
-    command=b"GTRTO=gv300,1,,,,,,",
+    command=b"GTRTO=,1,,,,,,",
     answer=_answer,
     datagram=_RECORD,
     datagram_ack=b"+SACK:11F0$",
     same_ids=(_DEVICE.lower(),),
+    settings=_SETTINGS,
     wrong_ids=("", "x", "1" * 13, "1" * 16, "A10000499AEF9B\n", "G10000499AEF9B"),
 )
 
@@ -58,10 +60,11 @@ OTHERS: Final = {
         repetition=encode_hex_fri(_HEX_SENDER, _PLACES, buffered=True),
         never_repeated=encode_hex_fri(_HEX_SENDER._replace(count_number=7), _PLACES[:1]),
         bad=_HEX_RECORD[:40] + bytes((_HEX_RECORD[40] ^ 1,)) + _HEX_RECORD[41:],
-        command=b"GTRTO=gb100,1,,,,,,",
+        command=b"GTRTO=,1,,,,,,",
         answer=lambda command: encode_hex_answer(_HEX_SENDER, _RTO, written_serial(command)),
         datagram=_HEX_RECORD,
         datagram_ack=b"+SACK:19E1$",
+        settings=_SETTINGS,
         wrong_ids=("", "x", "1" * 13, "1" * 16),
     )
 }

@@ -4,8 +4,9 @@
 
     AT+GTRTO=gl300,1,,,,,,FFFF$
 
-The password, the parameters, and a serial number of 4 hex digits, which the device repeats in its
-answer. A device does not answer a command with a wrong password, or one that it does not know.
+The password (``gl300``), the parameters, and a serial number of 4 hex digits, which the device
+repeats in its answer. A device does not answer a command with a wrong password, or one that it
+does not know.
 Source: the manufacturer's @Track documents.
 """
 
@@ -24,7 +25,7 @@ from tracker.vendors.queclink.text import ASCII
 #: Codecs of commands; the first is that of a command whose codec is not given.
 COMMAND_CODECS: Final = (ASCII,)
 
-#: Stands for the password in a command; so does an empty field.
+#: Stands for the password in a command, as an empty field does.
 PLACEHOLDER: Final = "{password}"
 #: Stands for a serial number; so does an empty field.
 ANY_SERIAL: Final = "FFFF"
@@ -60,9 +61,9 @@ def command_frame(
     """Return the frame of a command.
 
     :param content: ``GTRTO=,1,,,,,,``: the name of the command, the password, the parameters and
-        the serial number. ``AT+`` and ``$`` may be omitted. An empty password, or
-        :data:`PLACEHOLDER`, stands for that of the device; an empty serial number, or
-        :data:`ANY_SERIAL`, for a new one.
+        the serial number. ``AT+`` and ``$`` may be omitted. The password is empty or
+        :data:`PLACEHOLDER`: that of the device is inserted. A password in a command would also
+        stand in Redis. An empty serial number, or :data:`ANY_SERIAL`, stands for a new one.
     :param codec: :data:`ASCII`; empty for the default.
     :param passwords: see :func:`~tracker.vendors.queclink.passwords.parse_passwords`; None without
         a file.
@@ -79,8 +80,12 @@ def command_frame(
     parameters, comma, serial = rest.rpartition(",")
     if serial and not _SERIAL.fullmatch(serial):
         raise ValueError("the last field must be the serial number: leave it empty")
-    if password in ("", PLACEHOLDER):
-        password = _password(device_id, passwords)
+    if password not in ("", PLACEHOLDER):
+        raise ValueError(
+            "the first field is for the password: leave it empty, "
+            "and put the password into the file of --queclink-password-file"
+        )
+    password = _password(device_id, passwords)
     if serial.upper() in ("", ANY_SERIAL):
         serial = serials.next()
     serial = serial.upper()

@@ -37,13 +37,20 @@ def test_other_devices_have_the_password_of_the_star() -> None:
     assert frame("GTRTO=,1,,,,,,", OTHER).data.startswith(b"AT+GTRTO=s3cret,")
 
 
-def test_given_password_and_serial_number_are_sent_as_they_are() -> None:
-    made = frame("AT+GTOUT=mine,1,,,0,0,,000b$")
-    assert made.data == b"AT+GTOUT=mine,1,,,0,0,,000B$"
+def test_given_serial_number_is_sent_as_it_is() -> None:
+    made = frame("AT+GTOUT=,1,,,0,0,,000b$")
+    assert made.data == b"AT+GTOUT=gv300,1,,,0,0,,000B$"
     assert made.token == "000B"
 
 
-@pytest.mark.parametrize("text", ["GTRTO=,1,,,,,,", "AT+GTRTO=gv300,1,,,,,,FFFF$"])
+@pytest.mark.parametrize("text", ["AT+GTOUT=mine,1,,,0,0,,$", "GTRTO=mine,1,,,,,,"])
+def test_command_with_a_password_is_refused_without_repeating_it(text: str) -> None:
+    with pytest.raises(ValueError, match="leave it empty") as caught:
+        frame(text)
+    assert "mine" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["GTRTO=,1,,,,,,", "AT+GTRTO={password},1,,,,,,FFFF$"])
 def test_password_is_not_shown(text: str) -> None:
     made = frame(text)
     assert made.shown == f"AT+GTRTO=***,1,,,,,,{made.token}$".encode()

@@ -100,8 +100,8 @@ def test_device_that_is_not_served_yet_stays_connected() -> None:
 
 
 def test_answer_to_a_command_has_its_serial_number_as_the_token() -> None:
-    one = dialect()
-    frame = one.command(DEVICE, b"GTRTO=x,1,,,,,,", "")
+    one = dialect(password_file={"*": "x"})
+    frame = one.command(DEVICE, b"GTRTO=,1,,,,,,", "")
     one.command_written(frame.data)
     *_, found = steps_of(one, answer(frame.token))
     text = answer(frame.token).decode()

@@ -74,9 +74,9 @@ def test_hex_frames_of_several_devices_may_share_a_connection() -> None:
 
 
 def test_hex_answer_has_the_serial_of_its_command() -> None:
-    device = talk()
+    device = talk(settings=QueclinkSettings(password_file={"*": "gb100"}))
     device.send(FRI_GB100.data)
-    frame = device.protocol.command_frame(FRI_GB100.device_id, b"GTRTO=gb100,1,,,,,,", "")
+    frame = device.protocol.command_frame(FRI_GB100.device_id, b"GTRTO=,1,,,,,,", "")
     device.protocol.write_command(frame.data)
     device.send(encode_hex_answer(SENDER, 16, frame.token))
     ((_, answer),) = device.events_of("answered")
