@@ -148,8 +148,10 @@ def _messages(codec: MessageCodec, fields: Fields, nested: bool) -> Messages:
     else:
         parts = (_message(codec, fields, alone=True),)
     count = len(parts)
-    quantities = fields.take("quantities", [count, count]).items(2, 2)
-    before, after = (node.integer(0, 0xFF) for node in quantities)
+    quantities = fields.take("quantities", [count, count])
+    before, after = (node.integer(0, 0xFF) for node in quantities.items(2, 2))
+    if not parts and (before or after):
+        raise quantities.bad("[0, 0] without messages")
     return Messages(codec, parts, (before, after))
 
 

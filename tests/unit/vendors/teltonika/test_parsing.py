@@ -199,6 +199,7 @@ def test_error_in_a_small_document_has_its_path(value: Any, error: str) -> None:
         (DATAGRAM, ["codec"], "12", "messages: expected this field, found nothing"),
         (MESSAGE_12, ["messages", 0, "text"], 5, "messages[0].text: expected text, found 5"),
         (MESSAGE_12, ["messages", 0, "imei"], "1", 'found field "imei"'),
+        (MESSAGE_12, ["messages"], [], "quantities: expected [0, 0] without messages, found"),
         (MESSAGE_12, ["messages"], 5, "messages: expected an array of 0 to 255 items, found 5"),
         (TIMED, ["timestamp"], 946_684_799_999, "timestamp: expected an integer from 0 to"),
         (STREAM, [3, "records", 0, "angle"], -1, "[3].records[0].angle: expected"),
