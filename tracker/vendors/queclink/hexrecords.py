@@ -71,7 +71,7 @@ def hex_records(
             attributes[PART] = number
         attributes |= {**group.cell, "accuracy": float(group.accuracy)}
         if group.speed is not None and not group.speed.is_integer():
-            attributes["speed"] = group.speed
+            attributes["speed_kmh"] = group.speed
         if number == len(groups):
             attributes |= {**state, **after}
         entries.append(_position(frame, device_id, _placed(group, event_ms), attributes))

@@ -178,7 +178,7 @@ def _group_attributes(group: Group) -> dict[str, Any]:
     if group.accuracy is not None:
         attributes["accuracy"] = group.accuracy
     # The payload's own fields are integers.
-    for name, value in (("speed", group.speed), ("altitude", group.altitude)):
+    for name, value in (("speed_kmh", group.speed), ("altitude_m", group.altitude)):
         if value is not None and not value.is_integer():
             attributes[name] = value
     return attributes

@@ -45,7 +45,7 @@ FRI_GV300: Final = Golden(
                 "report_id": 0,
                 "report_type": 0,
                 "accuracy": 1.0,
-                "speed": 4.3,
+                "speed_kmh": 4.3,
                 "mcc": 460,
                 "mnc": 0,
                 "lac": 0x18D8,
@@ -256,7 +256,7 @@ STT: Final = Golden(
             "latitude": 39.497203,
             "longitude": -76.657998,
             "fix": False,
-            "attributes": {"state": "41", "moving": False, "altitude": 107.5},
+            "attributes": {"state": "41", "moving": False, "altitude_m": 107.5},
         },
     ),
 )
