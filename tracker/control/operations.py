@@ -408,7 +408,8 @@ class Operations:
             codecs := self._vendors[name].command_codecs
         ):
             choices = f"must be {' or '.join(codecs)}" if codecs else "must be empty"
-            raise BadArgument(f"codec: {choices} for a device of vendor {name}")
+            given = f"not {command.codec!r}, for a device of vendor {name}"
+            raise BadArgument(f"codec: {choices}, {given}")
 
     async def _wait_for_final_status(self, command: Command) -> dict[str, Any]:
         """Return the status of a command when it is final, or when it is overdue."""

@@ -212,8 +212,12 @@ def test_device_id_of_a_client_is_normalised(
     ("vendor", "codec", "error"),
     [
         (b"teltonika", "14", None),
-        (b"teltonika", "plain", "codec: must be 12 or 14 for a device of vendor teltonika"),
-        (b"acme", "14", "codec: must be empty for a device of vendor acme"),
+        (
+            b"teltonika",
+            "plain",
+            "codec: must be 12 or 14, not 'plain', for a device of vendor teltonika",
+        ),
+        (b"acme", "14", "codec: must be empty, not '14', for a device of vendor acme"),
         (b"gone", "plain", None),
         (None, "plain", None),
     ],
