@@ -40,6 +40,9 @@ ALARMS: Final = frozenset((0x16, 0x19, ALARM, 0x27, 0x32, 0xA4, 0xA5))
 #: Texts of the device, among them its answers to commands.
 STRINGS: Final = frozenset((STRING, LONG_STRING))
 
+#: Numbers that never have a date or coordinates at their start, so that an IMEI there is their own.
+_WITHOUT_DATE: Final = STRINGS | {INFORMATION, TRANSPARENT}
+
 #: Commands, the answers to 0x2A with an address, and 0x2A, which only an address would answer.
 _OF_SERVER: Final = frozenset((0x17, 0x2A, COMMAND, 0x81, 0x82, 0x97))
 
@@ -86,7 +89,9 @@ def read_content(frame: Frame, imei: bytes = b"") -> Reading | None:
         where others have the date; such a content has no layout.
     """
     reader = READERS[frame.extended].get(frame.number)
-    if reader is None or (imei and imei in frame.content[: IMEI_BYTES + 1]):
+    if reader is None:
+        return None
+    if imei and frame.number not in _WITHOUT_DATE and imei in frame.content[: IMEI_BYTES + 1]:
         return None
     try:
         return reader(frame.content)

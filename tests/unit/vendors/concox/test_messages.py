@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tracker.vendors.concox.content import READERS, is_acknowledged, read_content
+from tracker.vendors.concox.fields import write_imei
 from tracker.vendors.concox.frames import Frame
 from tracker.vendors.concox.readings import Reading
 
@@ -69,6 +70,15 @@ def test_information_without_a_layout_is_kept(kind: int) -> None:
 
 def test_information_with_letters_for_digits_is_kept() -> None:
     assert information(0x0A, b"\x03" + 25 * b"\xaa").attributes == {"information": 0x0A}
+
+
+def test_information_with_the_imei_of_its_device_is_laid_out() -> None:
+    imei = write_imei("359857080539083")
+    content = b"\x0a" + imei + bytes.fromhex("0706010490040278" "8950301217070401538f")
+    reading = read_content(Frame(0x94, content, 1, extended=True), imei)
+    assert reading is not None
+    assert reading.attributes["imei"] == "359857080539083"
+    assert reading.attributes["iccid"] == "8950301217070401538"
 
 
 def test_information_of_a_door_may_have_a_date() -> None:
