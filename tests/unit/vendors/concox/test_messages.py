@@ -74,7 +74,7 @@ def test_information_with_letters_for_digits_is_kept() -> None:
 
 def test_information_with_the_imei_of_its_device_is_laid_out() -> None:
     imei = write_imei("359857080539083")
-    content = b"\x0a" + imei + bytes.fromhex("0706010490040278" "8950301217070401538f")
+    content = b"\x0a" + imei + bytes.fromhex("07060104900402788950301217070401538f")
     reading = read_content(Frame(0x94, content, 1, extended=True), imei)
     assert reading is not None
     assert reading.attributes["imei"] == "359857080539083"
